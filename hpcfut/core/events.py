@@ -1,0 +1,201 @@
+"""Events: past facts that the core is told. One class per outcome, never a status flag."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcfut.model.failure import Failure
+from hpcfut.model.template import TaskTemplate
+from hpcfut.wire.messages import Message, Result
+
+
+class FrameReceived(msgspec.Struct, gc=False):
+    """A batch of messages from one rank, in order, with the load that the sender gossiped."""
+
+    source: int
+    load: int
+    messages: list[Message]
+
+
+class TemplateDefined(msgspec.Struct, gc=False):
+    """This rank made a remote function with options; ``template.nested`` are held while the template lives."""
+
+    template: TaskTemplate
+
+
+class TemplateDropped(msgspec.Struct, gc=False):
+    """The user's last handle on the template went away."""
+
+    template_id: int
+
+
+class TaskSubmitted(msgspec.Struct, gc=False):
+    """Code on this rank called a remote function. The caller holds one local ref on every return id.
+
+    ``task_id`` equals ``return_ids[0]`` if there is one. ``parent`` is the task that called, 0 for a driver.
+    ``arguments`` are the refs at the top level of the call; ``nested`` the refs deeper inside ``payload``.
+    """
+
+    task_id: int
+    template_id: int
+    payload: bytes
+    return_ids: tuple[int, ...]
+    arguments: tuple[int, ...] = ()
+    nested: tuple[int, ...] = ()
+    parent: int = 0
+
+
+class ObjectPut(msgspec.Struct, gc=False):
+    """Code on this rank put a value, and holds one local ref on it. Stored (and sealed) here if payload is None."""
+
+    object_id: int
+    result: Result
+
+
+class RefsAdded(msgspec.Struct, gc=False):
+    """Code on this rank holds these refs once more (an id may stand several times)."""
+
+    object_ids: list[int]
+
+
+class RefsReleased(msgspec.Struct, gc=False):
+    """Code on this rank dropped these refs once (an id may stand several times)."""
+
+    object_ids: list[int]
+
+
+class WaitStarted(msgspec.Struct, gc=False):
+    """A thread waits until ``n_wanted`` of these objects are ready.
+
+    ``is_fetching``: ready means that the value is on this rank. ``may_run``: the thread may run a task that makes one
+    of the objects on its own stack. ``task_id``: the task that waits, 0 for a driver. Ids are distinct and held.
+    """
+
+    waiter_id: int
+    object_ids: list[int]
+    n_wanted: int
+    is_fetching: bool
+    may_run: bool
+    task_id: int
+
+
+class WaitAbandoned(msgspec.Struct, gc=False):
+    """The thread stopped waiting (deadline, interrupt) before it was woken."""
+
+    waiter_id: int
+
+
+class StreamAdvanced(msgspec.Struct, gc=False):
+    """The consumer of a generator, on the owner, took (or passed over) this many further items."""
+
+    task_id: int
+    n_items: int
+
+
+class StreamDropped(msgspec.Struct, gc=False):
+    """The consumer of a generator went away; items not taken are not wanted and the generator is cancelled."""
+
+    task_id: int
+
+
+class RunReturned(msgspec.Struct, gc=False):
+    """A task that ran here returned; stored results are sealed. For a generator ``results`` is empty."""
+
+    task_id: int
+    results: tuple[Result, ...]
+
+
+class RunRaised(msgspec.Struct, gc=False):
+    """A task that ran here ended with a failure."""
+
+    task_id: int
+    failure: Failure
+    is_retriable: bool
+
+
+class RunYielded(msgspec.Struct, gc=False):
+    """A generator that runs here made an item; a stored one is sealed under ``object_id``."""
+
+    task_id: int
+    object_id: int
+    result: Result
+
+
+class RunHeldBack(msgspec.Struct, gc=False):
+    """A generator that runs here has used all its item ids and waits for credit."""
+
+    task_id: int
+
+
+class CancelRequested(msgspec.Struct, gc=False):
+    """Code on this rank wants the task that makes this object to be cancelled."""
+
+    object_id: int
+    is_recursive: bool
+
+
+class ReadCompleted(msgspec.Struct, gc=False):
+    """All bytes of a transfer to this rank have arrived and are sealed."""
+
+    transfer_id: int
+
+
+class ReadFailed(msgspec.Struct, gc=False):
+    """A transfer to this rank cannot be done (no memory, broken link)."""
+
+    transfer_id: int
+    failure: Failure
+
+
+class SendCompleted(msgspec.Struct, gc=False):
+    """All bytes of a transfer from this rank have left; the segment may be freed."""
+
+    transfer_id: int
+    rank: int
+
+
+class ResourcesQueried(msgspec.Struct, gc=False):
+    """Code on this rank wants to know what is free on all ranks."""
+
+    query_id: int
+
+
+class RankLost(msgspec.Struct, gc=False):
+    """An edge has proof that a rank is dead."""
+
+    rank: int
+    reason: str
+
+
+class StopRequested(msgspec.Struct, gc=False):
+    """The driver has ended (or the user called ``shutdown``)."""
+
+    status: int
+    failure: str
+    is_final: bool
+
+
+Event = (
+    FrameReceived
+    | TemplateDefined
+    | TemplateDropped
+    | TaskSubmitted
+    | ObjectPut
+    | RefsAdded
+    | RefsReleased
+    | WaitStarted
+    | WaitAbandoned
+    | StreamAdvanced
+    | StreamDropped
+    | RunReturned
+    | RunRaised
+    | RunYielded
+    | RunHeldBack
+    | CancelRequested
+    | ReadCompleted
+    | ReadFailed
+    | SendCompleted
+    | ResourcesQueried
+    | RankLost
+    | StopRequested
+)

@@ -1,0 +1,34 @@
+"""The frozen configuration of a job; equal on all ranks, checked at start."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every number that steers the runtime, with its unit last."""
+
+    #: Values up to this size travel inside messages and live with their owner.
+    nbytes_inline_max: int = 100_000
+    #: Most messages in one frame, so that a receiver can start before a long batch has been packed.
+    n_messages_frame_max: int = 256
+    #: Tasks run at a time on a rank, besides those blocked in ``get``.
+    n_slots: int = 1
+    #: A lease without work is returned after this time.
+    lease_linger_s: float = 0.5
+    #: The deepest queue that one lease may have on a rank.
+    lease_depth_max: int = 256
+    #: A lease is as deep as the tasks that a rank does in this time.
+    lease_horizon_s: float = 0.004
+    #: After this time of one task, the tasks queued behind it go back to their owners.
+    hand_back_after_s: float = 0.02
+    #: A driver that waits this long lends its rank to other owners.
+    driver_lends_after_s: float = 0.001
+    #: Threads of one rank that may be blocked in ``get`` at a time; beyond, waiters run what they wait for.
+    n_blocked_max: int = 256
+    #: Running tasks are abandoned this long after the end of the script.
+    stop_grace_s: float = 2.0
+    #: Bytes of large objects that a rank may hold; 0 means a share of the memory that the job has.
+    nbytes_store: int = 0
+    #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.
+    resources: dict[str, int] = {}

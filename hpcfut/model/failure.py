@@ -1,0 +1,26 @@
+"""Why a value will never exist. The core moves failures about; only the API turns them into exceptions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+#: User code raised; ``payload`` is the pickled error, ``text`` its traceback.
+RAISED: Final = "raised"
+#: The task was cancelled before it ended.
+CANCELLED: Final = "cancelled"
+#: No rank of the job can ever run the task.
+UNSCHEDULABLE: Final = "unschedulable"
+#: The object is not known to its owner any more.
+LOST: Final = "lost"
+#: hpcfut could not carry the value (unpicklable result, wrong number of results …).
+INTERNAL: Final = "internal"
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True):
+    """A failed task or a lost object: the kind, a sentence for people, and perhaps the pickled exception."""
+
+    kind: str
+    text: str = ""
+    payload: bytes = b""

@@ -1,0 +1,84 @@
+"""Ports: what the runtime needs of the outside world, as protocols. Edges implement them; none takes a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """Frames and bulk data between ranks.
+
+    Frames between two ranks arrive whole and in order. No method blocks, and only one thread at a time is inside.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The own rank."""
+
+    @property
+    def n_ranks(self) -> int:
+        """The number of ranks of the job."""
+
+    def send(self, rank: int, frame: bytes) -> None:
+        """Send a frame to another rank; the transport keeps the bytes until they have left."""
+
+    def poll(self) -> Sequence[tuple[int, bytes | bytearray | memoryview]]:
+        """Make progress and return the frames that have arrived, as (source, frame), oldest first per source.
+
+        Ends after two empty probes, because a probe looks at its queue before it makes progress. A frame is valid
+        until the next poll. Raises ``RankLostError`` when the transport has proof that a peer is dead.
+        """
+
+    def send_data(self, rank: int, transfer_id: int, data: memoryview) -> None:
+        """Start sending bulk data; the buffer stays untouched until ``completed_data`` names the transfer."""
+
+    def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
+        """Get ready for bulk data of exactly ``len(buffer)`` bytes from ``rank``."""
+
+    def completed_data(self) -> Sequence[tuple[bool, int, int]]:
+        """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether frames or data are still under way from here, so that the rank should go on polling."""
+
+    def start_barrier(self) -> None:
+        """Say that this rank has sent its last frame; to be called when ``is_busy`` is false."""
+
+    def is_barrier_done(self) -> bool:
+        """Whether every rank has started the barrier; frames may still be polled meanwhile."""
+
+    def close(self) -> None:
+        """Give everything back. After an orderly barrier only."""
+
+
+class Window(Protocol):
+    """Memory of this rank for large objects. Objects are immutable once sealed."""
+
+    def reserve(self, object_id: int, nbytes: int) -> memoryview:
+        """Make room and return it writable. Raises ``MemoryError`` when there is none, ``ValueError`` if it exists."""
+
+    def seal(self, object_id: int) -> None:
+        """The bytes are complete: from now on they can be viewed and never change."""
+
+    def view(self, object_id: int) -> memoryview:
+        """A read-only view of a sealed object. It stays valid for as long as somebody holds it or a slice of it."""
+
+    def free(self, object_id: int) -> None:
+        """Give the room back, sealed or not."""
+
+    @property
+    def nbytes_used(self) -> int:
+        """Bytes reserved now."""
+
+    @property
+    def n_objects(self) -> int:
+        """Objects reserved now."""
+
+
+class Clock(Protocol):
+    """Monotonic time."""
+
+    def now(self) -> float:
+        """Seconds since some fixed instant."""

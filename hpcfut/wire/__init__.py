@@ -1,0 +1,1 @@
+"""What crosses a rank boundary: messages, their frames, and pickled values."""

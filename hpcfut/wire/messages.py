@@ -1,0 +1,270 @@
+"""Messages between the cores of two ranks.
+
+Messages are nouns or past facts, one class per outcome. Each is a msgspec record with an integer tag, so that a frame
+of them costs one encode and one decode. Payloads are opaque: nobody between two edges reads, copies or compares them.
+Between two ranks messages arrive in the order in which they were sent; between different pairs there is no order.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcfut.model.failure import Failure
+from hpcfut.model.template import TaskTemplate
+
+
+class Argument(msgspec.Struct, array_like=True, gc=False):
+    """A ref that stood at the top level of a call, resolved for the executor: an inline value or a place to read it.
+
+    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it.
+    """
+
+    object_id: int
+    payload: bytes | None
+    rank: int = -1
+    nbytes: int = 0
+    contained: tuple[int, ...] = ()
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """One return value: inline (``payload``), or stored on the rank that sends it (``payload`` is ``None``)."""
+
+    payload: bytes | None
+    nbytes: int = 0
+    contained: tuple[int, ...] = ()
+
+
+class TemplateRegistered(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """The receiver may be sent tasks of this template from now on."""
+
+    template: TaskTemplate
+
+
+class TemplateForgotten(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """No further task of this template will come from this owner."""
+
+    template_id: int
+
+
+class LeaseRequested(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """The owner wants to run tasks of one scheduling key on the receiver. ``lease_id`` is the owner's count."""
+
+    lease_id: int
+    resources: tuple[tuple[str, int], ...]
+
+
+class LeaseGranted(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now."""
+
+    lease_id: int
+    depth: int
+
+
+class LeaseReturned(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """The owner gives the lease back; none of its tasks is left on the receiver."""
+
+    lease_id: int
+
+
+class TaskPushed(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """Run this task. ``nested`` are refs inside ``payload``; the owner keeps them alive until the task's end."""
+
+    task_id: int
+    lease_id: int
+    template_id: int
+    attempt: int
+    payload: bytes
+    arguments: tuple[Argument, ...] = ()
+    nested: tuple[int, ...] = ()
+    #: Ids for the first items of a generator; more follow as ``StreamCredit``.
+    item_ids: tuple[int, ...] = ()
+
+
+class TasksHandedBack(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """These tasks never started on the sender, which has no room for them now; run them elsewhere or later."""
+
+    lease_id: int
+    task_ids: tuple[int, ...]
+
+
+class TaskDone(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """The task returned one small value that holds no ref, and the executor kept no borrowed ref: the common case."""
+
+    task_id: int
+    payload: bytes
+
+
+class TaskReturned(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """The task returned (for a generator: it is exhausted). ``borrowed``: covered refs the executor still holds."""
+
+    task_id: int
+    results: tuple[Result, ...]
+    borrowed: tuple[int, ...] = ()
+
+
+class TaskRaised(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """The task ended with a failure. ``retriable``: the template's ``retry_exceptions`` match it."""
+
+    task_id: int
+    failure: Failure
+    retriable: bool
+    borrowed: tuple[int, ...] = ()
+
+
+class ItemYielded(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """A generator made its next item, named ``object_id`` by an earlier credit."""
+
+    task_id: int
+    object_id: int
+    result: Result
+
+
+class StreamCredit(msgspec.Struct, array_like=True, tag=12, gc=False):
+    """The generator may make as many further items, under these names."""
+
+    task_id: int
+    item_ids: tuple[int, ...]
+
+
+class CancelAsked(msgspec.Struct, array_like=True, tag=13, gc=False):
+    """A borrower asks the owner to cancel the task that makes this object."""
+
+    object_id: int
+    recursive: bool
+
+
+class TaskCancelled(msgspec.Struct, array_like=True, tag=14, gc=False):
+    """The owner tells the executor to drop or interrupt this task (and, if asked, what it submitted)."""
+
+    task_id: int
+    recursive: bool
+
+
+class ObjectAsked(msgspec.Struct, array_like=True, tag=15, gc=False):
+    """A holder asks the owner for the value or the place of an object, as soon as it is known."""
+
+    object_id: int
+
+
+class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
+    """The object is a small value. The owner has counted the receiver as a borrower of each contained ref."""
+
+    object_id: int
+    payload: bytes
+    contained: tuple[int, ...] = ()
+
+
+class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
+    """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref."""
+
+    object_id: int
+    rank: int
+    nbytes: int
+    contained: tuple[int, ...] = ()
+
+
+class ObjectFailed(msgspec.Struct, array_like=True, tag=18, gc=False):
+    """The object will never exist."""
+
+    object_id: int
+    failure: Failure
+
+
+class BorrowAdded(msgspec.Struct, array_like=True, tag=19, gc=False):
+    """The sender, a holder, tells the owner that ``borrower`` holds the object too. The sender holds on until told."""
+
+    object_id: int
+    borrower: int
+
+
+class BorrowConfirmed(msgspec.Struct, array_like=True, tag=20, gc=False):
+    """The owner has counted the borrower that the receiver reported."""
+
+    object_id: int
+
+
+class BorrowReleased(msgspec.Struct, array_like=True, tag=21, gc=False):
+    """The sender holds the object no more. ``reports``: how often each reporter had named it as a borrower."""
+
+    object_id: int
+    reports: dict[int, int]
+
+
+class ReadRequested(msgspec.Struct, array_like=True, tag=22, gc=False):
+    """The reader has a buffer ready; send the bytes of the object as transfer ``transfer_id``."""
+
+    object_id: int
+    transfer_id: int
+
+
+class ReadRefused(msgspec.Struct, array_like=True, tag=23, gc=False):
+    """The sender does not hold the object."""
+
+    object_id: int
+    transfer_id: int
+
+
+class ObjectFreed(msgspec.Struct, array_like=True, tag=24, gc=False):
+    """The owner has collected the object; the receiver frees what it stored of it."""
+
+    object_id: int
+
+
+class ResourcesAsked(msgspec.Struct, array_like=True, tag=25, gc=False):
+    """Somebody wants to know what is free on the receiver."""
+
+    query_id: int
+
+
+class ResourcesReported(msgspec.Struct, array_like=True, tag=26, gc=False):
+    """What is free on the sender now."""
+
+    query_id: int
+    available: dict[str, int]
+
+
+class JobEnded(msgspec.Struct, array_like=True, tag=27, gc=False):
+    """Rank 0 ends the session. ``failure`` is empty after an orderly end. ``is_final``: no session will follow."""
+
+    status: int
+    failure: str
+    is_final: bool
+
+
+class RankFailed(msgspec.Struct, array_like=True, tag=28, gc=False):
+    """The sender cannot go on, or has seen ``rank`` die; rank 0 ends the job with this sentence."""
+
+    rank: int
+    failure: str
+
+
+Message = (
+    TemplateRegistered
+    | TemplateForgotten
+    | LeaseRequested
+    | LeaseGranted
+    | LeaseReturned
+    | TaskPushed
+    | TasksHandedBack
+    | TaskDone
+    | TaskReturned
+    | TaskRaised
+    | ItemYielded
+    | StreamCredit
+    | CancelAsked
+    | TaskCancelled
+    | ObjectAsked
+    | ObjectResolved
+    | ObjectLocated
+    | ObjectFailed
+    | BorrowAdded
+    | BorrowConfirmed
+    | BorrowReleased
+    | ReadRequested
+    | ReadRefused
+    | ObjectFreed
+    | ResourcesAsked
+    | ResourcesReported
+    | JobEnded
+    | RankFailed
+)
