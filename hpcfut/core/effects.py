@@ -26,6 +26,7 @@ class RunTask(msgspec.Struct, gc=False):
     template_id: int
     payload: bytes
     arguments: tuple[Argument, ...]
+    return_ids: tuple[int, ...]
     item_ids: tuple[int, ...]
     waiter_id: int
 
@@ -78,19 +79,6 @@ class ResumeGenerator(msgspec.Struct, gc=False):
     item_ids: tuple[int, ...]
 
 
-class StreamReady(msgspec.Struct, gc=False):
-    """The owner's consumer of a generator may take this item; its ref is held once for the consumer."""
-
-    task_id: int
-    object_id: int
-
-
-class StreamEnded(msgspec.Struct, gc=False):
-    """The generator has no further item."""
-
-    task_id: int
-
-
 class ForgetTemplate(msgspec.Struct, gc=False):
     """Drop the function loaded for this template."""
 
@@ -121,8 +109,6 @@ Effect = (
     | FreeSegment
     | InterruptTask
     | ResumeGenerator
-    | StreamReady
-    | StreamEnded
     | ForgetTemplate
     | AnswerQuery
     | EndJob

@@ -32,7 +32,8 @@ class TemplateDropped(msgspec.Struct, gc=False):
 class TaskSubmitted(msgspec.Struct, gc=False):
     """Code on this rank called a remote function. The caller holds one local ref on every return id.
 
-    ``task_id`` equals ``return_ids[0]`` if there is one. ``parent`` is the task that called, 0 for a driver.
+    ``task_id`` equals ``return_ids[0]`` of a task with results. For a generator they name its first items: as many as it
+    may be ahead of its consumer, and one more, which is kept back for telling its end. ``parent`` is the task that called, 0 for a driver.
     ``arguments`` are the refs at the top level of the call; ``nested`` the refs deeper inside ``payload``.
     """
 
@@ -86,16 +87,13 @@ class WaitAbandoned(msgspec.Struct, gc=False):
 
 
 class StreamAdvanced(msgspec.Struct, gc=False):
-    """The consumer of a generator, on the owner, took (or passed over) this many further items."""
+    """The consumer of a generator, on the owner, took an item: the generator may make as many more, under these ids.
+
+    The consumer holds one local ref on each.
+    """
 
     task_id: int
-    n_items: int
-
-
-class StreamDropped(msgspec.Struct, gc=False):
-    """The consumer of a generator went away; items not taken are not wanted and the generator is cancelled."""
-
-    task_id: int
+    item_ids: tuple[int, ...]
 
 
 class RunReturned(msgspec.Struct, gc=False):
@@ -148,10 +146,9 @@ class ReadFailed(msgspec.Struct, gc=False):
 
 
 class SendCompleted(msgspec.Struct, gc=False):
-    """All bytes of a transfer from this rank have left; the segment may be freed."""
+    """All bytes that a ``SendObject`` asked for have left."""
 
-    transfer_id: int
-    rank: int
+    object_id: int
 
 
 class ResourcesQueried(msgspec.Struct, gc=False):
@@ -186,7 +183,6 @@ Event = (
     | WaitStarted
     | WaitAbandoned
     | StreamAdvanced
-    | StreamDropped
     | RunReturned
     | RunRaised
     | RunYielded

@@ -12,6 +12,8 @@ RAISED: Final = "raised"
 CANCELLED: Final = "cancelled"
 #: No rank of the job can ever run the task.
 UNSCHEDULABLE: Final = "unschedulable"
+#: The generator has no further item.
+ENDED: Final = "ended"
 #: The object is not known to its owner any more.
 LOST: Final = "lost"
 #: hpcfut could not carry the value (unpicklable result, wrong number of results …).

@@ -72,11 +72,13 @@ class TaskPushed(msgspec.Struct, array_like=True, tag=6, gc=False):
     task_id: int
     lease_id: int
     template_id: int
-    attempt: int
     payload: bytes
     arguments: tuple[Argument, ...] = ()
     nested: tuple[int, ...] = ()
-    #: Ids for the first items of a generator; more follow as ``StreamCredit``.
+    #: Names of the results, where there are several (a single one has the task's id).
+    return_ids: tuple[int, ...] = ()
+    #: Ids for the first items of a generator; more follow as ``StreamCredit``. Id 0 stands for an item that the owner
+    #: already has from an earlier attempt: it is made and thrown away.
     item_ids: tuple[int, ...] = ()
 
 

@@ -1,0 +1,81 @@
+"""What the machines of one rank's core share: who they are, the time of the turn, and where their output goes.
+
+Machines never call each other re-entrantly. What one of them causes for another is queued here and settled by
+``rank.py`` before the event is done: messages to the own rank (``inbox``) and objects that became ready (``ready``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from hpcfut.core.effects import Effect, SendMessage
+from hpcfut.model.config import Config
+from hpcfut.model.errors import IllegalTransitionError
+from hpcfut.wire.messages import Message
+
+Key = TypeVar("Key")
+
+Transitions = Mapping[tuple[str, str], str]
+
+
+class Table(dict[tuple[str, str], str]):
+    """A transition table: (state, input) → next state. A pair that is not there cannot happen."""
+
+    def __init__(self, machine: str, transitions: Transitions) -> None:
+        super().__init__(transitions)
+        self.machine = machine
+
+    def __missing__(self, pair: tuple[str, str]) -> str:
+        raise IllegalTransitionError(
+            f"The {self.machine} machine was told {pair[1]!r} in state {pair[0]!r}, which its table does not allow. "
+            f"This is a bug in hpcfut; please report it with the trace."
+        )
+
+
+MakeTable = Callable[[str, Transitions], Table]
+
+
+class Context:
+    """Shared by all machines of one rank; see the module's docstring."""
+
+    __slots__ = ("config", "effects", "inbox", "load", "make_table", "now", "rank", "ready", "runnable", "stale")
+
+    def __init__(self, rank: int, config: Config, make_table: MakeTable) -> None:
+        self.rank = rank
+        self.config = config
+        self.make_table = make_table
+        self.now = 0.0
+        self.effects: list[Effect] = []
+        #: Messages from this rank to itself.
+        self.inbox: deque[Message] = deque()
+        #: Objects that became ready, or whose bytes arrived, while somebody here watches them.
+        self.ready: deque[int] = deque()
+        #: Tasks that found no room with any lease, or came back: whoever waits for one may run it on the spot.
+        self.runnable: deque[int] = deque()
+        #: Runs of this rank, running or ready, as gossiped to others.
+        self.load = 0
+        #: Inputs that came too late to matter, by name; each kind is expected and named where it is counted.
+        self.stale: dict[str, int] = {}
+
+    def send(self, rank: int, message: Message) -> None:
+        """Send to any rank, the own one included."""
+        if rank == self.rank:
+            self.inbox.append(message)
+        else:
+            self.effects.append(SendMessage(rank, message))
+
+    def count_stale(self, name: str) -> None:
+        """Count an input that is allowed to come late."""
+        self.stale[name] = self.stale.get(name, 0) + 1
+
+
+def increment(counts: dict[Key, int], key: Key, by: int) -> int:
+    """Add to a signed count and forget it at zero; returns the new count."""
+    n = counts.get(key, 0) + by
+    if n:
+        counts[key] = n
+    else:
+        counts.pop(key, None)
+    return n

@@ -1,0 +1,153 @@
+"""Membership: who is in the job, what they can run, how busy they said they were, and who is dead.
+
+The roster is exchanged once at start. Load is gossip: every frame carries the sender's, so it costs no message. A rank
+that dies ends the job, and rank 0 says so: it alone decides, the others tell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Final
+
+from hpcfut.core.context import Context
+from hpcfut.core.effects import AnswerQuery, EndJob
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
+from hpcfut.wire.messages import JobEnded, RankFailed, ResourcesAsked, ResourcesReported
+
+ALIVE: Final = "alive"
+STOPPING: Final = "stopping"
+DEAD: Final = "dead"
+
+TRANSITIONS: Final = {
+    (ALIVE, "stop"): STOPPING,
+    (ALIVE, "die"): DEAD,
+    (STOPPING, "stop"): STOPPING,
+    (STOPPING, "die"): DEAD,
+    (DEAD, "die"): DEAD,
+    (DEAD, "stop"): DEAD,
+}
+
+
+class Membership:
+    """The ranks of the job, as this one knows them."""
+
+    def __init__(self, context: Context, roster: Sequence[RankRecord]) -> None:
+        self._context = context
+        self._next = context.make_table("membership", TRANSITIONS)
+        self.roster = tuple(roster)
+        #: Last gossip of each rank: runs that it had, running or ready. The own entry is kept by the scheduler.
+        self.load = [0] * len(self.roster)
+        self.states = [ALIVE] * len(self.roster)
+        self._queries: dict[int, dict[int, dict[str, int]]] = {}
+        self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
+
+    @property
+    def n_ranks(self) -> int:
+        """The number of ranks of the job."""
+        return len(self.roster)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the session is over for this rank."""
+        return self.states[self._context.rank] != ALIVE
+
+    def candidates(self, key: SchedulingKey) -> tuple[int, ...]:
+        """The ranks that can ever run a task of this key; empty if none can."""
+        ranks = self._candidates.get(key)
+        if ranks is None:
+            resources, affinity, is_soft, _ = key
+            able = tuple(
+                record.rank
+                for record in self.roster
+                if all(record.resources.get(name, 0) >= amount for name, amount in resources)
+            )
+            ranks = able
+            if affinity >= 0 and (affinity in able or not is_soft):
+                ranks = (affinity,) if affinity in able else ()
+            self._candidates[key] = ranks
+        return ranks
+
+    def nearest_idle(self, candidates: Sequence[int], but_not: Container[int]) -> int:
+        """The least loaded candidate; among equals the nearest above the own rank, so that owners do not herd."""
+        own, n_ranks, load = self._context.rank, len(self.roster), self.load
+        return min(
+            (rank for rank in candidates if rank not in but_not),
+            key=lambda rank: (load[rank], (rank - own) % n_ranks),
+        )
+
+    def why_unschedulable(self, name: str, key: SchedulingKey) -> str:
+        """The sentence for a task that no rank can ever run."""
+        resources, affinity, _, _ = key
+        wanted = ", ".join(f"{resource} {amount / RESOURCE_UNIT:g}" for resource, amount in resources)
+        if affinity >= len(self.roster):
+            return f"Task {name} is bound to rank {affinity}, but the job has ranks 0 to {len(self.roster) - 1} only."
+        ranks = self.roster if affinity < 0 else (self.roster[affinity],)
+        short = [
+            f"{resource} (the most on one rank is {max(r.resources.get(resource, 0) for r in ranks) / RESOURCE_UNIT:g})"
+            for resource, amount in resources
+            if all(r.resources.get(resource, 0) < amount for r in ranks)
+        ] or ["this combination"]
+        where = "no rank of the job" if affinity < 0 else f"rank {affinity}"
+        remedy = (
+            "Start the job with a larger --cpus-per-rank, or ask for less with num_cpus."
+            if any(text.startswith("CPU ") for text in short)
+            else "Give the ranks more with --resources or init(resources=...), or ask for less."
+        )
+        return f"Task {name} asks for {wanted}; {where} can ever give it {' and '.join(short)}. {remedy}"
+
+    # -- queries -----------------------------------------------------------------------------------------------------
+
+    def ask_resources(self, query_id: int) -> None:
+        """Somebody here wants to know what is free everywhere."""
+        self._queries[query_id] = {}
+        for record in self.roster:
+            self._context.send(record.rank, ResourcesAsked(query_id))
+
+    def on_resources_reported(self, source: int, message: ResourcesReported) -> None:
+        """One rank's answer."""
+        answers = self._queries.get(message.query_id)
+        if answers is None:
+            self._context.count_stale("answer to a finished query")
+            return
+        answers[source] = message.available
+        if len(answers) == len(self.roster):
+            del self._queries[message.query_id]
+            self._context.effects.append(AnswerQuery(message.query_id, dict(sorted(answers.items()))))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def stop(self, status: int, failure: str, *, is_final: bool) -> None:
+        """Rank 0 (or, when it hears from no one, any rank) ends the session."""
+        own = self._context.rank
+        if self.is_stopping:
+            self._context.count_stale("second end of the session")
+            return
+        self.states[own] = self._next[self.states[own], "stop"]
+        if own == 0:
+            for rank in range(1, len(self.roster)):
+                if self.states[rank] != DEAD:
+                    self._context.send(rank, JobEnded(status, failure, is_final))
+        self._context.effects.append(EndJob(status, failure, is_final))
+
+    def lose(self, rank: int, reason: str) -> None:
+        """An edge of this rank has proof that a rank is dead."""
+        was = self.states[rank]
+        self.states[rank] = self._next[was, "die"]
+        if was == DEAD:
+            self._context.count_stale("second death of a rank")
+            return
+        sentence = f"Rank {rank} on host {self.roster[rank].host} (process {self.roster[rank].pid}) died: {reason}"
+        if self._context.rank == 0 or rank == 0:
+            self.stop(1, sentence, is_final=True)
+        else:
+            self._context.send(0, RankFailed(rank, sentence))
+
+    def on_rank_failed(self, source: int, message: RankFailed) -> None:
+        """A rank says that it or another cannot go on."""
+        self.states[message.rank] = self._next[self.states[message.rank], "die"]
+        self.stop(1, message.failure, is_final=True)
+
+    def on_job_ended(self, message: JobEnded) -> None:
+        """Rank 0 ends the session."""
+        self.stop(message.status, message.failure, is_final=message.is_final)

@@ -1,0 +1,121 @@
+"""Ownership: what this rank knows of the objects it created (Wang et al., NSDI'21, section 4.1).
+
+One record an object: its value or place, who holds it here (``n_local`` refs in user code, ``n_uses`` holds of the core
+itself), and who holds it elsewhere (``borrowers``, counted per pair of reporter and borrower; why, is told in
+``borrowing.py``). An object is collected when nobody holds it any more and it is not pending; a pending object that
+nobody holds is collected as soon as its result comes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hpcfut.core.context import Context
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import name_of
+
+PENDING: Final = "pending"
+INLINE: Final = "inline"
+STORED: Final = "stored"
+FAILED: Final = "failed"
+COLLECTED: Final = "collected"
+
+TRANSITIONS: Final = {
+    (PENDING, "returned inline"): INLINE,
+    (PENDING, "returned stored"): STORED,
+    (PENDING, "failed"): FAILED,
+    (INLINE, "collect"): COLLECTED,
+    (STORED, "collect"): COLLECTED,
+    (FAILED, "collect"): COLLECTED,
+}
+
+
+class OwnedObject(msgspec.Struct, gc=False, eq=False):
+    """One object that this rank owns."""
+
+    object_id: int
+    state: str
+    #: Python refs in user code of this rank.
+    n_local: int = 0
+    #: Holds of the core: arguments of unfinished tasks, containment in a live object, covers, unconfirmed reports.
+    n_uses: int = 0
+    #: The task that makes it, 0 for a put.
+    task_id: int = 0
+    payload: bytes | None = None
+    failure: Failure | None = None
+    #: Where the primary copy is stored, if it is.
+    rank: int = -1
+    nbytes: int = 0
+    #: Refs inside the value; each is held once while the value lives.
+    contained: tuple[int, ...] = ()
+    #: (reporter, borrower) → signed count; the object lives while any is not zero.
+    borrowers: dict[tuple[int, int], int] | None = None
+    #: Local watchers: a positive entry is a task that has it as argument, a negative one a waiter.
+    watchers: dict[int, None] | None = None
+    #: Other ranks that asked for the value before it was there.
+    askers: dict[int, None] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether anybody anywhere may still want the value."""
+        return bool(self.n_local or self.n_uses or self.borrowers)
+
+
+class Ownership:
+    """The table of owned objects."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._next = context.make_table("ownership", TRANSITIONS)
+        self.objects: dict[int, OwnedObject] = {}
+
+    def add_pending(self, object_id: int, task_id: int, n_local: int) -> None:
+        """A task of this rank will make the object."""
+        self.objects[object_id] = OwnedObject(object_id, PENDING, n_local, 0, task_id)
+
+    def set_inline(self, record: OwnedObject, payload: bytes, contained: tuple[int, ...]) -> None:
+        """The value is small and came along."""
+        record.state = self._next[record.state, "returned inline"]
+        record.payload = payload
+        record.contained = contained
+        if record.watchers:
+            self._context.ready.append(record.object_id)
+
+    def set_stored(self, record: OwnedObject, rank: int, nbytes: int, contained: tuple[int, ...]) -> None:
+        """The value is stored, sealed, on a rank."""
+        record.state = self._next[record.state, "returned stored"]
+        record.rank = rank
+        record.nbytes = nbytes
+        record.contained = contained
+        if record.watchers:
+            self._context.ready.append(record.object_id)
+
+    def set_failed(self, record: OwnedObject, failure: Failure) -> None:
+        """The value will never exist."""
+        record.state = self._next[record.state, "failed"]
+        record.failure = failure
+        if record.watchers:
+            self._context.ready.append(record.object_id)
+
+    def collect(self, record: OwnedObject) -> None:
+        """Nobody holds the object: take it out of the table."""
+        record.state = self._next[record.state, "collect"]
+        del self.objects[record.object_id]
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for object_id, record in self.objects.items():
+            name = name_of(object_id)
+            if record.n_local < 0 or record.n_uses < 0:
+                raise InvariantError(f"Object {name} has negative counts: {record}.")
+            if record.state != PENDING and not record.is_held:
+                raise InvariantError(f"Object {name} is held by nobody and was not collected: {record}.")
+            if record.state == PENDING and not record.task_id:
+                raise InvariantError(f"Object {name} is pending, but no task makes it.")
+            if record.state != PENDING and record.askers:
+                raise InvariantError(f"Object {name} is ready, but ranks that asked for it were not told: {record}.")
+            if (record.state == INLINE) != (record.payload is not None):
+                raise InvariantError(f"Object {name} is {record.state}, which its payload contradicts.")

@@ -1,0 +1,297 @@
+"""The core of one rank: it routes events to the machines, and nothing else.
+
+Order within one event: the handler of the event, then what it caused, until nothing is left: messages of the rank to
+itself, objects that became ready, copies that arrived, tasks that found no room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from hpcfut.core import events as e
+from hpcfut.core.borrowing import Borrowing
+from hpcfut.core.context import Context, MakeTable, Table
+from hpcfut.core.effects import Effect
+from hpcfut.core.leases import Leases
+from hpcfut.core.membership import Membership
+from hpcfut.core.ownership import Ownership
+from hpcfut.core.references import References
+from hpcfut.core.runs import Runs
+from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.tasks import Tasks
+from hpcfut.core.templates import Templates
+from hpcfut.core.transfers import Transfers
+from hpcfut.core.waits import Waits
+from hpcfut.model.config import Config
+from hpcfut.model.errors import IllegalTransitionError, InvariantError
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import TaskTemplate
+from hpcfut.wire import messages as m
+
+Handler = Callable[..., None]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """How many entries each table has; all zero means that nothing is left."""
+
+    n_owned: int
+    n_borrowed: int
+    n_tasks: int
+    n_queued: int
+    n_leases: int
+    n_runs: int
+    n_grants: int
+    n_copies: int
+    n_waits: int
+    n_templates: int
+    stale: dict[str, int]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every table that belongs to tasks and objects is empty (templates live as long as their functions)."""
+        return not (
+            self.n_owned
+            or self.n_borrowed
+            or self.n_tasks
+            or self.n_queued
+            or self.n_leases
+            or self.n_runs
+            or self.n_grants
+            or self.n_copies
+            or self.n_waits
+        )
+
+
+class RankCore:
+    """All machines of one rank behind ``handle(event, now) -> effects``."""
+
+    def __init__(
+        self,
+        rank: int,
+        roster: Sequence[RankRecord],
+        config: Config,
+        *,
+        is_driver: bool,
+        make_table: MakeTable = Table,
+    ) -> None:
+        self.context = context = Context(rank, config, make_table)
+        self.membership = Membership(context, roster)
+        self.ownership = Ownership(context)
+        self.borrowing = Borrowing(context)
+        self.transfers = Transfers(context)
+        self.references = References(context, self.ownership, self.borrowing, self.transfers)
+        self.templates = Templates(context, self.references)
+        self.leases = Leases(context, self.references, self.templates, self.membership)
+        self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership)
+        self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
+        self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
+        self.waits = Waits(context, self.references, self.transfers, self.tasks, self.runs, self.scheduler)
+        self._on_event = self._event_handlers()
+        self._on_message = self._message_handlers()
+
+    # -- the contract ------------------------------------------------------------------------------------------------
+
+    def handle(self, event: e.Event, now: float) -> Sequence[Effect]:
+        """Take one event; returns the effects to perform, in order."""
+        context = self.context
+        context.now = now
+        effects = context.effects = []
+        handler = self._on_event.get(type(event))
+        if handler is None:
+            raise IllegalTransitionError(f"The core of rank {context.rank} was given {event!r}, which is no event.")
+        handler(event)
+        if context.inbox or context.ready or context.runnable or self.transfers.arrived:
+            self._settle()
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """The earliest instant at which ``reach_deadline`` has something to do."""
+        deadline = self.scheduler.next_deadline()
+        at = self.leases.check_at
+        if at is not None and (deadline is None or at < deadline):
+            return at
+        return deadline
+
+    def reach_deadline(self, now: float) -> Sequence[Effect]:
+        """Do what is due at ``now``."""
+        context = self.context
+        context.now = now
+        effects = context.effects = []
+        if self.leases.check_at is not None and self.leases.check_at <= now:
+            self.leases.tick()
+        handed_back = self.scheduler.tick()
+        if handed_back:
+            self.runs.hand_back(handed_back)
+        self._settle()
+        return effects
+
+    def check(self) -> None:
+        """Assert every invariant; raises ``InvariantError`` with the story."""
+        context = self.context
+        if context.inbox or context.ready or context.runnable or self.transfers.arrived:
+            raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
+        for machine in (
+            self.references,
+            self.transfers,
+            self.templates,
+            self.leases,
+            self.tasks,
+            self.scheduler,
+            self.runs,
+            self.waits,
+        ):
+            machine.check()
+
+    def statistics(self) -> Statistics:
+        """The sizes of all tables."""
+        return Statistics(
+            n_owned=len(self.ownership.objects),
+            n_borrowed=len(self.borrowing.objects),
+            n_tasks=len(self.tasks.tasks),
+            n_queued=sum(queue.n_queued for queue in self.leases.queues.values()),
+            n_leases=len(self.leases.leases),
+            n_runs=len(self.runs.runs),
+            n_grants=len(self.scheduler.grants),
+            n_copies=len(self.transfers.copies),
+            n_waits=len(self.waits.waits),
+            n_templates=len(self.templates.own) + len(self.templates.here),
+            stale=dict(self.context.stale),
+        )
+
+    @property
+    def load(self) -> int:
+        """What this rank gossips with every frame."""
+        return self.context.load
+
+    def template(self, template_id: int) -> TaskTemplate:
+        """The template of a task that runs here."""
+        return self.templates.find(template_id)
+
+    # -- routing -----------------------------------------------------------------------------------------------------
+
+    def _event_handlers(self) -> dict[type, Handler]:
+        return {
+            e.FrameReceived: self._on_frame,
+            e.TemplateDefined: lambda event: self.templates.define(event.template),
+            e.TemplateDropped: lambda event: self.templates.drop(event.template_id),
+            e.TaskSubmitted: self.tasks.submit,
+            e.ObjectPut: self._on_put,
+            e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
+            e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
+            e.WaitStarted: self.waits.start,
+            e.WaitAbandoned: lambda event: self.waits.abandon(event.waiter_id),
+            e.StreamAdvanced: self.tasks.advance,
+            e.RunReturned: self._on_run_returned,
+            e.RunRaised: self._on_run_raised,
+            e.RunYielded: lambda event: self.runs.yielded(event.task_id, event.object_id, event.result),
+            e.RunHeldBack: lambda event: self.runs.held_back(event.task_id),
+            e.CancelRequested: lambda event: self.tasks.cancel_maker(event.object_id, is_recursive=event.is_recursive),
+            e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
+            e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
+            e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
+            e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
+            e.RankLost: lambda event: self.membership.lose(event.rank, event.reason),
+            e.StopRequested: lambda event: self.membership.stop(event.status, event.failure, is_final=event.is_final),
+        }
+
+    def _message_handlers(self) -> dict[type, Callable[[int, Any], None]]:
+        references, tasks = self.references, self.tasks
+        return {
+            m.TemplateRegistered: self.templates.on_registered,
+            m.TemplateForgotten: lambda _, message: self.templates.on_forgotten(message),
+            m.LeaseRequested: self.scheduler.on_lease_requested,
+            m.LeaseGranted: lambda _, message: self.leases.on_granted(message),
+            m.LeaseReturned: self.scheduler.on_lease_returned,
+            m.TaskPushed: self.runs.on_pushed,
+            m.TasksHandedBack: tasks.on_handed_back,
+            m.TaskDone: tasks.on_done,
+            m.TaskReturned: tasks.on_returned,
+            m.TaskRaised: tasks.on_raised,
+            m.ItemYielded: tasks.on_item,
+            m.StreamCredit: lambda _, message: self.runs.on_credit(message),
+            m.CancelAsked: lambda _, message: tasks.cancel_maker(message.object_id, is_recursive=message.recursive),
+            m.TaskCancelled: self._on_task_cancelled,
+            m.ObjectAsked: references.on_asked,
+            m.ObjectResolved: references.on_answer,
+            m.ObjectLocated: references.on_answer,
+            m.ObjectFailed: references.on_answer,
+            m.BorrowAdded: references.on_borrow_added,
+            m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
+            m.BorrowReleased: references.on_borrow_released,
+            m.ReadRequested: self.transfers.on_read_requested,
+            m.ReadRefused: self.transfers.on_read_refused,
+            m.ObjectFreed: lambda _, message: self.transfers.free(message.object_id),
+            m.ResourcesAsked: self._on_resources_asked,
+            m.ResourcesReported: self.membership.on_resources_reported,
+            m.JobEnded: lambda _, message: self.membership.on_job_ended(message),
+            m.RankFailed: self.membership.on_rank_failed,
+        }
+
+    def _on_frame(self, event: e.FrameReceived) -> None:
+        source = event.source
+        self.membership.load[source] = event.load
+        on_message, context = self._on_message, self.context
+        for message in event.messages:
+            on_message[type(message)](source, message)
+            if context.inbox or context.ready or context.runnable or self.transfers.arrived:
+                self._settle()
+
+    def _settle(self) -> None:
+        context, transfers = self.context, self.transfers
+        while True:
+            if context.inbox:
+                message = context.inbox.popleft()
+                self._on_message[type(message)](context.rank, message)
+            elif context.ready:
+                self._notify(context.ready.popleft())
+            elif transfers.arrived:
+                object_id, watchers = transfers.arrived.pop(0)
+                for watcher in watchers:
+                    if watcher > 0:
+                        self.runs.on_arrived(watcher)
+                    elif -watcher in self.waits.waits:
+                        self.waits.on_arrived(-watcher)
+            elif context.runnable:
+                self.waits.offer(context.runnable.popleft())
+            else:
+                return
+
+    def _notify(self, object_id: int) -> None:
+        """Tell everybody here who watches an object that it is ready."""
+        record = self.references.find(object_id)
+        if record is None or not record.watchers:
+            return
+        watchers, record.watchers = record.watchers, None
+        for watcher in watchers:
+            if watcher > 0:
+                self.tasks.on_argument_ready(watcher, object_id)
+            elif -watcher in self.waits.waits:
+                self.waits.on_ready(-watcher, record)
+
+    def _on_put(self, event: e.ObjectPut) -> None:
+        if event.result.payload is None:
+            self.transfers.store(event.object_id, event.result.nbytes)
+        self.references.put(event.object_id, event.result)
+
+    def _on_run_returned(self, event: e.RunReturned) -> None:
+        run = self.runs.returned(event.task_id, event.results)
+        if run.waiter_id:
+            self._settle()
+            self.waits.on_run_ended(run.waiter_id)
+
+    def _on_run_raised(self, event: e.RunRaised) -> None:
+        run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
+        if run.waiter_id:
+            self._settle()
+            self.waits.on_run_ended(run.waiter_id)
+
+    def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
+        self.runs.cancel(message.task_id)
+        if message.recursive:
+            self.tasks.cancel_children(message.task_id)
+
+    def _on_resources_asked(self, source: int, message: m.ResourcesAsked) -> None:
+        self.context.send(source, m.ResourcesReported(message.query_id, dict(self.scheduler.free)))

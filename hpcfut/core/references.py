@@ -1,0 +1,325 @@
+"""References: holds on objects, owned or borrowed, and the messages that keep their owners informed.
+
+This is the only place where an object's life ends. The rules are told in ``borrowing.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
+from hpcfut.core.context import Context, increment
+from hpcfut.core.ownership import FAILED, INLINE, PENDING, STORED, OwnedObject, Ownership
+from hpcfut.core.transfers import Transfers
+from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.ids import RANK_SHIFT, name_of, owner_of
+from hpcfut.wire.messages import (
+    BorrowAdded,
+    BorrowConfirmed,
+    BorrowReleased,
+    Message,
+    ObjectAsked,
+    ObjectFailed,
+    ObjectFreed,
+    ObjectLocated,
+    ObjectResolved,
+    Result,
+)
+
+Record = OwnedObject | BorrowedObject
+
+
+class References:
+    """Holds of this rank, on its own objects and on those of others."""
+
+    def __init__(self, context: Context, ownership: Ownership, borrowing: Borrowing, transfers: Transfers) -> None:
+        self._context = context
+        self._rank = context.rank
+        self.ownership = ownership
+        self.borrowing = borrowing
+        self._transfers = transfers
+        #: Objects whose last hold may have gone; a list, not a recursion, because chains of refs can be long.
+        self._dropped: deque[int] = deque()
+        self._is_draining = False
+
+    # -- holds -------------------------------------------------------------------------------------------------------
+
+    def find(self, object_id: int) -> Record | None:
+        """The record of an object that is held here, or None."""
+        if object_id >> RANK_SHIFT == self._rank:
+            return self.ownership.objects.get(object_id)
+        return self.borrowing.objects.get(object_id)
+
+    def ensure(self, object_id: int) -> Record:
+        """The record of an object; an own object that was collected comes back as failed, so that nobody hangs."""
+        if object_id >> RANK_SHIFT != self._rank:
+            return self.borrowing.ensure(object_id)
+        record = self.ownership.objects.get(object_id)
+        if record is None:
+            self._context.count_stale("ref to a collected object")
+            record = OwnedObject(object_id, FAILED, failure=lost_failure(object_id))
+            self.ownership.objects[object_id] = record
+        return record
+
+    def hold(self, object_id: int) -> Record:
+        """Add a hold of the core."""
+        record = self.ensure(object_id)
+        record.n_uses += 1
+        return record
+
+    def hold_all(self, object_ids: tuple[int, ...]) -> None:
+        """Add a hold of the core to each."""
+        for object_id in object_ids:
+            self.ensure(object_id).n_uses += 1
+
+    def drop(self, object_id: int) -> None:
+        """Take a hold of the core back."""
+        record = self.ensure(object_id)
+        record.n_uses -= 1
+        if not record.n_uses and not record.n_local:
+            self._dropped.append(object_id)
+            self._drain()
+
+    def drop_all(self, object_ids: tuple[int, ...]) -> None:
+        """Take a hold of the core back from each."""
+        for object_id in object_ids:
+            self.drop(object_id)
+
+    def add_local(self, object_ids: list[int]) -> None:
+        """User code holds these refs once more."""
+        for object_id in object_ids:
+            self.ensure(object_id).n_local += 1
+
+    def drop_local(self, object_ids: list[int]) -> None:
+        """User code dropped these refs."""
+        for object_id in object_ids:
+            record = self.find(object_id)
+            if record is None:
+                self._context.count_stale("release of an unknown ref")
+                continue
+            record.n_local -= 1
+            if not record.n_local and not record.n_uses:
+                self._dropped.append(object_id)
+        if self._dropped:
+            self._drain()
+
+    def _drain(self) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = True
+        while self._dropped:
+            object_id = self._dropped.popleft()
+            if object_id >> RANK_SHIFT == self._rank:
+                record = self.ownership.objects.get(object_id)
+                if record is not None:
+                    self._collect_if_unheld(record)
+            else:
+                borrowed = self.borrowing.objects.get(object_id)
+                if borrowed is not None:
+                    self._release_if_unheld(borrowed)
+        self._is_draining = False
+
+    def _collect_if_unheld(self, record: OwnedObject) -> None:
+        if record.n_local or record.n_uses or record.borrowers or record.state == PENDING:
+            return
+        if record.state == STORED:
+            if record.rank != self._rank:
+                self._context.send(record.rank, ObjectFreed(record.object_id))
+            self._transfers.free(record.object_id)
+        self.ownership.collect(record)
+        self._drop_contained(record)
+
+    def _release_if_unheld(self, record: BorrowedObject) -> None:
+        if record.n_local or record.n_uses:
+            return
+        if record.reports:
+            self._context.send(owner_of(record.object_id), BorrowReleased(record.object_id, record.reports))
+        if record.rank >= 0:
+            self._transfers.free(record.object_id)
+        self.borrowing.release(record)
+        self._drop_contained(record)
+
+    def _drop_contained(self, record: Record) -> None:
+        for contained_id in record.contained:
+            inner = self.ensure(contained_id)
+            inner.n_uses -= 1
+            if not inner.n_uses and not inner.n_local:
+                self._dropped.append(contained_id)
+
+    # -- reports (rules 3 to 6) --------------------------------------------------------------------------------------
+
+    def report(self, object_id: int, borrower: int) -> None:
+        """See to it that the owner counts ``borrower``; this rank holds the object."""
+        owner = object_id >> RANK_SHIFT
+        if owner == borrower:
+            return
+        if owner == self._rank:
+            record = self.ensure(object_id)
+            assert isinstance(record, OwnedObject)
+            if record.borrowers is None:
+                record.borrowers = {}
+            if not increment(record.borrowers, (owner, borrower), 1):
+                self._dropped.append(object_id)
+                self._drain()
+            return
+        self.hold(object_id)
+        self._context.send(owner, BorrowAdded(object_id, borrower))
+
+    def report_all(self, object_ids: tuple[int, ...], borrower: int) -> None:
+        """Report the borrower of each; nothing where the value goes to the own rank."""
+        if borrower != self._rank:
+            for object_id in object_ids:
+                self.report(object_id, borrower)
+
+    def accept(self, object_id: int, reporter: int) -> None:
+        """Note that ``reporter`` has named this rank as a borrower. The caller adds a hold first, or ``settle``s."""
+        if object_id >> RANK_SHIFT == self._rank or reporter == self._rank:
+            return
+        record = self.borrowing.ensure(object_id)
+        if record.reports is None:
+            record.reports = {}
+        record.reports[reporter] = record.reports.get(reporter, 0) + 1
+
+    def accept_all(self, object_ids: tuple[int, ...], reporter: int) -> None:
+        """Note a report for each, and hold each once."""
+        for object_id in object_ids:
+            self.hold(object_id)
+            self.accept(object_id, reporter)
+
+    def on_borrow_added(self, source: int, message: BorrowAdded) -> None:
+        """Owner: a holder names a borrower."""
+        record = self.ensure(message.object_id)
+        assert isinstance(record, OwnedObject)
+        if record.borrowers is None:
+            record.borrowers = {}
+        increment(record.borrowers, (source, message.borrower), 1)
+        self._context.send(source, BorrowConfirmed(message.object_id))
+        self._dropped.append(message.object_id)
+        self._drain()
+
+    def on_borrow_confirmed(self, message: BorrowConfirmed) -> None:
+        """Reporter: the owner has counted."""
+        self.drop(message.object_id)
+
+    def on_borrow_released(self, source: int, message: BorrowReleased) -> None:
+        """Owner: a borrower let go."""
+        record = self.ensure(message.object_id)
+        assert isinstance(record, OwnedObject)
+        if record.borrowers is None:
+            record.borrowers = {}
+        for reporter, n in message.reports.items():
+            increment(record.borrowers, (reporter, source), -n)
+        if record.askers is not None:
+            record.askers.pop(source, None)
+        self._dropped.append(message.object_id)
+        self._drain()
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def put(self, object_id: int, result: Result) -> None:
+        """User code of this rank put a value and holds one ref on it; contained refs are held by user code too."""
+        self.ownership.objects[object_id] = record = OwnedObject(object_id, INLINE, 1)
+        self.hold_all(result.contained)
+        record.contained = result.contained
+        if result.payload is not None:
+            record.payload = result.payload
+        else:
+            record.state, record.rank, record.nbytes = STORED, self._rank, result.nbytes
+
+    def resolve(self, object_id: int, result: Result, source: int) -> None:
+        """Owner: the value of a pending object came from the rank ``source``, which reported us for its contents."""
+        record = self.ownership.objects[object_id]
+        self.accept_all(result.contained, source)
+        if result.payload is not None:
+            self.ownership.set_inline(record, result.payload, result.contained)
+        else:
+            self.ownership.set_stored(record, source, result.nbytes, result.contained)
+        self.after_resolving(record)
+
+    def fail(self, object_id: int, failure: Failure) -> None:
+        """Owner: a pending object will never exist."""
+        record = self.ownership.objects[object_id]
+        self.ownership.set_failed(record, failure)
+        self.after_resolving(record)
+
+    def after_resolving(self, record: OwnedObject) -> None:
+        """Tell the ranks that asked, and collect at once what nobody holds."""
+        if record.askers is not None:
+            askers, record.askers = record.askers, None
+            for rank in askers:
+                self._answer(record, rank)
+        if not (record.n_local or record.n_uses):
+            self._dropped.append(record.object_id)
+            self._drain()
+
+    def ask(self, record: Record) -> None:
+        """Borrower: make sure that the owner will tell us value or place."""
+        if isinstance(record, BorrowedObject) and record.state == UNKNOWN:
+            self.borrowing.move(record, "ask")
+            self._context.send(owner_of(record.object_id), ObjectAsked(record.object_id))
+
+    def on_asked(self, source: int, message: ObjectAsked) -> None:
+        """Owner: somebody wants the value or the place."""
+        record = self.ensure(message.object_id)
+        assert isinstance(record, OwnedObject)
+        if record.state == PENDING:
+            if record.askers is None:
+                record.askers = {}
+            record.askers[source] = None
+            return
+        self._answer(record, source)
+        self._dropped.append(message.object_id)
+        self._drain()
+
+    def _answer(self, record: OwnedObject, rank: int) -> None:
+        object_id = record.object_id
+        answer: Message
+        if record.state == FAILED:
+            assert record.failure is not None
+            answer = ObjectFailed(object_id, record.failure)
+        else:
+            self.report_all(record.contained, rank)
+            if record.state == INLINE:
+                assert record.payload is not None
+                answer = ObjectResolved(object_id, record.payload, record.contained)
+            else:
+                answer = ObjectLocated(object_id, record.rank, record.nbytes, record.contained)
+        self._context.send(rank, answer)
+
+    def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
+        """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""
+        record = self.borrowing.objects.get(message.object_id)
+        if record is None or record.state != ASKED:
+            self._context.count_stale("answer to a released ref")
+            if not isinstance(message, ObjectFailed):
+                self.accept_all(message.contained, source)
+                self.drop_all(message.contained)
+            return
+        if isinstance(message, ObjectFailed):
+            self.borrowing.move(record, "failed")
+            record.failure = message.failure
+        else:
+            self.accept_all(message.contained, source)
+            record.contained = message.contained
+            if isinstance(message, ObjectResolved):
+                self.borrowing.move(record, "resolved inline")
+                record.payload = message.payload
+            else:
+                self.borrowing.move(record, "resolved stored")
+                record.rank, record.nbytes = message.rank, message.nbytes
+        if record.watchers:
+            self._context.ready.append(message.object_id)
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        self.ownership.check()
+        self.borrowing.check()
+
+
+def lost_failure(object_id: int) -> Failure:
+    """What a ref to a collected object gives."""
+    return Failure(
+        LOST,
+        f"Object {name_of(object_id)} is not known to its owner, rank {owner_of(object_id)}, any more. Every ref to it had "
+        f"been dropped; keep a ref, or pass it as an argument, instead of rebuilding it from its id.",
+    )

@@ -1,0 +1,63 @@
+"""One run of a task on the rank that executes it: its record and its life."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hpcfut.model.template import TaskTemplate
+from hpcfut.wire.messages import Argument
+
+NEW: Final = "new"
+FETCHING: Final = "fetching"
+READY: Final = "ready"
+RUNNING: Final = "running"
+BLOCKED: Final = "blocked"
+HELD_BACK: Final = "held back"
+ENDED: Final = "ended"
+
+TRANSITIONS: Final = {
+    (NEW, "fetch"): FETCHING,
+    (NEW, "ready"): READY,
+    (NEW, "hand back"): ENDED,
+    (FETCHING, "ready"): READY,
+    (FETCHING, "drop"): ENDED,
+    (READY, "start"): RUNNING,
+    (READY, "drop"): ENDED,
+    (READY, "hand back"): ENDED,
+    (RUNNING, "block"): BLOCKED,
+    (BLOCKED, "unblock"): RUNNING,
+    (RUNNING, "hold back"): HELD_BACK,
+    (HELD_BACK, "resume"): RUNNING,
+    (HELD_BACK, "end"): ENDED,
+    (RUNNING, "end"): ENDED,
+    (BLOCKED, "end"): ENDED,
+}
+
+
+class Run(msgspec.Struct, gc=False, eq=False):
+    """A task on its executor."""
+
+    task_id: int
+    owner: int
+    lease_id: int
+    template: TaskTemplate
+    payload: bytes
+    arguments: tuple[Argument, ...]
+    return_ids: tuple[int, ...]
+    item_ids: tuple[int, ...]
+    #: Refs that the caller keeps alive until the reply: inside the payload, and inside the arguments' values.
+    covered: tuple[int, ...] = ()
+    state: str = NEW
+    #: Stored arguments that are not here yet.
+    n_missing: int = 0
+    #: The waiting thread on whose stack it runs, 0 for an executor thread.
+    waiter_id: int = 0
+    started_at: float = 0.0
+    #: Threads of it that wait.
+    n_waits: int = 0
+    #: Items that a generator may make, and has made.
+    n_items_max: int = 0
+    n_items: int = 0
+    is_cancelled: bool = False

@@ -1,0 +1,314 @@
+"""Runs: the tasks that other ranks, and this one, have put on this rank, from arrival to reply.
+
+Arguments are read before a run becomes ready, so that no slot waits for the network. While a run lives, the refs that
+came with it are covered by its caller; the reply lists those that user code here still holds (``borrowing.py``, rule 2).
+"""
+
+from __future__ import annotations
+
+from hpcfut.core.context import Context
+from hpcfut.core.effects import InterruptTask, ResumeGenerator, RunTask
+from hpcfut.core.references import References
+from hpcfut.core.run import BLOCKED, FETCHING, HELD_BACK, READY, RUNNING, TRANSITIONS, Run
+from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.templates import Templates
+from hpcfut.core.transfers import MISSING, Transfers
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import CANCELLED, Failure
+from hpcfut.model.ids import name_of, owner_of
+from hpcfut.wire.messages import (
+    Argument,
+    ItemYielded,
+    Result,
+    StreamCredit,
+    TaskDone,
+    TaskPushed,
+    TaskRaised,
+    TaskReturned,
+    TasksHandedBack,
+)
+
+
+class Runs:
+    """The table of runs on this rank."""
+
+    def __init__(
+        self,
+        context: Context,
+        references: References,
+        templates: Templates,
+        transfers: Transfers,
+        scheduler: Scheduler,
+    ) -> None:
+        self._context = context
+        self._next = context.make_table("run", TRANSITIONS)
+        self._references = references
+        self._templates = templates
+        self._transfers = transfers
+        self._scheduler = scheduler
+        self.runs: dict[int, Run] = {}
+
+    # -- arrival -----------------------------------------------------------------------------------------------------
+
+    def on_pushed(self, source: int, message: TaskPushed) -> None:
+        """An owner sends a task under one of its leases."""
+        run = self._make(source, message)
+        if not self._scheduler.admits(run):
+            run.state = self._next[run.state, "hand back"]
+            self._context.send(source, TasksHandedBack(message.lease_id, (message.task_id,)))
+            return
+        self._accept(run, message)
+        if run.n_missing:
+            run.state = self._next[run.state, "fetch"]
+            return
+        run.state = self._next[run.state, "ready"]
+        self._scheduler.add_ready(run)
+        self.dispatch()
+
+    def _make(self, source: int, message: TaskPushed) -> Run:
+        return Run(
+            message.task_id,
+            source,
+            message.lease_id,
+            self._templates.find(message.template_id),
+            message.payload,
+            message.arguments,
+            message.return_ids or (message.task_id,),
+            message.item_ids,
+            n_items_max=len(message.item_ids),
+        )
+
+    def _accept(self, run: Run, message: TaskPushed) -> None:
+        self.runs[run.task_id] = run
+        if not (message.arguments or message.nested):
+            return
+        covered = dict.fromkeys(message.nested)
+        for argument in message.arguments:
+            covered.update(dict.fromkeys(argument.contained))
+        run.covered = tuple(covered)
+        self._references.hold_all(run.covered)
+        for argument in message.arguments:
+            if argument.payload is None:
+                self._fetch(run, argument)
+
+    def _fetch(self, run: Run, argument: Argument) -> None:
+        object_id = argument.object_id
+        if object_id not in self._transfers.copies or self._transfers.find(object_id) is None:
+            run.n_missing += 1
+            self._transfers.need(object_id, argument.rank, argument.nbytes, run.task_id, is_held=False)
+        self._transfers.pin(object_id)
+
+    def on_arrived(self, task_id: int) -> None:
+        """A stored argument of a run is here (or will never be, which ``dispatch`` sees)."""
+        run = self.runs.get(task_id)
+        if run is None or run.state != FETCHING:
+            self._context.count_stale("argument of a dropped run")
+            return
+        run.n_missing -= 1
+        if not run.n_missing:
+            run.state = self._next[run.state, "ready"]
+            self._scheduler.add_ready(run)
+            self.dispatch()
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Start what can start, and open leases if nothing is left to start."""
+        scheduler = self._scheduler
+        while (run := scheduler.take_next()) is not None:
+            self._start(run)
+        scheduler.open_some()
+
+    def _start(self, run: Run) -> None:
+        run.state = self._next[run.state, "start"]
+        self._scheduler.start(run)
+        if run.arguments:
+            for argument in run.arguments:
+                copy = self._transfers.find(argument.object_id) if argument.payload is None else None
+                if copy is not None and copy.state == MISSING:
+                    assert copy.failure is not None
+                    self.raised(run.task_id, copy.failure, is_retriable=False)
+                    return
+        self._context.effects.append(
+            RunTask(
+                run.task_id,
+                run.template.template_id,
+                run.payload,
+                run.arguments,
+                run.return_ids,
+                run.item_ids,
+                run.waiter_id,
+            )
+        )
+
+    def start_inline(self, message: TaskPushed, waiter_id: int) -> bool:
+        """Run a task of this rank's own queue on the stack of a waiting thread; false if its arguments must come first."""
+        run = self._make(self._context.rank, message)
+        run.waiter_id = waiter_id
+        self._accept(run, message)
+        if run.n_missing:
+            run.state = self._next[run.state, "fetch"]
+            return False
+        run.state = self._next[run.state, "ready"]
+        self._start(run)
+        return True
+
+    def start_ready(self, run: Run, waiter_id: int) -> None:
+        """Run a task that is ready here on the stack of a waiting thread."""
+        run.waiter_id = waiter_id
+        self._scheduler.remove_ready(run)
+        self._start(run)
+
+    def block(self, task_id: int) -> None:
+        """A thread of the task waits."""
+        run = self.runs.get(task_id)
+        if run is None:
+            self._context.count_stale("wait that outlived its task")
+            return
+        run.n_waits += 1
+        if run.state == RUNNING:
+            run.state = self._next[run.state, "block"]
+            self._scheduler.block(run)
+            if self._scheduler.n_blocked >= self._context.config.n_blocked_max:
+                self.hand_back(self._scheduler.close_all())
+
+    def unblock(self, task_id: int) -> None:
+        """A thread of the task goes on."""
+        run = self.runs.get(task_id)
+        if run is None:
+            self._context.count_stale("wait that outlived its task")
+            return
+        run.n_waits -= 1
+        if run.state == BLOCKED and not run.n_waits:
+            run.state = self._next[run.state, "unblock"]
+            self._scheduler.unblock(run)
+
+    def hand_back(self, runs: list[Run]) -> None:
+        """These runs have not started and shall not start here."""
+        by_lease: dict[tuple[int, int], list[int]] = {}
+        for run in runs:
+            run.state = self._next[run.state, "hand back"]
+            self._forget(run)
+            by_lease.setdefault((run.owner, run.lease_id), []).append(run.task_id)
+        for (owner, lease_id), task_ids in by_lease.items():
+            self._context.send(owner, TasksHandedBack(lease_id, tuple(task_ids)))
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    def returned(self, task_id: int, results: tuple[Result, ...]) -> Run:
+        """User code returned."""
+        run = self.runs[task_id]
+        for object_id, result in zip(run.return_ids, results, strict=False):
+            self._keep(run, object_id, result)
+        borrowed = self._end(run)
+        if len(results) == 1 and not borrowed and results[0].payload is not None and not results[0].contained:
+            self._context.send(run.owner, TaskDone(task_id, results[0].payload))
+        else:
+            self._context.send(run.owner, TaskReturned(task_id, results, borrowed))
+        self.dispatch()
+        return run
+
+    def _keep(self, run: Run, object_id: int, result: Result) -> None:
+        """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
+        if result.payload is None:
+            self._transfers.store(object_id, result.nbytes)
+        if result.contained:
+            self._references.report_all(result.contained, run.owner)
+
+    def raised(self, task_id: int, failure: Failure, *, is_retriable: bool) -> Run:
+        """User code raised, or the run could not start."""
+        run = self.runs[task_id]
+        borrowed = self._end(run)
+        self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed))
+        self.dispatch()
+        return run
+
+    def _end(self, run: Run) -> tuple[int, ...]:
+        if run.state == HELD_BACK:
+            self._scheduler.unblock(run)
+        run.state = self._next[run.state, "end"]
+        self._scheduler.end(run)
+        return self._forget(run)
+
+    def _forget(self, run: Run) -> tuple[int, ...]:
+        """Take a run out of the table; returns the covered refs that are still held here."""
+        del self.runs[run.task_id]
+        if not (run.arguments or run.covered):
+            return ()
+        for argument in run.arguments:
+            if argument.payload is None:
+                self._transfers.unwatch(argument.object_id, run.task_id)
+                self._transfers.unpin(argument.object_id)
+        borrowed = []
+        own = self._context.rank
+        for object_id in run.covered:
+            record = self._references.find(object_id)
+            is_held = record is not None and (record.n_local or record.n_uses > 1)
+            if is_held and own not in (run.owner, owner_of(object_id)):
+                self._references.accept(object_id, run.owner)
+                borrowed.append(object_id)
+            self._references.drop(object_id)
+        return tuple(borrowed)
+
+    def cancel(self, task_id: int) -> None:
+        """The owner wants a run to end: drop it if it has not started, interrupt it if it has."""
+        run = self.runs.get(task_id)
+        if run is None:
+            self._context.count_stale("cancellation of an ended run")
+            return
+        run.is_cancelled = True
+        if run.state not in (FETCHING, READY):
+            self._context.effects.append(InterruptTask(task_id))
+            return
+        if run.state == READY:
+            self._scheduler.remove_ready(run)
+        run.state = self._next[run.state, "drop"]
+        borrowed = self._forget(run)
+        failure = Failure(CANCELLED, f"Task {name_of(task_id)} ({run.template.name}) was cancelled before it started.")
+        self._context.send(run.owner, TaskRaised(task_id, failure, False, borrowed))
+        self.dispatch()
+
+    # -- generators --------------------------------------------------------------------------------------------------
+
+    def yielded(self, task_id: int, object_id: int, result: Result) -> None:
+        """A generator made an item; id 0 means that the owner has it already."""
+        run = self.runs[task_id]
+        run.n_items += 1
+        if object_id:
+            self._keep(run, object_id, result)
+            self._context.send(run.owner, ItemYielded(task_id, object_id, result))
+
+    def held_back(self, task_id: int) -> None:
+        """A generator has used its credit: it gives its slot back until more comes."""
+        run = self.runs[task_id]
+        if run.n_items < run.n_items_max:
+            self._context.count_stale("generator held back after credit had come")
+            return
+        run.state = self._next[run.state, "hold back"]
+        self._scheduler.block(run)
+        self.dispatch()
+
+    def on_credit(self, message: StreamCredit) -> None:
+        """The owner allows further items."""
+        run = self.runs.get(message.task_id)
+        if run is None:
+            self._context.count_stale("credit for an ended generator")
+            return
+        run.n_items_max += len(message.item_ids)
+        if run.state not in (RUNNING, BLOCKED, HELD_BACK):
+            run.item_ids += message.item_ids
+            return
+        if run.state == HELD_BACK:
+            run.state = self._next[run.state, "resume"]
+            self._scheduler.unblock(run)
+        self._context.effects.append(ResumeGenerator(message.task_id, message.item_ids))
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for task_id, run in self.runs.items():
+            if (run.state == BLOCKED) != bool(run.n_waits) and run.state != HELD_BACK:
+                raise InvariantError(f"Run {name_of(task_id)} is {run.state} with {run.n_waits} waiting threads.")
+            if run.state == FETCHING and not run.n_missing:
+                raise InvariantError(f"Run {name_of(task_id)} is fetching, but nothing is missing.")
+            if (run.state == RUNNING) != (task_id in self._scheduler.running):
+                raise InvariantError(f"Run {name_of(task_id)} is {run.state}, which the scheduler contradicts.")

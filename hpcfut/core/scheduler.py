@@ -1,0 +1,312 @@
+"""The scheduler of one rank: it grants leases on the rank itself, and decides which run starts next.
+
+Theory of operation
+
+A rank runs ``n_slots`` tasks at a time, besides those that are blocked in ``get``. A run takes its slot and its
+resources when it starts, not when its lease is granted; so leases are cheap, many owners can hold one, and the depth of
+a lease is plain flow control: as many tasks as the rank does in ``lease_horizon_s``, shared by the open leases.
+
+A lease is closed (depth 0) until the rank has a free slot and nothing ready; then closed leases are opened in the order
+in which they were closed, two for each free slot. An owner that has nothing to do any more returns its lease, and one
+that does not answer soon is not waited for (``expected``).
+
+When one run takes longer than ``hand_back_after_s``, the runs queued behind it are handed back to their owners and
+all leases are closed, so that the tasks can start elsewhere. The same happens on a driver's rank when its driver stops
+waiting: such a rank lends itself only meanwhile, to its own tasks at once, to those of others after
+``driver_lends_after_s``.
+
+Ready runs start oldest first, so that owners share the rank by their depths. Once a run here is blocked, the newest
+starts first: depth first, a recursion needs a number of threads that grows with its depth and not with its breadth. At
+``n_blocked_max`` blocked runs nothing new starts but what a blocked thread runs on its own stack.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from hpcfut.core.context import Context
+from hpcfut.core.membership import Membership
+from hpcfut.core.run import Run
+from hpcfut.model.errors import InvariantError
+from hpcfut.wire.messages import LeaseGranted, LeaseRequested, LeaseReturned
+
+DRIVER_BUSY_LOAD = 1000
+EXPECTED_FOR_S = 0.005
+
+GrantKey = tuple[int, int]
+
+
+class Grant(msgspec.Struct, gc=False, eq=False):
+    """A lease on this rank, held by another rank or by this one."""
+
+    owner: int
+    lease_id: int
+    depth: int = 0
+    #: Mean time of its runs, weighted towards the latest; negative before the first.
+    service_s: float = -1.0
+
+
+class Scheduler:
+    """Slots, resources, grants and the queue of ready runs."""
+
+    def __init__(self, context: Context, membership: Membership, *, is_driver: bool) -> None:
+        self._context = context
+        self._membership = membership
+        self._config = context.config
+        self._is_driver = is_driver
+        self.n_slots = context.config.n_slots
+        self.n_slots_free = self.n_slots
+        self.free = dict(membership.roster[context.rank].resources)
+        self.grants: dict[GrantKey, Grant] = {}
+        self._closed: dict[GrantKey, Grant] = {}
+        self._expected: dict[GrantKey, float] = {}
+        self.ready: deque[Run] = deque()
+        #: Runs that hold a slot, oldest first.
+        self.running: dict[int, Run] = {}
+        self.n_blocked = 0
+        self.n_driver_waits = 0
+        self.lend_at: float | None = None
+        self.hand_back_at: float | None = None
+        self.expect_at: float | None = None
+        self._note_load()
+
+    # -- grants ------------------------------------------------------------------------------------------------------
+
+    def on_lease_requested(self, source: int, message: LeaseRequested) -> None:
+        """An owner wants a lease."""
+        key = (source, message.lease_id)
+        self.grants[key] = self._closed[key] = Grant(source, message.lease_id)
+        self.open_some()
+
+    def on_lease_returned(self, source: int, message: LeaseReturned) -> None:
+        """An owner gives a lease back."""
+        key = (source, message.lease_id)
+        del self.grants[key]
+        self._closed.pop(key, None)
+        self._expected.pop(key, None)
+        self.open_some()
+
+    def accepts(self, owner: int) -> bool:
+        """Whether runs of this owner may be queued here now."""
+        if self._membership.is_stopping or self.n_blocked >= self._config.n_blocked_max:
+            return False
+        if not self._is_driver:
+            return True
+        if not self.n_driver_waits:
+            return False
+        return owner == self._context.rank or self.lend_at is None
+
+    def open_some(self) -> None:
+        """Open closed leases, if the rank has room for their tasks."""
+        if not self._closed or self.n_slots_free <= 0 or any(self.fits(run) for run in self.ready):
+            return
+        budget = 2 * self.n_slots_free - len(self._expected)
+        for key, grant in list(self._closed.items()):
+            if budget <= 0:
+                break
+            if not self.accepts(grant.owner):
+                continue
+            budget -= 1
+            del self._closed[key]
+            self._expected[key] = self._context.now + EXPECTED_FOR_S
+            if self.expect_at is None:
+                self.expect_at = self._context.now + EXPECTED_FOR_S
+            grant.depth = self._depth_of(grant)
+            self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth))
+
+    def _depth_of(self, grant: Grant) -> int:
+        if grant.service_s < 0:
+            return 1
+        n_open = len(self.grants) - len(self._closed) or 1
+        depth = int(self._config.lease_horizon_s / (n_open * max(grant.service_s, 1e-6)))
+        return min(max(depth, 1), self._config.lease_depth_max)
+
+    def _measure(self, run: Run) -> None:
+        grant = self.grants.get((run.owner, run.lease_id))
+        if grant is None:
+            return
+        took_s = self._context.now - run.started_at
+        grant.service_s = took_s if grant.service_s < 0 else 0.75 * grant.service_s + 0.25 * took_s
+        if not grant.depth:
+            return
+        depth = self._depth_of(grant)
+        if depth >= 2 * grant.depth or 2 * depth <= grant.depth:
+            grant.depth = depth
+            self._context.send(grant.owner, LeaseGranted(grant.lease_id, depth))
+
+    def close_all(self) -> list[Run]:
+        """Close every lease; returns the ready runs, which are to be handed back."""
+        for key, grant in self.grants.items():
+            if grant.depth:
+                grant.depth = 0
+                self._context.send(grant.owner, LeaseGranted(grant.lease_id, 0))
+                self._closed[key] = grant
+        self._expected.clear()
+        self.expect_at = None
+        runs = list(self.ready)
+        self.ready.clear()
+        self.hand_back_at = None
+        self._note_load()
+        return runs
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    def admits(self, run: Run) -> bool:
+        """Whether a run that was pushed may stay; it was sent before the owner heard that its lease is closed."""
+        if not run.lease_id:
+            return True
+        self._expected.pop((run.owner, run.lease_id), None)
+        grant = self.grants.get((run.owner, run.lease_id))
+        return grant is not None and bool(grant.depth) and self.accepts(run.owner)
+
+    def add_ready(self, run: Run) -> None:
+        """A run has all its arguments."""
+        self.ready.append(run)
+        if self.hand_back_at is None and self.running:
+            self.hand_back_at = self._context.now + self._config.hand_back_after_s
+        self._note_load()
+
+    def remove_ready(self, run: Run) -> None:
+        """A ready run is cancelled, or starts on the stack of whoever waits for it."""
+        self.ready.remove(run)
+        self._note_load()
+
+    def take_next(self) -> Run | None:
+        """The ready run that starts now, if one can."""
+        if not self.ready or self.n_slots_free <= 0 or self.n_blocked >= self._config.n_blocked_max:
+            return None
+        if not self.n_blocked:
+            run = self.ready[0]
+            if self.fits(run):
+                self.ready.popleft()
+                return run
+        for run in reversed(self.ready) if self.n_blocked else list(self.ready):
+            if self.fits(run):
+                self.ready.remove(run)
+                return run
+        return None
+
+    def fits(self, run: Run) -> bool:
+        """Whether the resources of a run are free now."""
+        return self.fits_resources(run.template.resources)
+
+    def fits_resources(self, resources: tuple[tuple[str, int], ...]) -> bool:
+        """Whether these resources are free now."""
+        free = self.free
+        return all(free.get(name, 0) >= amount for name, amount in resources)
+
+    def start(self, run: Run) -> None:
+        """A run takes its slot and its resources."""
+        run.started_at = self._context.now
+        self.n_slots_free -= 1
+        for name, amount in run.template.resources:
+            self.free[name] = self.free.get(name, 0) - amount
+        self.running[run.task_id] = run
+        if self.ready and self.hand_back_at is None:
+            self.hand_back_at = self._context.now + self._config.hand_back_after_s
+        self._note_load()
+
+    def end(self, run: Run) -> None:
+        """A run gives everything back."""
+        if self.running.pop(run.task_id, None) is None:
+            self.n_blocked -= 1
+            self._add_resources(run, 1, but_cpu=True)
+        else:
+            self.n_slots_free += 1
+            self._add_resources(run, 1)
+            self._measure(run)
+        self._note_load()
+
+    def block(self, run: Run) -> None:
+        """A run waits: it gives its slot and its CPU back, and nothing else."""
+        del self.running[run.task_id]
+        self.n_blocked += 1
+        self.n_slots_free += 1
+        self._add_resources(run, 1, only_cpu=True)
+        self._note_load()
+
+    def unblock(self, run: Run) -> None:
+        """A run goes on, at once: for a moment more runs than slots may be active, and nothing new starts then."""
+        self.n_blocked -= 1
+        self.n_slots_free -= 1
+        self._add_resources(run, -1, only_cpu=True)
+        run.started_at = self._context.now
+        self.running[run.task_id] = run
+        self._note_load()
+
+    def _add_resources(self, run: Run, sign: int, *, only_cpu: bool = False, but_cpu: bool = False) -> None:
+        for name, amount in run.template.resources:
+            if (name == "CPU" and but_cpu) or (name != "CPU" and only_cpu):
+                continue
+            self.free[name] = self.free.get(name, 0) + sign * amount
+
+    # -- the driver of this rank ---------------------------------------------------------------------------------------
+
+    def driver_waits(self) -> None:
+        """A driver thread of this rank starts waiting: the rank may work meanwhile."""
+        self.n_driver_waits += 1
+        if self.n_driver_waits == 1:
+            self.lend_at = self._context.now + self._config.driver_lends_after_s
+            self._note_load()
+            self.open_some()
+
+    def driver_goes_on(self) -> bool:
+        """A driver thread stops waiting; returns whether it was the last one, so that ready runs are to be handed back."""
+        self.n_driver_waits -= 1
+        if self.n_driver_waits:
+            return False
+        self.lend_at = None
+        self._note_load()
+        return True
+
+    def _note_load(self) -> None:
+        load = len(self.ready) + self.n_slots - self.n_slots_free
+        if self._is_driver and not self.n_driver_waits:
+            load += DRIVER_BUSY_LOAD
+        self._context.load = load
+        self._membership.load[self._context.rank] = load
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """The earliest instant at which ``tick`` has something to do."""
+        deadline = self.lend_at
+        for other in (self.hand_back_at, self.expect_at):
+            if other is not None and (deadline is None or other < deadline):
+                deadline = other
+        return deadline
+
+    def tick(self) -> list[Run]:
+        """Do what is due; returns runs to be handed back."""
+        now = self._context.now
+        if self.lend_at is not None and self.lend_at <= now:
+            self.lend_at = None
+            self.open_some()
+        if self.expect_at is not None and self.expect_at <= now:
+            self._expected = {key: at for key, at in self._expected.items() if at > now}
+            self.expect_at = min(self._expected.values(), default=None)
+            self.open_some()
+        if self.hand_back_at is not None and self.hand_back_at <= now:
+            oldest = next(iter(self.running.values()), None)
+            if not self.ready or oldest is None:
+                self.hand_back_at = None
+            elif now - oldest.started_at >= self._config.hand_back_after_s:
+                return self.close_all()
+            else:
+                self.hand_back_at = oldest.started_at + self._config.hand_back_after_s
+        return []
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        if self.n_slots_free != self.n_slots - len(self.running):
+            raise InvariantError(f"{self.n_slots_free} of {self.n_slots} slots are free while {len(self.running)} runs hold one.")
+        total = self._membership.roster[self._context.rank].resources
+        if not self.running and not self.n_blocked:
+            for name, amount in self.free.items():
+                if amount != total.get(name, 0):
+                    raise InvariantError(f"Nothing runs, but {amount} of {total.get(name, 0)} of resource {name} are free.")
+        for key, grant in self.grants.items():
+            if (key in self._closed) != (not grant.depth):
+                raise InvariantError(f"Grant {key} with depth {grant.depth} is in the wrong list.")

@@ -1,0 +1,106 @@
+"""Templates: which rank knows which remote function.
+
+The owner of a template sends it to a rank before its first task goes there, and tells every rank that knows it when the
+last handle and the last task are gone. Refs captured by the function are held by the template, here and there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hpcfut.core.context import Context
+from hpcfut.core.effects import ForgetTemplate
+from hpcfut.core.references import References
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.template import TaskTemplate
+from hpcfut.wire.messages import TemplateForgotten, TemplateRegistered
+
+if TYPE_CHECKING:
+    from hpcfut.core.leases import KeyQueue
+
+
+class OwnTemplate(msgspec.Struct, gc=False, eq=False):
+    """A template that this rank made."""
+
+    template: TaskTemplate
+    #: Ranks that were sent it.
+    known: dict[int, None]
+    #: Unfinished tasks of it.
+    n_tasks: int = 0
+    #: The queue of its scheduling key, looked up once.
+    queue: KeyQueue | None = None
+    is_dropped: bool = False
+
+
+class Templates:
+    """Templates made here (``own``) and templates that tasks running here may have (``here``)."""
+
+    def __init__(self, context: Context, references: References) -> None:
+        self._context = context
+        self._references = references
+        self.own: dict[int, OwnTemplate] = {}
+        self.here: dict[int, TaskTemplate] = {}
+
+    def define(self, template: TaskTemplate) -> None:
+        """User code made a remote function."""
+        self._references.hold_all(template.nested)
+        self.own[template.template_id] = OwnTemplate(template, {})
+
+    def drop(self, template_id: int) -> None:
+        """User code dropped its last handle."""
+        record = self.own[template_id]
+        record.is_dropped = True
+        if not record.n_tasks:
+            self._forget(record)
+
+    def task_added(self, template_id: int) -> OwnTemplate:
+        """A task of it was submitted."""
+        record = self.own[template_id]
+        record.n_tasks += 1
+        return record
+
+    def task_finished(self, record: OwnTemplate) -> None:
+        """A task of it has ended for good."""
+        record.n_tasks -= 1
+        if record.is_dropped and not record.n_tasks:
+            self._forget(record)
+
+    def ensure_known(self, record: OwnTemplate, rank: int) -> None:
+        """Send the template ahead of its first task there."""
+        if rank not in record.known:
+            record.known[rank] = None
+            self._references.report_all(record.template.nested, rank)
+            self._context.send(rank, TemplateRegistered(record.template))
+
+    def _forget(self, record: OwnTemplate) -> None:
+        template = record.template
+        del self.own[template.template_id]
+        for rank in record.known:
+            self._context.send(rank, TemplateForgotten(template.template_id))
+        if self._context.rank not in record.known:
+            self._context.effects.append(ForgetTemplate(template.template_id))
+        self._references.drop_all(template.nested)
+
+    def on_registered(self, source: int, message: TemplateRegistered) -> None:
+        """Executor: tasks of it may come."""
+        self.here[message.template.template_id] = message.template
+        self._references.accept_all(message.template.nested, source)
+
+    def on_forgotten(self, message: TemplateForgotten) -> None:
+        """Executor: no more task of it will come."""
+        template = self.here.pop(message.template_id)
+        self._context.effects.append(ForgetTemplate(message.template_id))
+        self._references.drop_all(template.nested)
+
+    def find(self, template_id: int) -> TaskTemplate:
+        """The template of a task that runs here."""
+        template = self.here.get(template_id)
+        return template if template is not None else self.own[template_id].template
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for template_id, record in self.own.items():
+            if record.n_tasks < 0 or (record.is_dropped and not record.n_tasks):
+                raise InvariantError(f"Template {template_id} ({record.template.name}) was not forgotten: {record.n_tasks}.")

@@ -1,0 +1,234 @@
+"""Waits: threads of this rank that wait for objects, and the tasks that they run meanwhile.
+
+A waiting thread may run, on its own stack, a task that makes one of the objects it waits for, if that task has not
+started: it is either in this rank's queue (``tasks.py``) or ready here (``scheduler.py``). So a ``get`` on one rank
+needs no other thread, and nested ``get``s end even when no thread is left.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcfut.core.borrowing import ASKED, UNKNOWN
+from hpcfut.core.context import Context
+from hpcfut.core.effects import WakeWaiter
+from hpcfut.core.events import WaitStarted
+from hpcfut.core.ownership import PENDING, STORED, OwnedObject
+from hpcfut.core.references import Record, References
+from hpcfut.core.run import READY
+from hpcfut.core.runs import Runs
+from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.tasks import Tasks
+from hpcfut.core.transfers import Transfers
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import Failure
+
+NOT_READY = (PENDING, UNKNOWN, ASKED)
+
+
+class Wait(msgspec.Struct, gc=False, eq=False):
+    """One thread that waits."""
+
+    waiter_id: int
+    object_ids: list[int]
+    n_wanted: int
+    n_ready: int
+    is_fetching: bool
+    may_run: bool
+    task_id: int
+    #: Objects before this position are not made by a task that could run here, or are ready.
+    cursor: int = 0
+    #: Whether the thread runs a task at the moment.
+    is_running: bool = False
+
+
+class Waits:
+    """The table of waiting threads."""
+
+    def __init__(
+        self,
+        context: Context,
+        references: References,
+        transfers: Transfers,
+        tasks: Tasks,
+        runs: Runs,
+        scheduler: Scheduler,
+    ) -> None:
+        self._context = context
+        self._references = references
+        self._transfers = transfers
+        self._tasks = tasks
+        self._runs = runs
+        self._scheduler = scheduler
+        self.waits: dict[int, Wait] = {}
+
+    def start(self, event: WaitStarted) -> None:
+        """A thread waits."""
+        missing = []
+        n_ready = 0
+        find = self._references.find
+        for object_id in event.object_ids:
+            record = find(object_id) or self._references.ensure(object_id)
+            if self._is_ready(record, is_fetching=event.is_fetching):
+                n_ready += 1
+                if n_ready >= event.n_wanted:
+                    break
+            else:
+                missing.append(record)
+        wait = Wait(
+            event.waiter_id,
+            event.object_ids,
+            event.n_wanted,
+            n_ready,
+            event.is_fetching,
+            event.may_run,
+            event.task_id,
+        )
+        if n_ready >= event.n_wanted:
+            self._wake(wait)
+            return
+        self.waits[wait.waiter_id] = wait
+        for record in missing:
+            self._watch(record, wait)
+        if wait.task_id:
+            self._runs.block(wait.task_id)
+        else:
+            self._scheduler.driver_waits()
+        if wait.may_run:
+            self._run_one(wait)
+        self._runs.dispatch()
+
+    def _is_ready(self, record: Record, *, is_fetching: bool) -> bool:
+        if record.state in NOT_READY:
+            return False
+        if record.state != STORED or not is_fetching:
+            return True
+        return self._transfers.find(record.object_id) is not None
+
+    def _watch(self, record: Record, wait: Wait) -> None:
+        if record.state in NOT_READY:
+            if record.watchers is None:
+                record.watchers = {}
+            record.watchers[-wait.waiter_id] = None
+            self._references.ask(record)
+        else:
+            self._transfers.need(record.object_id, record.rank, record.nbytes, -wait.waiter_id, is_held=True)
+
+    def on_ready(self, waiter_id: int, record: Record) -> None:
+        """An object that the thread waits for is ready; a stored one may still have to be read."""
+        wait = self.waits[waiter_id]
+        if self._is_ready(record, is_fetching=wait.is_fetching):
+            self._count(wait)
+        else:
+            self._watch(record, wait)
+
+    def on_arrived(self, waiter_id: int) -> None:
+        """The bytes of an object that the thread waits for are here (or will never be)."""
+        self._count(self.waits[waiter_id])
+
+    def _count(self, wait: Wait) -> None:
+        wait.n_ready += 1
+        if wait.n_ready >= wait.n_wanted:
+            self._finish(wait)
+            self._wake(wait)
+
+    def abandon(self, waiter_id: int) -> None:
+        """The thread stopped waiting."""
+        wait = self.waits.get(waiter_id)
+        if wait is None:
+            self._context.count_stale("abandoned wait that was over")
+            return
+        self._finish(wait)
+
+    def _finish(self, wait: Wait) -> None:
+        del self.waits[wait.waiter_id]
+        if wait.n_ready < len(wait.object_ids):
+            for object_id in wait.object_ids:
+                record = self._references.find(object_id)
+                if record is not None and record.watchers is not None:
+                    record.watchers.pop(-wait.waiter_id, None)
+                self._transfers.unwatch(object_id, -wait.waiter_id)
+        if wait.task_id:
+            self._runs.unblock(wait.task_id)
+        elif self._scheduler.driver_goes_on():
+            self._runs.hand_back(self._scheduler.close_all())
+
+    def _wake(self, wait: Wait) -> None:
+        object_ids: list[int] = []
+        values: list[bytes | Failure | None] = []
+        for object_id in wait.object_ids:
+            record = self._references.find(object_id)
+            assert record is not None
+            if not self._is_ready(record, is_fetching=wait.is_fetching):
+                continue
+            value: bytes | Failure | None = record.payload
+            if value is None:
+                value = record.failure
+                if value is None and wait.is_fetching:
+                    copy = self._transfers.find(object_id)
+                    value = copy.failure if copy is not None else None
+            object_ids.append(object_id)
+            values.append(value)
+            if len(values) == wait.n_wanted:
+                break
+        self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values))
+
+    # -- running what is waited for ----------------------------------------------------------------------------------
+
+    def _run_one(self, wait: Wait) -> None:
+        """Let the thread run the next task that it waits for, if there is one."""
+        object_ids, find = wait.object_ids, self._references.find
+        while wait.cursor < len(object_ids):
+            record = find(object_ids[wait.cursor])
+            if isinstance(record, OwnedObject) and record.state == PENDING:
+                if self._scheduler.n_slots_free <= 0:
+                    return
+                if self._try(wait, record):
+                    return
+            wait.cursor += 1
+
+    def _try(self, wait: Wait, record: OwnedObject) -> bool:
+        scheduler = self._scheduler
+        run = self._runs.runs.get(record.task_id)
+        if run is not None:
+            if run.state != READY or not scheduler.fits(run):
+                return False
+            wait.is_running = True
+            self._runs.start_ready(run, wait.waiter_id)
+            return True
+        task = self._tasks.maker_to_run(record)
+        if task is None or not scheduler.fits_resources(task.template.template.resources):
+            return False
+        wait.is_running = self._runs.start_inline(self._tasks.take_to_run(task), wait.waiter_id)
+        return wait.is_running
+
+    def on_run_ended(self, waiter_id: int) -> None:
+        """The thread has run a task to its end; it may run the next."""
+        wait = self.waits.get(waiter_id)
+        if wait is None:
+            return
+        wait.is_running = False
+        if wait.may_run:
+            self._run_one(wait)
+
+    def offer(self, task_id: int) -> None:
+        """A task found no room: if a thread here waits for it and does nothing else, it may run it."""
+        task = self._tasks.tasks.get(task_id)
+        if task is None:
+            return
+        for object_id in task.return_ids:
+            record = self._references.find(object_id)
+            if not isinstance(record, OwnedObject) or record.state != PENDING or not record.watchers:
+                continue
+            for watcher in record.watchers:
+                wait = self.waits.get(-watcher)
+                if wait is None or not wait.may_run or wait.is_running or self._scheduler.n_slots_free <= 0:
+                    continue
+                self._try(wait, record)
+                return
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for wait in self.waits.values():
+            if wait.n_ready >= wait.n_wanted:
+                raise InvariantError(f"Waiter {wait.waiter_id} has all that it wants and was not woken.")
