@@ -36,6 +36,9 @@ class Transport(Protocol):
     def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
         """Get ready for bulk data of exactly ``len(buffer)`` bytes from ``rank``."""
 
+    def abandon_data(self, rank: int, transfer_id: int) -> None:
+        """Forget a ``receive_data`` for which the other rank has said that it will send nothing."""
+
     def completed_data(self) -> Sequence[tuple[bool, int, int]]:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
 

@@ -13,7 +13,7 @@ check_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "hpcfut needs Python 3.11 or newer, and" \
         "'$1' is $("$1" -V 2>&1): name another with PYTHON=/path/to/python3 in front of the command."
     # Debian ships Python without ensurepip, and `python -m venv` finds out only half-way through.
-    if ! "$1" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! "$1" -c 'import ensurepip, venv; ensurepip.version()' >/dev/null 2>&1; then
         local version sudo=""
         version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         [ "$(id -u)" = 0 ] || sudo="sudo "
@@ -33,9 +33,10 @@ make_environment() {
     if [ -f "$folder/made-from" ] && [ "$(cat "$folder/made-from")" = "$stamp" ] && [ -x "$folder/bin/python" ]; then
         return
     fi
+    if ! mkdir -p "$(dirname "$folder")" 2>/dev/null || [ ! -w "$(dirname "$folder")" ]; then
+        fail "You may not write to '$PWD': clone the project into a folder of your own and start there."
+    fi
     printf '%s\n' "Making the environment $folder with hpcfut[$extras]."
-    mkdir -p "$(dirname "$folder")" 2>/dev/null && [ -w "$(dirname "$folder")" ] || fail "$(id -un 2>/dev/null || id -u) may not write" \
-        "to '$PWD': clone the project into a folder of your own and start there."
     rm -rf "$folder"
     "$python" -m venv "$folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"

@@ -12,7 +12,7 @@ def pytest_report_header() -> str:
     return f"MPI environments: {found or 'none; launch/test.sh makes them'}"
 
 
-@pytest.fixture(scope="session", params=MPI_NAMES)
+@pytest.fixture(scope="module", params=MPI_NAMES)
 def mpi(request: pytest.FixtureRequest) -> Mpi:
     """Each MPI in turn; what asks for it is skipped where that MPI has no environment."""
     name: str = request.param

@@ -23,8 +23,6 @@ def test_tool_finds_nothing(command: str) -> None:
 
 @pytest.mark.parametrize("script", [".ci/run", *(f"launch/{n}.sh" for n in ("quickstart", "test"))])
 def test_shell_can_read(script: str) -> None:
-    done = subprocess.run(
-        ["bash", "-n", CHECKOUT / script], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-n", CHECKOUT / script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (CHECKOUT / script).stat().st_mode & 0o100, f"'{script}' must be executable."

@@ -26,3 +26,42 @@ class IllegalTransitionError(HpcfutError):
 
 class InvariantError(HpcfutError):
     """A table of the core contradicts itself; a bug in hpcfut."""
+
+
+class TaskError(HpcfutError):
+    """A task raised. What ``get`` raises is also a subclass of the user's exception type, where that can be.
+
+    Attributes:
+        cause: The exception that the task raised, or ``None`` if it could not be carried here.
+        remote_traceback: The traceback on the rank that ran the task.
+    """
+
+    cause: BaseException | None = None
+    remote_traceback: str = ""
+
+    def __str__(self) -> str:
+        return self.remote_traceback or super().__str__()
+
+
+class TaskCancelledError(HpcfutError):
+    """The task was cancelled."""
+
+
+class TaskUnschedulableError(HpcfutError):
+    """No rank of the job can ever run the task."""
+
+
+class ObjectLostError(HpcfutError):
+    """The value of a ref is gone."""
+
+
+class GetTimeoutError(HpcfutError, TimeoutError):
+    """The value was not ready in time."""
+
+
+class SessionEndedError(HpcfutError, RuntimeError):
+    """The session that a ref or a call belongs to is over."""
+
+
+class NotARefError(HpcfutError, TypeError, ValueError):
+    """Something else than a ref was given where a ref is needed."""

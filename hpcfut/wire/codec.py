@@ -2,8 +2,11 @@
 
     0     2   3   4      8        12         16
     +-----+---+---+------+--------+----------+----------------
-    | hf  | v | 0 | load | nbytes | checksum | messages …
+    | hf  | v | s | load | nbytes | checksum | messages …
     +-----+---+---+------+--------+----------+----------------
+
+``v`` is the wire version and ``s`` the session, modulo 256: a frame of the last session may still be under way when the
+next one begins, and one of the next may come before its beginning has been heard.
 
 Any bytes either decode or raise ``CodecError``. The length finds truncation, the checksum finds damage. A checksum of
 everything would cost as much as a copy (22 µs for 100 kB) and MPI has checks of its own, so it covers the load and the
@@ -28,7 +31,7 @@ WIRE_VERSION: Final = 1
 LOAD_MAX: Final = 2**32 - 1
 
 _MAGIC: Final = b"hf"
-_HEADER: Final = struct.Struct("<2sBxIII")
+_HEADER: Final = struct.Struct("<2sBBIII")
 _NBYTES_HEADER: Final = _HEADER.size
 _NBYTES_CHECKED: Final = 4096
 
@@ -39,17 +42,18 @@ _pack: Final = _HEADER.pack
 _unpack: Final = _HEADER.unpack_from
 
 
-def encode_frame(load: int, messages: list[Message]) -> bytes:
+def encode_frame(load: int, messages: list[Message], session: int = 0) -> bytes:
     """Make one frame of the messages.
 
     Args:
         load: What the sender gossips about itself, 0 to ``LOAD_MAX``.
         messages: In the order in which the receiver shall handle them.
+        session: The number of the session, 0 to 255.
     """
     body = _encode(messages)
     nbytes = len(body)
     checksum = crc32(body if nbytes <= _NBYTES_CHECKED else body[:_NBYTES_CHECKED], load)
-    return _pack(_MAGIC, WIRE_VERSION, load, nbytes, checksum) + body
+    return _pack(_MAGIC, WIRE_VERSION, session, load, nbytes, checksum) + body
 
 
 def decode_frame(data: bytes | bytearray | memoryview) -> tuple[int, list[Message]]:
@@ -62,7 +66,7 @@ def decode_frame(data: bytes | bytearray | memoryview) -> tuple[int, list[Messag
         CodecError: The bytes are no frame of this version, or damaged.
     """
     try:
-        magic, version, load, nbytes, checksum = _unpack(data)
+        magic, version, _, load, nbytes, checksum = _unpack(data)
         if magic != _MAGIC or version != WIRE_VERSION or nbytes != len(data) - _NBYTES_HEADER:
             raise CodecError(_complaint(magic, version, nbytes, len(data) - _NBYTES_HEADER))
         body = memoryview(data)[_NBYTES_HEADER:]
@@ -79,6 +83,11 @@ def decode_frame(data: bytes | bytearray | memoryview) -> tuple[int, list[Messag
             f"A frame of {len(data)} bytes could not be decoded ({type(error).__name__}: {error}). If the ranks run "
             "different versions of hpcfut, install the same one everywhere; otherwise this is a bug in hpcfut."
         ) from error
+
+
+def session_of(data: bytes | bytearray | memoryview) -> int:
+    """The session that a frame belongs to; anything for bytes that are no frame, which decoding will find."""
+    return data[3] if len(data) > 3 else 0
 
 
 def _complaint(magic: bytes, version: int, nbytes: int, nbytes_found: int) -> str:

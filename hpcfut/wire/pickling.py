@@ -1,11 +1,5 @@
 """Values <-> payloads: the only door to pickle and cloudpickle.
 
-A payload is the bare pickle stream where the value holds neither large buffers nor refs, and else
-
-    magic | n_buffers | nbytes of the stream | nbytes of each buffer … | stream | buffer | buffer …
-
-with every buffer at a multiple of 64 bytes from the start, so that arrays are views over it, wherever it lies.
-
 Why refs leave through ``reducer_override`` and come back through a thread-local, and not by persistent ids (CPython
 3.11, C pickler): ``persistent_id`` is called for every object, ``reducer_override`` only for what is no plain builtin.
 A list of 1,000,000 ints takes 16 ms plain, 16 ms with ``reducer_override`` and 64 ms with ``persistent_id``; a list of
@@ -18,39 +12,47 @@ from __future__ import annotations
 
 import copyreg
 import io
-import os.path
 import pickle
-import struct
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.machinery import PathFinder
-from types import FunctionType, MethodType
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, Final
 
 import cloudpickle
-import msgspec
 
 from hpcfut.model.errors import HpcfutError
+from hpcfut.wire import exceptions
+from hpcfut.wire.culprit import find_culprit
+from hpcfut.wire.exceptions import StandInError
+from hpcfut.wire.importable import is_importable
+from hpcfut.wire.packing import Pickled, pack_inline, pack_into, pickled_of, unpack
+
+__all__ = [
+    "EMPTY_CALL",
+    "Pickled",
+    "Pickling",
+    "StandInError",
+    "UnloadableError",
+    "UnpicklableError",
+    "pack_inline",
+    "pack_into",
+]
 
 #: Arrays up to this size are copied into the stream: a buffer of its own costs more than the copy.
 _NBYTES_IN_STREAM_MAX: Final = 1024
 #: ``bytes`` from this size on are buffers, which saves one copy of them.
 _NBYTES_RAW_MIN: Final = 65_536
-#: Copies from this size on let other threads run meanwhile, so that a busy rank still answers.
-_NBYTES_COPY_HELD_MAX: Final = 1 << 20
 #: Longer tuples take the general way, so that the look at their members stays cheap.
 _N_PLAIN_MAX: Final = 32
 
 _PROTOCOL: Final = 5
 _PROTO_OPCODE: Final = 0x80
-_MAGIC: Final = b"hfut"
-_HEADER: Final = struct.Struct("<4sIQ")
-_ALIGNMENT: Final = 64
-_PADDING: Final = bytes(_ALIGNMENT)
-
 _ATOMS: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
+#: NumPy's letters for numbers.
+_NUMBERS: Final = frozenset("?bBhHiIlLqQefdgFDG")
+#: What a memoryview can be cast to.
 _NATIVE_FORMATS: Final = frozenset("cbB?hHiIlLqQnNfd")
 
 _dumps: Final = pickle.dumps
@@ -63,23 +65,6 @@ class UnpicklableError(HpcfutError, TypeError):
 
 class UnloadableError(HpcfutError):
     """A payload cannot be turned back into a value on this rank."""
-
-
-class StandInError(HpcfutError):
-    """Stands for an exception that could not be carried between ranks.
-
-    Attributes:
-        type_name: The full name of its class.
-        message: What it said.
-    """
-
-    def __init__(self, type_name: str, message: str) -> None:
-        super().__init__(type_name, message)
-        self.type_name = type_name
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
 #: A call without arguments.
@@ -119,12 +104,10 @@ class Pickling:
         """
         kind = type(value)
         if kind in _ATOMS and (kind is not bytes or len(value) < _NBYTES_RAW_MIN):
-            stream = _dumps(value, _PROTOCOL)
-            return Pickled(stream, (), (), len(stream))
-        if kind is tuple:
-            plain = _as_plain(value)
-        else:
-            plain = _as_rebuilt(value, kind)
+            return _dump_atoms(value)
+        plain = _as_plain(value) if kind is tuple else _as_rebuilt(value, kind)
+        if plain is value:
+            return _dump_atoms(value)
         if plain is not None:
             return _dump_plain(plain)
         return self._dump(value, (("the value", value),))
@@ -145,6 +128,8 @@ class Pickling:
             if not args:
                 return EMPTY_CALL, ()
             plain = _as_plain(args)
+            if plain is args:
+                return _dump_atoms(args), ()
             if plain is not None:
                 return _dump_plain(plain), ()
         arguments: dict[int, int] = {}
@@ -159,10 +144,11 @@ class Pickling:
             if isinstance(value, self.ref_type):
                 places[name] = arguments.setdefault(self.id_of(value), len(arguments))
                 rest_kwargs[name] = None
-        plain_args, plain_kwargs = _as_plain(tuple(rest_args)), _as_plain(tuple(rest_kwargs.values()))
-        if plain_args is not None and plain_kwargs is not None:
+        plain = _as_plain((*rest_args, *rest_kwargs.values()))
+        if plain is not None:
+            plain_kwargs = dict(zip(rest_kwargs, plain[len(args) :], strict=True))
             # A list, because a tuple is a call of nothing but positional arguments.
-            return _dump_plain([plain_args, dict(zip(rest_kwargs, plain_kwargs, strict=True)), places]), (*arguments,)
+            return _dump_plain([plain[: len(args)], plain_kwargs, places]), (*arguments,)
         roots = [(f"argument {position}", value) for position, value in enumerate(rest_args)]
         roots += [(f"argument {name!r}", value) for name, value in rest_kwargs.items()]
         call = tuple(rest_args) if not places and not kwargs else [tuple(rest_args), rest_kwargs, places]
@@ -181,7 +167,7 @@ class Pickling:
             if payload[0] == _PROTO_OPCODE:
                 return _loads(payload)
             return self._loads_packed(payload)
-        except HpcfutError:
+        except (HpcfutError, MemoryError):
             raise
         except Exception as error:
             raise UnloadableError(_load_complaint(error)) from error
@@ -220,28 +206,20 @@ class Pickling:
         Attributes and notes travel with it. What cannot be pickled or rebuilt, or holds refs (nobody would count
         them), is replaced: first attributes by their texts, then the exception by a ``StandInError``.
         """
-        return self._dump_exception(error, ())
+        return exceptions.dumps_exception(error, lambda value: _Pickler.dumps(self, value), self.loads)
 
     def loads_exception(self, payload: bytes) -> BaseException | None:
         """Rebuild an exception; ``None`` if there is nothing to rebuild. Raises nothing of its own."""
-        try:
-            type_name, message, body, is_suppressing, cause = _loads(payload)
-        except Exception:
-            return None
-        error = self._try_exception(body) or StandInError(type_name, message)
-        if cause is not None:
-            error.__cause__ = self.loads_exception(cause)
-        error.__suppress_context__ = is_suppressing
-        return error
+        return exceptions.loads_exception(payload, self.loads)
 
     def _dump(self, value: Any, roots: Sequence[tuple[str, Any]]) -> Pickled:
         """Pickle anything, in general. ``roots``: parts with names, to look for the culprit in."""
         try:
             return _Pickler.dumps(self, value)
-        except HpcfutError:
+        except (HpcfutError, MemoryError):
             raise
         except Exception as error:
-            name, part = _culprit(roots, lambda member: _Pickler.dumps(self, member))
+            name, part = find_culprit(roots, lambda member: _Pickler.dumps(self, member))
             raise UnpicklableError(
                 f"{name[0].upper()}{name[1:]} cannot be sent to another rank: it is a "
                 f"{type(part).__module__}.{type(part).__qualname__} that cannot be pickled "
@@ -250,22 +228,7 @@ class Pickling:
             ) from error
 
     def _loads_packed(self, payload: bytes | bytearray | memoryview) -> Any:
-        view = memoryview(payload).toreadonly()
-        magic, n_buffers, nbytes_stream = _HEADER.unpack_from(view)
-        if magic != _MAGIC:
-            raise UnloadableError(
-                f"A payload of {len(view)} bytes holds no pickled value: it begins with {magic!r}. It was not made by "
-                "hpcfut, or overwritten; the latter is a bug in hpcfut."
-            )
-        sizes = struct.unpack_from(f"<{n_buffers}Q", view, _HEADER.size)
-        start = _HEADER.size + 8 * n_buffers
-        stream = view[start : start + nbytes_stream]
-        offset = start + nbytes_stream
-        buffers = []
-        for nbytes in sizes:
-            offset = _aligned(offset)
-            buffers.append(view[offset : offset + nbytes])
-            offset += nbytes
+        stream, buffers = unpack(memoryview(payload).toreadonly())
         outer = _loading.pickling
         _loading.pickling = self
         try:
@@ -273,77 +236,13 @@ class Pickling:
         finally:
             _loading.pickling = outer
 
-    def _dump_exception(self, error: BaseException, effects: tuple[BaseException, ...]) -> bytes:
-        """``effects``: what this is the cause of, for chains that bite their tail."""
-        message = _text_of(error)
-        cause = error.__cause__
-        carried_cause = None
-        if cause is not None and len(effects) < 20 and all(cause is not effect for effect in (*effects, error)):
-            carried_cause = self._dump_exception(cause, (*effects, error))
-        bodies = (lambda: error, lambda: _Rebuilt(_by_parts(error, _same)), lambda: _Rebuilt(_by_parts(error, repr)))
-        for body in bodies:
-            payload = self._verified_exception(error, body)
-            if payload is not None:
-                break
-        kind = type(error)
-        return _dumps(
-            (f"{kind.__module__}.{kind.__qualname__}", message, payload, error.__suppress_context__, carried_cause),
-            _PROTOCOL,
-        )
-
-    def _verified_exception(self, error: BaseException, body: Callable[[], Any]) -> bytes | None:
-        """The payload of this form of the exception, if it comes back as what it was."""
-        try:
-            pickled = _Pickler.dumps(self, body())
-            if pickled.contained:
-                return None
-            payload = pack_inline(pickled)
-        except Exception:
-            return None
-        twin = self._try_exception(payload)
-        return payload if type(twin) is type(error) and _text_of(twin) == _text_of(error) else None
-
-    def _try_exception(self, payload: bytes | None) -> BaseException | None:
-        if payload is None:
-            return None
-        try:
-            error = self.loads(payload)
-        except Exception:
-            return None
-        return error if isinstance(error, BaseException) else None
-
-    def is_foreign(self, module_name: str) -> bool:
-        """Whether a loaded module cannot be imported on other ranks. Asked once per top-level module and pickling."""
-        module = sys.modules.get(module_name)
-        if module is None:
-            return False  # cloudpickle sends by value what belongs to no module
-        file = getattr(module, "__file__", None)
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            spec = find(module_name, self._path if finder is PathFinder else None) if find is not None else None
-            if spec is not None:
-                # Another module of this name is what other ranks would find.
-                origin = spec.origin if spec.has_location else None
-                return bool(file and origin) and os.path.realpath(str(file)) != os.path.realpath(origin)
-        return True
-
     def prepare_module(self, module_name: Any) -> None:
         """Have functions and classes of this module sent by value if no other rank could import it."""
         top = str(module_name).partition(".")[0]
         if top not in self._checked_modules:
             self._checked_modules.add(top)
-            if self.is_foreign(top):
+            if top in sys.modules and not is_importable(top, self._path):
                 cloudpickle.register_pickle_by_value(sys.modules[top])
-
-
-def _pickled(stream: bytes, buffers: list[pickle.PickleBuffer], contained: tuple[int, ...]) -> Pickled:
-    if not buffers and not contained:
-        return Pickled(stream, (), (), len(stream))
-    views = tuple([buffer.raw() for buffer in buffers])
-    nbytes = _HEADER.size + 8 * len(views) + len(stream)
-    for view in views:
-        nbytes = _aligned(nbytes) + view.nbytes
-    return Pickled(stream, views, contained, nbytes)
 
 
 class _Loading(threading.local):
@@ -381,10 +280,15 @@ class _Rebuilt:
         return self.how
 
 
+def _dump_atoms(value: Any) -> Pickled:
+    stream = _dumps(value, _PROTOCOL)
+    return Pickled(stream, (), (), len(stream))
+
+
 def _dump_plain(plain: Any) -> Pickled:
     buffers: list[pickle.PickleBuffer] = []
     stream = _dumps(plain, _PROTOCOL, buffer_callback=buffers.append)
-    return _pickled(stream, buffers, ())
+    return pickled_of(stream, [buffer.raw() for buffer in buffers], ())
 
 
 def _as_plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -398,17 +302,21 @@ def _as_plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
     for value in values:
         kind = type(value)
         if kind not in _ATOMS:
-            value = _as_plain(value) if kind is tuple else _as_rebuilt(value, kind)
-            if value is None or n_rebuilt:  # two could be the same object, and should remain so
+            form = _as_plain(value) if kind is tuple else _as_rebuilt(value, kind)
+            if form is None:
                 return None
-            n_rebuilt += 1
+            if form is not value:
+                if n_rebuilt:
+                    return None  # the two could be the same object, and should remain so
+                n_rebuilt += 1
+                value = form
         plain.append(value)
-    return tuple(plain)
+    return tuple(plain) if n_rebuilt else values
 
 
 def _as_rebuilt(value: Any, kind: type) -> _Rebuilt | None:
     """A single plain array, or large bytes, in a form for the C pickler."""
-    if kind is _ndarray() and not value.dtype.hasobject and value.dtype.names is None:
+    if kind is _ndarray() and _letter(value.dtype):
         return _Rebuilt(_reduce_array(value))
     if (kind is bytes or kind is bytearray) and len(value) >= _NBYTES_RAW_MIN:
         return _Rebuilt((kind, (pickle.PickleBuffer(value),)))
@@ -430,20 +338,31 @@ def _reduce_array(array: Any) -> tuple[Any, ...]:
         make, arguments, state = array.__reduce__()
         return make, arguments, state, None, None, _set_state_of_array
     flags = array.flags
-    order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
-    data: bytes | pickle.PickleBuffer
+    order = "F" if flags.fnc else "C"
+    kind = _letter(dtype) or dtype
     if array.nbytes <= _NBYTES_IN_STREAM_MAX:
-        data = array.tobytes("A")
-    else:
-        if not flags.forc:
-            array = array.copy("C")
-        try:
-            data = pickle.PickleBuffer(array)
-        except ValueError:  # a dtype that the buffer protocol has no name for, such as datetime64
-            data = pickle.PickleBuffer(array.ravel("K").view("u1"))
-    # A dtype is slow to pickle; the usual ones have a letter.
-    kind = dtype.char if dtype is type(dtype)(dtype.char) else dtype
-    return type(array), (array.shape, kind, data, 0, None, order)
+        return type(array), (array.shape, kind, array.tobytes("A"), 0, None, order)
+    if not flags.forc:
+        array = array.copy("C")
+    try:
+        data = pickle.PickleBuffer(array)
+    except ValueError:  # a dtype that the buffer protocol has no name for, such as datetime64
+        data = pickle.PickleBuffer(array.ravel("K").view("u1"))
+    return _array, (array.shape, kind, data, order)
+
+
+def _array(shape: tuple[int, ...], dtype: Any, data: Any, order: Any) -> Any:
+    import numpy
+
+    # NumPy looks through a memoryview to what is below, and would let the user make the array writable if that is;
+    # it does not look through a PickleBuffer.
+    return numpy.ndarray(shape, dtype, pickle.PickleBuffer(data), 0, None, order)
+
+
+def _letter(dtype: Any) -> str:
+    """The letter of a native dtype of numbers; a dtype itself is slow to pickle. Empty for others."""
+    letter: str = dtype.char
+    return letter if letter in _NUMBERS and dtype.isbuiltin == 1 else ""
 
 
 def _set_state_of_array(array: Any, state: Any) -> None:
@@ -473,31 +392,32 @@ def _reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
     return _memoryview, (pickle.PickleBuffer(flat), code, view.shape)
 
 
-def _memoryview(data: Any, code: str, shape: tuple[int, ...]) -> memoryview:
-    view = memoryview(data).toreadonly()
-    if 0 in shape:
-        return view.cast("B").cast(code)  # a cast cannot make empty dimensions
-    return view.cast("B").cast(code, shape)
+def _memoryview(data: Any, code: Any, shape: tuple[int, ...]) -> Any:
+    view = memoryview(data).toreadonly().cast("B")
+    return view.cast(code) if 0 in shape else view.cast(code, shape)  # a cast cannot make empty dimensions
 
 
 # --- everything else ---
 
 
+#: cloudpickle's own reducers, by type.
+_reducers: Final[Mapping[type, Callable[[Any], Any]]] = cloudpickle.Pickler.dispatch_table.maps[0]
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles functions and classes of the script by value, refs as ids, and arrays as buffers."""
 
-    # A plain dictionary is looked up in C; cloudpickle's chain of two costs a microsecond for every object.
-    dispatch_table: Mapping[Any, Any] = {}
+    # cloudpickle chains its own table and this one, and a look into the chain costs a microsecond for every object.
+    dispatch_table = copyreg.dispatch_table
 
     def __init__(self, pickling: Pickling, file: io.BytesIO, buffers: list[pickle.PickleBuffer]) -> None:
-        chain = cloudpickle.Pickler.dispatch_table
-        if len(_Pickler.dispatch_table) != len(chain):
-            _Pickler.dispatch_table = dict(chain)
         super().__init__(file, _PROTOCOL, buffers.append)
         self.pickling = pickling
         self.contained: dict[int, None] = {}
         self.ndarray = _ndarray()
-        self.special = (pickling.ref_type, FunctionType, type, memoryview, self.ndarray)
+        self.ref_type = pickling.ref_type
+        self.id_of = pickling.id_of
+        self.special = (FunctionType, type, memoryview, self.ndarray)
 
     @staticmethod
     def dumps(pickling: Pickling, value: Any) -> Pickled:
@@ -505,24 +425,25 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         buffers: list[pickle.PickleBuffer] = []
         pickler = _Pickler(pickling, file, buffers)
         pickler.dump(value)
-        return _pickled(file.getvalue(), buffers, tuple(pickler.contained))
+        return pickled_of(file.getvalue(), [buffer.raw() for buffer in buffers], tuple(pickler.contained))
 
     def reducer_override(self, value: Any) -> Any:
         """Called for everything but plain builtins."""
         kind = type(value)
-        if not issubclass(kind, self.special):
-            return NotImplemented
-        if kind is self.ndarray:
-            return _reduce_array(value)
-        if issubclass(kind, self.pickling.ref_type):
-            object_id = self.pickling.id_of(value)
+        if kind is self.ref_type or issubclass(kind, self.ref_type):
+            object_id = self.id_of(value)
             self.contained[object_id] = None
             return _ref, (object_id,)
+        if not issubclass(kind, self.special):
+            reduce = _reducers.get(kind)
+            return NotImplemented if reduce is None else reduce(value)
+        if kind is self.ndarray:
+            return _reduce_array(value)
         if kind is memoryview:
             return _reduce_memoryview(value)
         if issubclass(kind, self.ndarray):
             return _reduce_array_subclass(value, kind, self.ndarray)
-        self.pickling.prepare_module(value.__module__)
+        self.pickling.prepare_module(getattr(value, "__module__", None))
         reduced = super().reducer_override(value)
         if issubclass(kind, type) and type(reduced) is tuple and len(reduced) == 6:
             _is_original.setdefault(value, True)
@@ -543,36 +464,6 @@ def _complete_class(made: type, how: tuple[Callable[[type, Any], None], Any]) ->
         set_state(made, state)
 
 
-# --- exceptions ---
-
-
-def _text_of(error: BaseException | None) -> str:
-    try:
-        return str(error)
-    except Exception as trouble:
-        return f"its text could not be made, because its __str__ raised {type(trouble).__name__}"
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _by_parts(error: BaseException, convert: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """Rebuild without the constructor, which may want other arguments than those in ``args``."""
-    attributes = {name: convert(value) for name, value in vars(error).items() if name != "__notes__"}
-    if hasattr(error, "__notes__"):
-        attributes["__notes__"] = error.__notes__
-    arguments = tuple(value if type(value) in _ATOMS else convert(value) for value in error.args)
-    return _exception_of_parts, (type(error), arguments, attributes)
-
-
-def _exception_of_parts(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    vars(error).update(attributes)
-    return error
-
-
 # --- sentences about what went wrong ---
 
 
@@ -584,5 +475,3 @@ def _load_complaint(error: Exception) -> str:
             "cloudpickle.register_pickle_by_value on it before sending."
         )
     return f"{text} Check that its class can be unpickled, and that all ranks have the same versions of its package."
-
-

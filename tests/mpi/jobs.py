@@ -61,11 +61,7 @@ def environments() -> dict[str, Mpi]:
         folders = {name: Path(folder) for name, folder in pairs}
     else:
         folders = {name: CHECKOUT / ".venvs" / f"test-{name}" for name in MPI_NAMES}
-    return {
-        name: Mpi(name, folder)
-        for name, folder in folders.items()
-        if (folder / "bin" / "mpiexec").exists()
-    }
+    return {name: Mpi(name, folder) for name, folder in folders.items() if (folder / "bin" / "mpiexec").exists()}
 
 
 @dataclass(frozen=True)
@@ -115,9 +111,7 @@ def run_job(
     """
     command = job_command(mpi, n_ranks, script, *args, how=how, options=options)
     settings = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
-    return run_command(
-        command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress
-    )
+    return run_command(command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress)
 
 
 def job_command(
@@ -201,9 +195,7 @@ def run_command(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _wait_in_time(
-    process: subprocess.Popen[bytes], timeout_s: float, progress: Path | None
-) -> bool:
+def _wait_in_time(process: subprocess.Popen[bytes], timeout_s: float, progress: Path | None) -> bool:
     nbytes_seen = -1
     deadline = time.monotonic() + timeout_s
     while True:

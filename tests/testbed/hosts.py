@@ -28,10 +28,12 @@ from typing import Any
 import psutil
 
 from tests.mpi.jobs import (
+    CHECKOUT,
     OPENMPI_SETTINGS,
     CompletedJob,
     How,
     Mpi,
+    environments,
     job_command,
     run_command,
 )
@@ -54,6 +56,10 @@ hostname "$host"
 mount --make-rprivate /
 mount -t tmpfs tmpfs /dev/shm
 mount --bind "$folder/tmp-$host" "$folder/tmp"
+# The environments by another path: Open MPI does not quote the spaces in what it gives to ssh.
+while read -r mpi path; do
+    mount --bind "$path" "$folder/$mpi"
+done <"$folder/environments"
 # A view of the devices of this host's network; UCX looks them up there.
 mkdir "$folder/sys-$host"
 mount -t sysfs sysfs "$folder/sys-$host"
@@ -99,37 +105,37 @@ class TwoHosts:
         timeout_s: float = 90.0,
         env: Mapping[str, str] | None = None,
     ) -> CompletedJob:
-        """Runs a script from the first host, on as many ranks on each of some hosts."""
+        """Runs a script from the first host, on as many ranks on each of some hosts.
+
+        Paths must be absolute: a command enters a host in its root folder.
+        """
         assert n_ranks % len(on) == 0, "The hosts get as many ranks each."
         slots = ",".join(f"{host}:{n_ranks // len(on)}" for host in on)
         flag = "--hosts" if how == "hpcfut run" else HOSTS_FLAG[mpi.name]
         options = [flag, slots, *options]
-        mpi = self._without_spaces(mpi)
-        command = job_command(mpi, n_ranks, script, *args, how=how, options=options)
+        there = Mpi(mpi.name, self.folder / mpi.name)
+        command = job_command(there, n_ranks, script, *args, how=how, options=options)
+        if how == "hpcfut run":
+            # Its first line names the Python by the path that the hosts are to forget.
+            command = [there.program("python"), *command]
         return run_command(
             [*self.enter("host1"), *command],
             timeout_s=timeout_s,
             # One path and two folders, as /tmp is on real machines.
-            env={**self._settings(mpi), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
+            env={**self._settings(mpi, how), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
             also_empty=[folder for host in NAMES for folder in self._scratch(host)],
         )
-
-    def _without_spaces(self, mpi: Mpi) -> Mpi:
-        """The same environment by another path: Open MPI does not quote what it gives to ssh."""
-        link = self.folder / mpi.name
-        if not link.exists():
-            link.symlink_to(mpi.folder)
-        return Mpi(mpi.name, link)
 
     def _scratch(self, host: str) -> list[Path]:
         """The folders of a host in which a job may leave something."""
         return [self.folder / f"tmp-{host}", Path(f"/proc/{self.holders[host]}/root/dev/shm")]
 
-    def _settings(self, mpi: Mpi) -> dict[str, str]:
+    def _settings(self, mpi: Mpi, how: How) -> dict[str, str]:
         agent = str(self.folder / "agent")
         if mpi.name == "mpich":
             return {"HYDRA_LAUNCHER": "ssh", "HYDRA_LAUNCHER_EXEC": agent}
-        return {**OPENMPI_SETTINGS, "PRTE_MCA_plm_ssh_agent": agent}
+        own = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
+        return {**own, "PRTE_MCA_plm_ssh_agent": agent}
 
 
 @contextmanager
@@ -147,7 +153,10 @@ def two_hosts() -> Iterator[TwoHosts]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-")))
         lines = [f"{address} {host}\n" for host, address in ADDRESSES.items()]
         (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(lines))
-        (folder / "tmp").mkdir()
+        for name in ["tmp", *environments()]:
+            (folder / name).mkdir()
+        paths = "".join(f"{mpi.name} {mpi.folder}\n" for mpi in environments().values())
+        (folder / "environments").write_text(paths)
         holders = {host: stack.enter_context(_holder(host, folder)) for host in NAMES}
         hosts = TwoHosts(folder, holders)
         _lay_cable(hosts)
@@ -166,6 +175,7 @@ def _holder(host: str, folder: Path) -> Iterator[int]:
     serve = [*REMOTE, "serve", str(folder / f"{host}.socket"), str(folder / "tmp")]
     with subprocess.Popen(
         [*hold, host, str(folder), *serve],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -205,7 +215,8 @@ def _cable(hosts: TwoHosts, host: str) -> dict[str, Any]:
 
 def _write_agent(folder: Path) -> None:
     words = [*REMOTE, "ask", str(folder)]
-    (folder / "agent").write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    where = f"export PYTHONPATH={shlex.quote(str(CHECKOUT))}"
+    (folder / "agent").write_text(f'#!/bin/sh\n{where}\nexec {shlex.join(words)} "$@"\n')
     (folder / "agent").chmod(0o755)
 
 

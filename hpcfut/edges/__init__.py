@@ -1,0 +1,1 @@
+"""Edges: the thin doors to MPI and to the host. They implement the ports and take no decision."""

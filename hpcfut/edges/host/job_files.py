@@ -1,0 +1,120 @@
+"""Notes that ranks leave in the scratch folder of their job for `hpcfut run`, which started them.
+
+``mpirun`` may report success after a death, and names no rank on every MPI; so each rank says when it starts and when
+it has ended, and rank 0 leaves the exit status of the script. Ranks on other hosts, which do not see the folder, leave
+no notes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+#: Names of a job in the environment of its processes.
+ID_VARIABLE: Final = "HPCFUT_JOB_ID"
+SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
+SHARED_MEMORY: Final = "/dev/shm/"
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How the script ended."""
+
+    status: int
+    #: For people, if there is more to say than the script's own output.
+    sentence: str = ""
+
+
+class RankNote(msgspec.Struct, frozen=True):
+    """A rank that has started."""
+
+    rank: int
+    pid: int
+    #: When the process started, in ticks since the boot; tells it from a later process with the same pid.
+    started: int
+    host: str
+
+
+class JobFiles:
+    """The notes in one scratch folder."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+
+    @classmethod
+    def of_environment(cls, environ: Mapping[str, str]) -> JobFiles | None:
+        """The notes of the job that this process belongs to, if `hpcfut run` started it and they are in reach."""
+        folder = environ.get(SCRATCH_VARIABLE, "")
+        return cls(Path(folder)) if folder and os.access(folder, os.W_OK) else None
+
+    def note_start(self, rank: int) -> None:
+        """Say that this process is a rank of the job, before MPI is initialised if the rank is known by then."""
+        note = RankNote(rank, os.getpid(), start_ticks(os.getpid()), socket.gethostname())
+        self._write(f"rank-{rank}.pid", msgspec.json.encode(note))
+
+    def note_segments(self, rank: int) -> None:
+        """Say which shared segments MPI has mapped here: a death leaves them behind. After MPI was initialised."""
+        self._write(f"rank-{rank}.segments", "\n".join(mapped_segments(os.getpid())).encode())
+
+    def note_end(self, rank: int) -> None:
+        """Say that this rank has done its part and may exit; to be said after the last barrier."""
+        self._write(f"rank-{rank}.ended", b"")
+
+    def write_status(self, status: int, sentence: str = "") -> None:
+        """Leave the exit status of the script; by rank 0 alone."""
+        self._write("status", msgspec.json.encode(Status(status, sentence)))
+
+    def read_status(self) -> Status | None:
+        """The exit status that rank 0 left, if it did."""
+        try:
+            return msgspec.json.decode((self.scratch / "status").read_bytes(), type=Status)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def read_ranks(self) -> list[RankNote]:
+        """The ranks that have started, in order."""
+        notes = []
+        for path in self.scratch.glob("rank-*.pid"):
+            notes.append(msgspec.json.decode(path.read_bytes(), type=RankNote))
+        return sorted(notes, key=lambda note: note.rank)
+
+    def has_ended(self, rank: int) -> bool:
+        """Whether the rank has said that it is done."""
+        return (self.scratch / f"rank-{rank}.ended").exists()
+
+    def read_segments(self) -> set[str]:
+        """Shared segments that any rank has named."""
+        found: set[str] = set()
+        for path in self.scratch.glob("rank-*.segments"):
+            found.update(path.read_text().split("\n"))
+        return found - {""}
+
+    def _write(self, name: str, data: bytes) -> None:
+        # Renamed into place, so that nobody reads half a note.
+        part = self.scratch / f"{name}.part"
+        part.write_bytes(data)
+        part.rename(self.scratch / name)
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in ticks since the boot; 0 if there is none, or only its remains."""
+    try:
+        # The name of the program, in parentheses, may hold spaces and parentheses of its own.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def mapped_segments(pid: int) -> Iterable[str]:
+    """The named shared segments that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in lines if SHARED_MEMORY in line}
+    return sorted(path for path in paths if path.startswith(SHARED_MEMORY) and not path.endswith(" (deleted)"))

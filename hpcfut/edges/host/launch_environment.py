@@ -1,0 +1,108 @@
+"""Who started this process, read from its environment before MPI is initialised, because some mixtures abort there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+Launcher = Literal["none", "openmpi", "mpich", "slurm"]
+Library = Literal["openmpi", "mpich", "other"]
+
+_PROGRAMS: Final = {
+    "none": "nobody",
+    "openmpi": "Open MPI's mpirun",
+    "mpich": "MPICH's mpiexec (or a relative of it)",
+    "slurm": "srun",
+}
+_LIBRARIES: Final = {"openmpi": "Open MPI", "mpich": "MPICH", "other": "another MPI"}
+_ADVICE: Final = (
+    "Use `hpcfut run`, which picks the right one, or the mpiexec of the environment whose Python runs the script."
+)
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """What the environment tells about the start of this process."""
+
+    launcher: Launcher
+    #: The own rank, as far as the launcher has told it; 0 otherwise.
+    rank: int = 0
+    #: How many processes the launcher started; 1 otherwise.
+    n_ranks: int = 1
+    #: How the processes are to find each other under Slurm: ``pmix``, ``pmi``, or not at all.
+    slurm_means: Literal["", "pmix", "pmi"] = ""
+
+
+def recognise_launch(environ: Mapping[str, str]) -> Launch:
+    """Who started this process, by the variables that launchers leave.
+
+    Variables of mpirun go first: inside a batch job its processes see those of Slurm as well. ``SLURM_NTASKS`` says
+    nothing, because the body of a batch job sees it too; only a step started by srun has ``SLURM_STEP_NUM_TASKS``.
+    """
+    if "OMPI_COMM_WORLD_SIZE" in environ:
+        rank, n_ranks = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
+        return Launch("openmpi", _number(environ, rank, 0), _number(environ, n_ranks, 1))
+    has_pmi = "PMI_RANK" in environ and "PMI_SIZE" in environ
+    n_tasks = _number(environ, "SLURM_STEP_NUM_TASKS", 0)
+    if has_pmi and ("HYDI_CONTROL_FD" in environ or not n_tasks):
+        return Launch("mpich", _number(environ, "PMI_RANK", 0), _number(environ, "PMI_SIZE", 1))
+    if n_tasks:
+        means: Literal["", "pmix", "pmi"] = ""
+        if "PMIX_RANK" in environ:
+            means = "pmix"
+        elif has_pmi or "PMI_FD" in environ:
+            means = "pmi"
+        return Launch("slurm", _number(environ, "SLURM_PROCID", 0), n_tasks, means)
+    return Launch("none")
+
+
+def recognise_library(version: str) -> Library:
+    """The family of an MPI library, by what it says about itself."""
+    if version.startswith("Open MPI"):
+        return "openmpi"
+    return "mpich" if version.startswith(("MPICH", "CRAY MPICH")) else "other"
+
+
+def mismatch(launch: Launch, library: Library) -> str:
+    """The sentence for a launcher and a library that cannot work together; empty if nothing speaks against them.
+
+    To be asked before MPI is initialised.
+    """
+    if launch.launcher in ("openmpi", "mpich") and library in ("openmpi", "mpich") and launch.launcher != library:
+        return (
+            f"{_PROGRAMS[launch.launcher]} started this job of {launch.n_ranks}, but mpi4py loads "
+            f"{_LIBRARIES[library]} here, and the two cannot talk to each other. {_ADVICE}"
+        )
+    if launch.launcher == "slurm" and launch.n_ranks > 1:
+        if not launch.slurm_means:
+            means = "pmix" if library == "openmpi" else "pmi2"
+            return (
+                f"srun started {launch.n_ranks} processes that cannot find each other, because it was told --mpi=none "
+                f"or has no default. Say `srun --mpi={means}` (`srun --mpi=list` tells what there is), or `hpcfut run` "
+                f"inside the allocation."
+            )
+        if launch.slurm_means == "pmi" and library == "openmpi":
+            return (
+                f"srun started {launch.n_ranks} processes with PMI-2, which Open MPI 5 does not speak. Say "
+                f"`srun --mpi=pmix`, or `hpcfut run` inside the allocation."
+            )
+    return ""
+
+
+def singletons(launch: Launch, library: Library, n_ranks: int) -> str:
+    """The sentence for N processes that each believe to be alone; empty if MPI sees what the launcher started.
+
+    To be asked after MPI was initialised; ``n_ranks`` is what MPI says.
+    """
+    if n_ranks != 1 or launch.n_ranks == 1:
+        return ""
+    return (
+        f"{_PROGRAMS[launch.launcher]} started {launch.n_ranks} processes, but each of them sees itself as the only "
+        f"one: the MPI library that mpi4py loads ({_LIBRARIES[library]}) does not understand this launcher. {_ADVICE}"
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = environ.get(name, "")
+    return int(text) if text.isdigit() else otherwise

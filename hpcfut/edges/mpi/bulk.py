@@ -1,0 +1,115 @@
+"""Bulk data between two ranks: chunks of 16 MiB, several in flight, straight between the two buffers."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+#: Larger chunks gain nothing, and MPI refuses messages of 2 GiB.
+NBYTES_CHUNK: Final = 16 << 20
+N_CHUNKS_IN_FLIGHT: Final = 4
+#: Of the tags on the bulk communicator this one belongs to frames that are too large for a slot.
+TAG_FRAME: Final = 0
+#: Transfers looked at in one call, so that hundreds of open ones cost no more than a few.
+_N_TRANSFERS_TESTED: Final = 16
+
+_Key = tuple[bool, int, int]
+
+
+class _Transfer:
+    """One buffer on its way to or from one rank."""
+
+    __slots__ = ("data", "is_abandoned", "is_send", "key", "n_posted", "rank", "requests", "transfer_id")
+
+    def __init__(self, is_send: bool, rank: int, transfer_id: int, tag: int, data: memoryview) -> None:
+        self.is_send = is_send
+        self.rank = rank
+        self.transfer_id = transfer_id
+        self.key: _Key = (is_send, rank, tag)
+        self.data = data
+        self.n_posted = 0
+        self.requests: deque[MPI.Request] = deque()
+        self.is_abandoned = False
+
+
+class Bulk:
+    """The open transfers of this rank.
+
+    Tags come from transfer ids, and there are fewer tags than ids. Transfers between the same two ranks in the same
+    direction that share a tag are done one after the other, in the order in which they were started at this end; both
+    ends start them in one order, because the reader gets ready before it asks and its questions arrive in order.
+    """
+
+    def __init__(self, comm: MPI.Comm, tag_max: int) -> None:
+        self.comm = comm
+        self._n_tags = tag_max
+        self._lines: dict[_Key, deque[_Transfer]] = {}
+        self._open: deque[_Transfer] = deque()
+        self._completed: list[tuple[bool, int, int]] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a transfer is open, or one has completed that nobody has been told about."""
+        return bool(self._lines or self._completed)
+
+    def start(self, is_send: bool, rank: int, transfer_id: int, data: memoryview) -> None:
+        """Start a transfer; no data means that it has completed."""
+        if not data.nbytes:
+            self._completed.append((is_send, rank, transfer_id))
+            return
+        transfer = _Transfer(is_send, rank, transfer_id, 1 + transfer_id % self._n_tags, data.cast("B"))
+        line = self._lines.setdefault(transfer.key, deque())
+        line.append(transfer)
+        if len(line) == 1:
+            self._open.append(transfer)
+            self._post(transfer)
+
+    def abandon(self, rank: int, transfer_id: int) -> None:
+        """Forget a receive for which nothing has been or will be sent; its buffer is free once ``is_busy`` is false."""
+        for line in list(self._lines.values()):
+            for transfer in line:
+                if (transfer.is_send, transfer.rank, transfer.transfer_id) == (False, rank, transfer_id):
+                    transfer.is_abandoned = True
+                    for request in transfer.requests:
+                        request.Cancel()
+                    return
+
+    def completed(self) -> list[tuple[bool, int, int]]:
+        """Make progress and return what has completed, as (is_send, rank, transfer_id)."""
+        transfers = self._open
+        for _ in range(min(len(transfers), _N_TRANSFERS_TESTED)):
+            transfer = transfers.popleft()
+            requests = transfer.requests
+            while requests and requests[0].Test():
+                requests.popleft()
+            self._post(transfer)
+            if requests:
+                transfers.append(transfer)
+            else:
+                self._finish(transfer)
+        result, self._completed = self._completed, []
+        return result
+
+    def _post(self, transfer: _Transfer) -> None:
+        if transfer.is_abandoned:
+            return
+        post = self.comm.Isend if transfer.is_send else self.comm.Irecv
+        _, rank, tag = transfer.key
+        while transfer.n_posted < len(transfer.data) and len(transfer.requests) < N_CHUNKS_IN_FLIGHT:
+            start = transfer.n_posted
+            transfer.n_posted = min(start + NBYTES_CHUNK, len(transfer.data))
+            transfer.requests.append(post(transfer.data[start : transfer.n_posted], rank, tag))
+
+    def _finish(self, transfer: _Transfer) -> None:
+        if not transfer.is_abandoned:
+            self._completed.append((transfer.is_send, transfer.rank, transfer.transfer_id))
+        line = self._lines[transfer.key]
+        line.popleft()
+        if line:
+            self._open.append(line[0])
+            self._post(line[0])
+        else:
+            del self._lines[transfer.key]

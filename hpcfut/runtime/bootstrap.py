@@ -1,0 +1,238 @@
+"""The composition root: it puts a process together out of edges, and a session out of a core and a runtime.
+
+A *job* is the life of the processes; a *session* lies between ``init`` and ``shutdown``. All ranks meet once, when the
+job starts. Rank 0 then opens sessions by a frame to every other rank; between sessions these wait, asleep most of the
+time. A session ends on all ranks together: each stops, lets its frames leave, and meets the others in a barrier.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hpcfut.core.rank import RankCore
+from hpcfut.model.config import Config
+from hpcfut.model.errors import HpcfutError
+from hpcfut.model.roster import RankRecord, disagreement
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.ports import Transport
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.runtime import Runtime
+from hpcfut.wire.codec import WIRE_VERSION, session_of
+from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
+
+if TYPE_CHECKING:
+    from hpcfut.edges.mpi.start import World
+
+SLEEP_MAX_S = 0.002
+#: A rank that has not come to the end of a session this long after its grace is given up.
+CLOSE_WITHIN_S = 3.0
+
+
+class RefHooks(msgspec.Struct, frozen=True):
+    """What the API tells the runtime about its refs."""
+
+    ref_type: type
+    id_of: Callable[[Any], int]
+    make_ref: Callable[[int], Any]
+
+
+class Job:
+    """This process's part in the job."""
+
+    def __init__(self, world: World | None, transport: Transport, roster: list[RankRecord], n_on_host: int) -> None:
+        self._world = world
+        self._transport = transport
+        self._roster = roster
+        self._may_spin = n_on_host <= _n_cores()
+        self._n_sessions = 0
+        #: Frames that came before their session was opened here.
+        self._early: list[tuple[int, bytes]] = []
+
+    @property
+    def rank(self) -> int:
+        """The own rank."""
+        return self._transport.rank
+
+    @property
+    def n_ranks(self) -> int:
+        """The number of ranks of the job."""
+        return len(self._roster)
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
+
+    def open_session(self, config: Config, hooks: RefHooks) -> Runtime:
+        """Rank 0: begin a session on all ranks."""
+        self._n_sessions += 1
+        record = SessionOpened(self._n_sessions, config, list(sys.path), list(sys.argv))
+        frame = encode_session(record)
+        for rank in range(1, self.n_ranks):
+            self._transport.send(rank, frame)
+        return self._make_runtime(config, hooks)
+
+    def await_session(self, hooks: RefHooks) -> Runtime | int:
+        """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
+        sleep_s = 0.0
+        while True:
+            for source, frame in self._transport.poll():
+                if not is_session(frame):
+                    self._early.append((source, bytes(frame)))
+                    continue
+                record = decode_session(frame)
+                if isinstance(record, JobClosed):
+                    return record.status
+                self._n_sessions = record.number
+                sys.argv[:] = record.argv
+                sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
+                return self._make_runtime(record.config, hooks)
+            time.sleep(sleep_s)
+            sleep_s = min(sleep_s + 0.00005, SLEEP_MAX_S)
+
+    def _make_runtime(self, config: Config, hooks: RefHooks) -> Runtime:
+        from hpcfut.edges.host.clock import MonotonicClock
+        from hpcfut.edges.host.heap_window import HeapWindow
+
+        clock = MonotonicClock()
+        roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
+        core = RankCore(self.rank, roster, config, is_driver=self.rank == 0)
+        window = HeapWindow(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT)
+        engine = Engine(
+            core,
+            self._transport,
+            window,
+            clock,
+            config,
+            session=self._n_sessions,
+            may_spin=self._may_spin,
+        )
+        number = self._n_sessions & 0xFF
+        engine.early = [(source, frame) for source, frame in self._early if session_of(frame) == number]
+        self._early = []
+        return Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
+
+    def close_session(self, runtime: Runtime) -> bool:
+        """All ranks: leave a session that has ended; returns whether every rank came to its end in time."""
+        end = runtime.engine.end
+        assert end is not None
+        is_clean = runtime.executor.stop(runtime.config.stop_grace_s)
+        runtime.helper.close()
+        runtime.engine.abandon_reads()
+        if end.failure:
+            return False
+        return is_clean and self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
+
+    def _meet(self, within_s: float) -> bool:
+        """Let all frames leave and meet the other ranks, while theirs are still received."""
+        transport = self._transport
+        deadline = time.monotonic() + within_s
+        is_started = False
+        while True:
+            for source, frame in transport.poll():
+                self._early.append((source, bytes(frame)))
+            if transport.completed_data():
+                continue
+            if not is_started and not transport.is_busy:
+                transport.start_barrier()
+                is_started = True
+            if is_started and transport.is_barrier_done():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.0001)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def leave(self, status: int) -> None:
+        """End this process's part in an orderly way; after the last session, on all ranks together."""
+        if self.rank == 0:
+            frame = encode_session(JobClosed(status))
+            for rank in range(1, self.n_ranks):
+                self._transport.send(rank, frame)
+        if not self._meet(CLOSE_WITHIN_S):
+            self.abort(status or 1)
+        if self._world is not None:
+            self._transport.close()
+            self._world.finalize()
+
+    def abort(self, status: int) -> None:
+        """End the whole job at once; does not return."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self._world is not None:
+            self._world.abort(status)
+        os._exit(status)
+
+
+def start_job(environ: Mapping[str, str]) -> Job:
+    """Meet the other ranks, if a launcher started several; collective then.
+
+    Raises:
+        HpcfutError: The ranks do not fit together; the sentence names the odd one.
+    """
+    from hpcfut.edges.host.machine import host_key, limit_threads, n_cores_of, nbytes_memory
+
+    if not _is_launched(environ):
+        cores = n_cores_of(environ, 1)
+        limit_threads(os.environ, cores)
+        from hpcfut.edges.host.loopback import LoopbackTransport
+
+        return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_memory(environ), host_key())], 1)
+    from hpcfut.edges.mpi.start import start_mpi
+    from hpcfut.edges.mpi.transport import MpiTransport
+
+    world = start_mpi()
+    key = host_key()
+    keys = [part.decode() for part in world.gather(key.encode())]
+    n_on_host = keys.count(key)
+    cores = n_cores_of(environ, n_on_host)
+    limit_threads(os.environ, cores)
+    roster = world.gather_records(_own_record(world.rank, cores, nbytes_memory(environ) // n_on_host, key))
+    odd = disagreement(roster)
+    if odd:
+        raise HpcfutError(odd)
+    return Job(world, MpiTransport(world.comm), roster, n_on_host)
+
+
+def _is_launched(environ: Mapping[str, str]) -> bool:
+    from hpcfut.edges.host.launch_environment import n_ranks_hint
+    from hpcfut.edges.mpi.start import is_started_by_user
+
+    return is_started_by_user() or n_ranks_hint(environ) > 1
+
+
+def _own_record(rank: int, cores: int, nbytes_memory: int, key: str) -> RankRecord:
+    import hpcfut
+
+    return RankRecord(
+        rank,
+        0,
+        platform.node(),
+        key,
+        os.getpid(),
+        {"CPU": cores * RESOURCE_UNIT, "memory": nbytes_memory * RESOURCE_UNIT},
+        {
+            "hpcfut": hpcfut.__version__,
+            "Python": platform.python_version(),
+            "msgspec": msgspec.__version__,
+            "wire format": str(WIRE_VERSION),
+        },
+        "",
+    )
+
+
+def _with_resources(record: RankRecord, config: Config, incarnation: int) -> RankRecord:
+    """The record with what the session's configuration gives each rank."""
+    memory = record.resources["memory"]
+    store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
+    resources = {**record.resources, "memory": memory - min(store, memory), "object_store_memory": store, **config.resources}
+    return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0))

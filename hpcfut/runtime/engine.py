@@ -1,0 +1,361 @@
+"""The engine: it turns the core. Leader, followers, and who is woken when.
+
+Theory of operation
+
+Two locks. ``_lock`` guards the core, the transport and everything that effects touch; it is held for one turn at a time,
+by anybody. ``_lead`` is held by the one thread that drives: it polls the transport, turn after turn, while it waits for
+something of its own. Every other waiting thread is a follower and sleeps on its bell. A leader that leaves (its wait is
+over, or it has a task to run) rings a follower, which then leads.
+
+* A follower registers first and tries ``_lead`` then; a leader releases ``_lead`` first and looks for followers then. So
+  one of them sees the other, and no wake-up is lost.
+* Whoever has something to tell appends to the mailbox first and tries ``_lock`` then, and looks into the mailbox again
+  after releasing it. So nothing stays in the mailbox while nobody holds the lock.
+* A sleeping leader sleeps on its bell and without ``_lock``: who posts meanwhile turns the core, and rings it if that
+  ended its wait.
+
+A leader that finds nothing spins first, if the host has a core to spare, then yields, then sleeps for growing times. It
+does not spin while other threads of the rank run user code, because it would hold the GIL against them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from hpcfut.core.effects import (
+    AnswerQuery,
+    Effect,
+    EndJob,
+    ForgetTemplate,
+    FreeSegment,
+    InterruptTask,
+    ResumeGenerator,
+    RunTask,
+    SendMessage,
+    SendObject,
+    StartRead,
+    WakeWaiter,
+)
+from hpcfut.core.events import Event, FrameReceived, RankLost, ReadCompleted, ReadFailed, SendCompleted
+from hpcfut.core.rank import RankCore
+from hpcfut.core.turn import take_turn
+from hpcfut.model.config import Config
+from hpcfut.model.errors import CodecError, RankLostError
+from hpcfut.model.failure import INTERNAL, Failure
+from hpcfut.ports import Clock, Transport, Window
+from hpcfut.runtime.mailbox import Mailbox, drain
+from hpcfut.runtime.waiter import Waiter
+from hpcfut.wire.codec import decode_frame, encode_frame, session_of
+from hpcfut.wire.messages import Message
+
+#: While user code submits without waiting, messages leave, and the transport is polled, this often.
+FLUSH_EVERY_S = 0.0002
+SPIN_FOR_S = 0.0002
+YIELD_FOR_S = 0.001
+SLEEP_FIRST_S = 0.00005
+SLEEP_MAX_S = 0.001
+
+
+class Engine:
+    """Turns the core of one rank; any thread may call it."""
+
+    def __init__(
+        self,
+        core: RankCore,
+        transport: Transport,
+        window: Window,
+        clock: Clock,
+        config: Config,
+        *,
+        session: int,
+        may_spin: bool,
+    ) -> None:
+        self.core = core
+        self.window = window
+        self.mailbox: Mailbox = Mailbox()
+        self.waiters: dict[int, Waiter] = {}
+        #: Tasks to run on executor threads.
+        self.runs: list[RunTask] = []
+        #: Set once, when the session is over.
+        self.end: EndJob | None = None
+        self.answers: dict[int, AnswerQuery] = {}
+        #: What executors do about these effects; they are bound in ``bootstrap.py``.
+        self.on_run: Callable[[], None] = lambda: None
+        self.on_forget: Callable[[int], None] = lambda template_id: None
+        self.on_interrupt: Callable[[int], None] = lambda task_id: None
+        self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
+        #: Called when the thread that drove leaves to run user code.
+        self.on_leave: Callable[[], None] = lambda: None
+        #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
+        self.busy: dict[int, None] = {}
+        #: The waiter of the thread that drives.
+        self.leader: Waiter | None = None
+        self._transport = transport
+        self._now = clock.now
+        self._may_spin = may_spin
+        self._session = session & 0xFF
+        #: Frames of this session that came before it was opened here.
+        self.early: list[tuple[int, bytes]] = []
+        self._n_messages_frame_max = config.n_messages_frame_max
+        self._lock = threading.Lock()
+        self._lead = threading.Lock()
+        self._followers: dict[int, Waiter] = {}
+        self._waiter_ids = count(1)
+        self._outboxes: dict[int, list[Message]] = {}
+        self._flushed_at = 0.0
+        self._reads: dict[int, tuple[int, int]] = {}
+        self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
+        self._perform: dict[type, Callable[..., None]] = {
+            RunTask: self._run_task,
+            WakeWaiter: self._wake,
+            StartRead: self._start_read,
+            SendObject: self._send_object,
+            FreeSegment: self._free_segment,
+            InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
+            ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.item_ids),
+            ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
+            AnswerQuery: self._answer,
+            EndJob: self._end,
+        }
+
+    # -- telling the core ----------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Tell the core what happened; returns as soon as somebody is sure to hear it."""
+        self.mailbox.append(event)
+        while self.mailbox and self._lock.acquire(blocking=False):
+            try:
+                now = self._now()
+                if now - self._flushed_at > FLUSH_EVERY_S:
+                    self._turn(now)
+                else:
+                    self._do(take_turn(self.core, drain(self.mailbox), now))
+            finally:
+                self._lock.release()
+
+    def post_now(self, event: Event) -> None:
+        """Tell the core what happened; when this returns, it has been heard, and what it caused has been sent."""
+        self.mailbox.append(event)
+        with self._lock:
+            self._turn(self._now())
+
+    def tick(self) -> bool:
+        """One turn, unless another thread drives; returns whether there was anything to do. Never runs user code."""
+        if not self._lead.acquire(blocking=False):
+            return False
+        try:
+            with self._lock:
+                return self._turn(self._now())
+        finally:
+            self._lead.release()
+            self._pass_on()
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether some thread drives at the moment."""
+        return self._lead.locked()
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def new_waiter(self) -> Waiter:
+        """A waiter that effects can find; ``forget`` it in the end."""
+        waiter = Waiter(next(self._waiter_ids))
+        self.waiters[waiter.waiter_id] = waiter
+        return waiter
+
+    def forget(self, waiter: Waiter) -> None:
+        """The wait is over."""
+        del self.waiters[waiter.waiter_id]
+
+    def wait(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
+        """Drive, or follow who drives, until the wait is over, there is a task to run, or the deadline has passed."""
+        self._followers[waiter.waiter_id] = waiter
+        try:
+            while not is_over():
+                timeout_s = -1.0
+                if deadline is not None:
+                    timeout_s = deadline - self._now()
+                    if timeout_s <= 0:
+                        return
+                if not self._lead.acquire(blocking=False):
+                    waiter.sleep(timeout_s)
+                    continue
+                self.leader = waiter
+                try:
+                    self._drive(waiter, deadline, is_over)
+                finally:
+                    self.leader = None
+                    self._lead.release()
+        finally:
+            del self._followers[waiter.waiter_id]
+            self._pass_on()
+            self.on_leave()
+
+    def _pass_on(self) -> None:
+        """Ring one follower, if nobody drives: it will find that out by itself."""
+        if self._followers and not self._lead.locked():
+            for waiter in list(self._followers.values()):
+                waiter.ring()
+                return
+
+    def _drive(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
+        idle_since = 0.0
+        sleep_s = SLEEP_FIRST_S
+        while True:
+            with self._lock:
+                now = self._now()
+                was_busy = self._turn(now)
+            if is_over() or (deadline is not None and now >= deadline):
+                return
+            if was_busy:
+                idle_since = 0.0
+                sleep_s = SLEEP_FIRST_S
+                continue
+            if not idle_since:
+                idle_since = now
+            if self.busy:
+                waiter.sleep(self._until(now, SLEEP_MAX_S / 2, deadline))
+                continue
+            idle_s = now - idle_since
+            if self._may_spin and idle_s < SPIN_FOR_S:
+                continue
+            if idle_s < YIELD_FOR_S:
+                os.sched_yield()
+                continue
+            waiter.sleep(self._until(now, sleep_s, deadline))
+            sleep_s = min(2 * sleep_s, SLEEP_MAX_S)
+
+    def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
+        """Not longer than until the deadline of the wait or of the core."""
+        due = self.core.next_deadline()
+        if due is not None:
+            sleep_s = min(sleep_s, due - now)
+        if deadline is not None:
+            sleep_s = min(sleep_s, deadline - now)
+        return max(sleep_s, 0.0)
+
+    # -- one turn (with the lock) --------------------------------------------------------------------------------------
+
+    def _turn(self, now: float) -> bool:
+        events = drain(self.mailbox) if self.mailbox else []
+        transport = self._transport
+        if self.early:
+            early, self.early = self.early, []
+            for source, frame in early:
+                self._decode(source, frame, events)
+        try:
+            for source, frame in transport.poll():
+                self._decode(source, frame, events)
+            for is_send, rank, transfer_id in transport.completed_data():
+                events.append(self._completed(is_send, rank, transfer_id))
+        except RankLostError as error:
+            events.append(RankLost(error.rank, error.reason))
+        effects = take_turn(self.core, events, now)
+        if effects:
+            self._do(effects)
+        if self._outboxes:
+            self._flush(now)
+        return bool(events) or transport.is_busy
+
+    def _decode(self, source: int, frame: bytes | bytearray | memoryview, events: list[Event]) -> None:
+        if session_of(frame) != self._session:
+            self.core.context.count_stale("frame of another session")
+            return
+        try:
+            load, messages = decode_frame(frame)
+        except CodecError as error:
+            events.append(RankLost(source, f"it sent something that cannot be understood. {error}"))
+            return
+        events.append(FrameReceived(source, load, messages))
+
+    def _completed(self, is_send: bool, rank: int, transfer_id: int) -> Event:
+        if is_send:
+            object_id, view = self._sends.pop((rank, transfer_id))
+            view.release()
+            return SendCompleted(object_id)
+        self.window.seal(self._reads.pop(transfer_id)[1])
+        return ReadCompleted(transfer_id)
+
+    def _do(self, effects: Iterable[Effect]) -> None:
+        outboxes = self._outboxes
+        for effect in effects:
+            if type(effect) is SendMessage:
+                outbox = outboxes.get(effect.rank)
+                if outbox is None:
+                    outboxes[effect.rank] = [effect.message]
+                else:
+                    outbox.append(effect.message)
+                    if len(outbox) >= self._n_messages_frame_max:
+                        self._transport.send(effect.rank, self._encode(outboxes.pop(effect.rank)))
+            else:
+                self._perform[type(effect)](effect)
+
+    def _flush(self, now: float) -> None:
+        for rank, messages in self._outboxes.items():
+            self._transport.send(rank, self._encode(messages))
+        self._outboxes.clear()
+        self._flushed_at = now
+
+    def _encode(self, messages: list[Message]) -> bytes:
+        return encode_frame(self.core.load, messages, self._session)
+
+    # -- effects -----------------------------------------------------------------------------------------------------
+
+    def _run_task(self, effect: RunTask) -> None:
+        waiter = self.waiters.get(effect.waiter_id)
+        if waiter is None:
+            self.runs.append(effect)
+            self.on_run()
+        else:
+            waiter.run = effect
+            waiter.ring()
+
+    def _wake(self, effect: WakeWaiter) -> None:
+        waiter = self.waiters[effect.waiter_id]
+        waiter.object_ids = effect.object_ids
+        waiter.values = effect.values
+        waiter.is_done = True
+        waiter.ring()
+
+    def _start_read(self, effect: StartRead) -> None:
+        try:
+            buffer = self.window.reserve(effect.object_id, effect.nbytes)
+        except MemoryError as error:
+            # The holder will be asked all the same; its bytes are received into nothing by the transport.
+            self.mailbox.append(ReadFailed(effect.transfer_id, Failure(INTERNAL, str(error))))
+            return
+        self._reads[effect.transfer_id] = (effect.rank, effect.object_id)
+        self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
+
+    def _send_object(self, effect: SendObject) -> None:
+        view = self.window.view(effect.object_id)
+        self._sends[effect.rank, effect.transfer_id] = (effect.object_id, view)
+        self._transport.send_data(effect.rank, effect.transfer_id, view)
+
+    def _free_segment(self, effect: FreeSegment) -> None:
+        for transfer_id, (rank, object_id) in self._reads.items():
+            if object_id == effect.object_id:
+                # The holder has said that it will not send.
+                del self._reads[transfer_id]
+                self._transport.abandon_data(rank, transfer_id)
+                break
+        self.window.free(effect.object_id)
+
+    def abandon_reads(self) -> None:
+        """The session is over: nothing that was asked for will be sent any more."""
+        for transfer_id, (rank, _) in self._reads.items():
+            self._transport.abandon_data(rank, transfer_id)
+        self._reads.clear()
+
+    def _answer(self, effect: AnswerQuery) -> None:
+        self.answers[effect.query_id] = effect
+        for waiter in self.waiters.values():
+            waiter.ring()
+
+    def _end(self, effect: EndJob) -> None:
+        self.end = effect
+        for waiter in self.waiters.values():
+            waiter.ring()

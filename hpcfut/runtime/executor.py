@@ -1,0 +1,207 @@
+"""The executor: threads that run tasks, and what happens around a task's code.
+
+A worker's main thread is an executor thread. Others are started when a task is ready and no executor thread is free,
+which happens only while some are blocked in ``get``, or where a driver has the main thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from hpcfut.core.effects import RunTask
+from hpcfut.core.events import RunRaised, RunReturned
+from hpcfut.model.config import Config
+from hpcfut.model.errors import TaskCancelledError
+from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.waiter import Waiter
+from hpcfut.wire.messages import Result
+from hpcfut.wire.packing import Pickled, pack_inline, pack_into
+from hpcfut.wire.pickling import Pickling
+
+N_IDLE_THREADS_MAX = 2
+
+
+class _Current(threading.local):
+    """What runs on this thread."""
+
+    task_id = 0
+    #: Tasks on this thread's stack.
+    n_nested = 0
+
+
+class Executor:
+    """Runs the tasks that the core wants to be run."""
+
+    def __init__(self, engine: Engine, pickling: Pickling, config: Config) -> None:
+        self.engine = engine
+        self.pickling = pickling
+        self.current = _Current()
+        self._nbytes_inline_max = config.nbytes_inline_max
+        self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
+        self._idle: dict[int, Waiter] = {}
+        #: Tasks that run now, and their threads.
+        self.running: dict[int, int] = {}
+        #: What each blocked task waits with, for interrupting it.
+        self.blocked: dict[int, Waiter] = {}
+        self._interrupted: dict[int, None] = {}
+        self._n_threads = 0
+        engine.on_run = self._find_thread
+        engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
+        engine.on_interrupt = self.interrupt
+
+    # -- threads -----------------------------------------------------------------------------------------------------
+
+    def serve(self, is_over: Callable[[], bool]) -> None:
+        """Run tasks on this thread until it is over."""
+        engine = self.engine
+        runs = engine.runs
+        waiter = engine.new_waiter()
+        try:
+            while not is_over():
+                if not runs:
+                    self._idle[waiter.waiter_id] = waiter
+                    engine.wait(waiter, None, lambda: bool(runs) or is_over())
+                    del self._idle[waiter.waiter_id]
+                try:
+                    run = runs.pop()
+                except IndexError:
+                    continue  # Another thread was faster.
+                self.execute(run)
+        finally:
+            engine.forget(waiter)
+
+    def _find_thread(self) -> None:
+        """A task is ready (called with the engine's lock): wake a free thread, or start one."""
+        leader = self.engine.leader
+        if leader is not None and leader.waiter_id in self._idle:
+            leader.ring()
+            return
+        for waiter in list(self._idle.values()):
+            waiter.ring()
+            return
+        self._n_threads += 1
+        threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
+
+    def _spare(self) -> None:
+        engine = self.engine
+        self.serve(lambda: engine.end is not None or (not engine.runs and len(self._idle) >= N_IDLE_THREADS_MAX))
+
+    # -- one task ------------------------------------------------------------------------------------------------------
+
+    def execute(self, run: RunTask) -> None:
+        """Run one task on this thread and tell the core how it ended."""
+        engine, current = self.engine, self.current
+        outer_id = current.task_id
+        task_id = current.task_id = run.task_id
+        current.n_nested += 1
+        self.running[task_id] = threading.get_ident()
+        engine.busy[task_id] = None
+        value = None
+        try:
+            function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
+            if run.payload or run.arguments:
+                args, kwargs = self.pickling.loads_call(run.payload, self._values_of(run))
+                value = function(*args, **kwargs)
+                args = kwargs = None
+            else:
+                value = function()
+            event: RunReturned | RunRaised
+            if n_returns == 1:
+                event = RunReturned(task_id, (self._result(task_id, value),))
+            else:
+                event = RunReturned(task_id, self._results(run, value, n_returns))
+        except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
+            event = self._failed(run, error)
+        finally:
+            del self.running[task_id]
+            self._interrupted.pop(task_id, None)
+            del engine.busy[task_id]
+            current.task_id = outer_id
+            current.n_nested -= 1
+        engine.post(event)
+
+    def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
+        template = self.engine.core.template(template_id)
+        loaded = self._functions[template_id] = (self.pickling.loads(template.function), template.n_returns)
+        return loaded
+
+    def _values_of(self, run: RunTask) -> list[Any]:
+        loads, view = self.pickling.loads, self.engine.window.view
+        return [
+            loads(argument.payload if argument.payload is not None else view(argument.object_id))
+            for argument in run.arguments
+        ]
+
+    def _result(self, object_id: int, value: Any) -> Result:
+        return self.store(object_id, self.pickling.dumps(value))
+
+    def store(self, object_id: int, pickled: Pickled) -> Result:
+        """Keep a pickled value: inline if it is small, sealed in the window if not."""
+        if pickled.nbytes <= self._nbytes_inline_max:
+            return Result(pack_inline(pickled), pickled.nbytes, pickled.contained)
+        window = self.engine.window
+        buffer = window.reserve(object_id, pickled.nbytes)
+        try:
+            pack_into(pickled, buffer)
+        except BaseException:
+            window.free(object_id)
+            raise
+        window.seal(object_id)
+        return Result(None, pickled.nbytes, pickled.contained)
+
+    def _results(self, run: RunTask, value: Any, n_returns: int) -> tuple[Result, ...]:
+        if n_returns == 0:
+            return ()
+        name = self.engine.core.template(run.template_id).name
+        try:
+            values = list(value)
+        except TypeError:
+            values = None
+        if values is None or len(values) != n_returns:
+            what = f"{type(value).__name__}" if values is None else f"{len(values)} values"
+            raise ValueError(
+                f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as num_returns "
+                f"says, in a tuple or a list."
+            )
+        # All are pickled before the first is stored, so that one that cannot be leaves nothing behind.
+        pickled = [self.pickling.dumps(value) for value in values]
+        return tuple(map(self.store, run.return_ids, pickled))
+
+    def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
+        name = self.engine.core.template(run.template_id).name
+        rank = self.engine.core.context.rank
+        if isinstance(error, TaskCancelledError):
+            return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
+        # The first frame is this module's.
+        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
+        text = f"Task {name} raised on rank {rank}:\n" + "".join(lines).rstrip()
+        payload = self.pickling.dumps_exception(error.with_traceback(None))
+        return RunRaised(run.task_id, Failure(RAISED, text, payload), False)
+
+    # -- cancellation ------------------------------------------------------------------------------------------------
+
+    def interrupt(self, task_id: int) -> None:
+        """Raise ``TaskCancelledError`` in a running task: at its next bytecode, or out of its ``get``."""
+        thread_id = self.running.get(task_id)
+        if thread_id is None:
+            return
+        self._interrupted[task_id] = None
+        waiter = self.blocked.get(task_id)
+        if waiter is not None:
+            waiter.ring()
+            return
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TaskCancelledError))
+        if thread_id == threading.main_thread().ident:
+            # Out of a system call: the handler does nothing, but Python runs it, and meets the exception there.
+            signal.pthread_kill(thread_id, signal.SIGURG)
+
+    def is_interrupted(self, task_id: int) -> bool:
+        """Whether a task that waits is to be cancelled."""
+        return task_id in self._interrupted

@@ -1,0 +1,72 @@
+"""The helper: a thread that turns the core now and then while no other thread of the rank drives.
+
+It lets a rank that is busy in user code answer. It runs no user code, logs nothing and unpickles nothing. When another
+thread has driven for a while it parks, and costs nothing until that thread leaves to run user code.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from hpcfut.runtime.engine import Engine
+
+PERIOD_S = 0.0005
+#: The thread that gives the GIL up at the latest after this time lets the helper in.
+SWITCH_INTERVAL_S = 0.0005
+N_IDLE_TICKS_MAX = 40
+
+
+class Helper:
+    """Owns the thread; ``close`` ends it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._is_parked = False
+        self._is_closing = False
+        self._switch_interval_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._thread = threading.Thread(target=self._work, name="hpcfut-helper", daemon=True)
+        engine.on_leave = self.wake
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Somebody stopped driving."""
+        if self._is_parked:
+            self._is_parked = False
+            self._ring()
+
+    def _ring(self) -> None:
+        try:
+            self._bell.release()
+        except RuntimeError:
+            return  # It has been rung already.
+
+    def _work(self) -> None:
+        n_driven = 0
+        while not self._is_closing:
+            self._bell.acquire(timeout=PERIOD_S)
+            if self._engine.is_driven:
+                n_driven += 1
+                if n_driven >= N_IDLE_TICKS_MAX:
+                    n_driven = 0
+                    self._park()
+                continue
+            n_driven = 0
+            self._engine.tick()
+
+    def _park(self) -> None:
+        # The flag first, the look second: a driver that leaves in between sees the flag.
+        self._is_parked = True
+        if self._engine.is_driven and not self._is_closing:
+            self._bell.acquire()
+        self._is_parked = False
+
+    def close(self) -> None:
+        """End the thread and give the interpreter its switch interval back."""
+        self._is_closing = True
+        self._ring()
+        self._thread.join()
+        sys.setswitchinterval(self._switch_interval_s)

@@ -1,0 +1,270 @@
+"""The runtime of a rank for one session: what the API asks for, in terms of events and waiters."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from hpcfut.core.effects import AnswerQuery
+from hpcfut.core.events import (
+    ObjectPut,
+    ResourcesQueried,
+    StopRequested,
+    TaskSubmitted,
+    TemplateDefined,
+    TemplateDropped,
+    WaitAbandoned,
+    WaitStarted,
+)
+from hpcfut.model.config import Config
+from hpcfut.model.errors import SessionEndedError, TaskCancelledError
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import first_id, name_of
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import TaskTemplate
+from hpcfut.ports import Clock
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.executor import Executor
+from hpcfut.runtime.helper import Helper
+from hpcfut.runtime.waiter import Waiter
+from hpcfut.wire.packing import pack_inline
+from hpcfut.wire.pickling import Pickling
+
+#: So many tasks may stand on one thread's stack, each waiting for the next; further ones get threads of their own.
+N_NESTED_MAX = 40
+
+
+class Runtime:
+    """One session of one rank."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        roster: Sequence[RankRecord],
+        config: Config,
+        clock: Clock,
+        incarnation: int,
+        ref_type: type,
+        id_of: Callable[[Any], int],
+        make_ref: Callable[[int], Any],
+    ) -> None:
+        self.engine = engine
+        self.roster = tuple(roster)
+        self.config = config
+        self.rank = engine.core.context.rank
+        self.mailbox = engine.mailbox
+        self._now = clock.now
+        self._ids = count(first_id(self.rank, incarnation))
+        self._template_ids = count((self.rank << 40) + 1)
+        self._query_ids = count(1)
+        self._interrupted = False
+        mailbox = self.mailbox
+
+        def make_counted_ref(object_id: int) -> Any:
+            mailbox.append(-object_id)
+            return make_ref(object_id)
+
+        self.pickling = Pickling(ref_type, id_of, make_counted_ref)
+        self.executor = Executor(engine, self.pickling, config)
+        self.helper = Helper(engine)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the session has ended."""
+        return self.engine.end is not None
+
+    @property
+    def task_id(self) -> int:
+        """The task that runs on this thread, 0 for a driver."""
+        return self.executor.current.task_id
+
+    # -- what the API asks for -----------------------------------------------------------------------------------------
+
+    def define(self, make_template: Callable[[int, bytes, tuple[int, ...]], TaskTemplate], function: Any) -> int:
+        """Register a remote function; ``make_template`` is given its id, its payload and the refs captured in it."""
+        self._demand_session()
+        template_id = next(self._template_ids)
+        pickled = self.pickling.dumps(function)
+        self.engine.post(TemplateDefined(make_template(template_id, pack_inline(pickled), pickled.contained)))
+        return template_id
+
+    def forget(self, template_id: int) -> None:
+        """The last handle on a remote function went away; any thread, any time."""
+        self.mailbox.append(TemplateDropped(template_id))
+
+    def submit(self, template_id: int, n_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+        """Submit a task; returns the ids of its results, each of which the caller holds once."""
+        engine = self.engine
+        if engine.end is not None:
+            self._demand_session()
+        pickled, arguments = self.pickling.dumps_call(args, kwargs)
+        large: list[int] = []
+        if pickled.nbytes > self.config.nbytes_inline_max:
+            args, kwargs, large = self._put_large(args, kwargs)
+            pickled, arguments = self.pickling.dumps_call(args, kwargs)
+        task_id = next(self._ids)
+        return_ids = (task_id,) if n_returns == 1 else self._return_ids(task_id, n_returns)
+        engine.post(
+            TaskSubmitted(
+                task_id,
+                template_id,
+                pack_inline(pickled),
+                return_ids,
+                arguments,
+                pickled.contained,
+                self.executor.current.task_id,
+            )
+        )
+        self.mailbox.extend(large)
+        return list(return_ids)
+
+    def _return_ids(self, task_id: int, n_returns: int) -> tuple[int, ...]:
+        return (task_id, *(next(self._ids) for _ in range(n_returns - 1))) if n_returns else ()
+
+    def _put_large(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any], list[int]]:
+        """Put the large arguments, which then travel by reference; also returns the ids to release after the call."""
+        large: list[int] = []
+
+        def by_reference(value: Any) -> Any:
+            if isinstance(value, self.pickling.ref_type):
+                return value
+            pickled = self.pickling.dumps(value)
+            if pickled.nbytes <= self.config.nbytes_inline_max // 4:
+                return value
+            object_id = next(self._ids)
+            self.engine.post(ObjectPut(object_id, self.executor.store(object_id, pickled)))
+            large.append(object_id)
+            return self.pickling.make_ref(object_id)
+
+        return tuple(map(by_reference, args)), {name: by_reference(value) for name, value in kwargs.items()}, large
+
+    def put(self, value: Any) -> int:
+        """Store a value; returns its id, which the caller holds once."""
+        self._demand_session()
+        object_id = next(self._ids)
+        self.engine.post(ObjectPut(object_id, self.executor.store(object_id, self.pickling.dumps(value))))
+        return object_id
+
+    def wait(
+        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, *, is_fetching: bool, may_run: bool
+    ) -> dict[int, bytes | Failure | None] | None:
+        """Wait until ``n_wanted`` of these distinct objects are ready.
+
+        Returns:
+            The ready ones with what ``value_of`` makes a value of, in the order of the request; ``None`` if the time
+            was over first.
+        """
+        engine, current = self.engine, self.executor.current
+        if engine.end is not None:
+            self._demand_session()
+        task_id = current.task_id
+        may_run = may_run and timeout_s is None and current.n_nested < N_NESTED_MAX
+        deadline = None if timeout_s is None else self._now() + timeout_s
+        waiter = engine.new_waiter()
+        engine.busy.pop(task_id, None)
+        if task_id:
+            self.executor.blocked[task_id] = waiter
+        try:
+            engine.post(WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id))
+            self._until_done(waiter, task_id, deadline)
+            if not waiter.is_done:
+                return None
+            return dict(zip(waiter.object_ids, waiter.values, strict=True))
+        finally:
+            engine.busy[task_id] = None
+            if task_id:
+                del self.executor.blocked[task_id]
+            engine.forget(waiter)
+
+    def _until_done(self, waiter: Waiter, task_id: int, deadline: float | None) -> None:
+        engine, executor = self.engine, self.executor
+
+        def is_over() -> bool:
+            return (
+                waiter.is_done
+                or waiter.run is not None
+                or engine.end is not None
+                or self._interrupted
+                or executor.is_interrupted(task_id)
+            )
+
+        is_late = False
+        while not waiter.is_done:
+            run = waiter.run
+            if run is not None:
+                waiter.run = None
+                executor.execute(run)
+                continue
+            if is_late or is_over():
+                self._abandon(waiter)
+                self._raise_interruption(waiter, task_id)
+                return
+            engine.wait(waiter, deadline, is_over)
+            is_late = deadline is not None and self._now() >= deadline
+
+    def _abandon(self, waiter: Waiter) -> None:
+        engine = self.engine
+        if engine.end is None:
+            engine.post_now(WaitAbandoned(waiter.waiter_id))
+
+    def _raise_interruption(self, waiter: Waiter, task_id: int) -> None:
+        if waiter.is_done:
+            return
+        if self._interrupted and threading.current_thread() is threading.main_thread():
+            self._interrupted = False
+            raise KeyboardInterrupt
+        if self.executor.is_interrupted(task_id):
+            raise TaskCancelledError(f"Task {name_of(task_id)} was cancelled while it waited.")
+        if self.engine.end is not None:
+            self._demand_session()
+
+    def value_of(self, object_id: int, value: bytes | None) -> Any:
+        """Rebuild a value that ``wait`` fetched."""
+        return self.pickling.loads(value if value is not None else self.engine.window.view(object_id))
+
+    def available_resources(self) -> dict[int, dict[str, int]]:
+        """What is free on each rank now."""
+        self._demand_session()
+        engine = self.engine
+        query_id = next(self._query_ids)
+        waiter = engine.new_waiter()
+        try:
+            engine.post(ResourcesQueried(query_id))
+            while query_id not in engine.answers:
+                if engine.end is not None:
+                    self._demand_session()
+                engine.wait(waiter, None, lambda: query_id in engine.answers or engine.end is not None)
+            answer: AnswerQuery = engine.answers.pop(query_id)
+            return answer.available
+        finally:
+            engine.forget(waiter)
+
+    def _demand_session(self) -> None:
+        end = self.engine.end
+        if end is not None:
+            raise SessionEndedError(
+                end.failure
+                or "The hpcfut session that this belongs to is over: shutdown() was called, or the script has ended. Call "
+                "init() for a new one; refs and values of the old one cannot be used there."
+            )
+
+    def interrupt(self) -> None:
+        """Ctrl-C came while the main thread was inside hpcfut; it is raised at the boundary."""
+        self._interrupted = True
+        for waiter in list(self.engine.waiters.values()):
+            waiter.ring()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Be a worker on this thread until the session ends."""
+        self.engine.busy.pop(0, None)
+        self.executor.serve(lambda: self.engine.end is not None)
+
+    def stop(self, status: int, failure: str, *, is_final: bool) -> None:
+        """The driver ends the session on all ranks."""
+        self.engine.post_now(StopRequested(status, failure, is_final))

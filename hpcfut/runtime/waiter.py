@@ -1,0 +1,36 @@
+"""A thread that waits inside hpcfut, and how it is woken."""
+
+from __future__ import annotations
+
+import threading
+
+from hpcfut.core.effects import RunTask
+from hpcfut.model.failure import Failure
+
+
+class Waiter:
+    """One thread that waits; made for each wait, because a late wake-up must not hit the next one."""
+
+    __slots__ = ("_bell", "is_done", "object_ids", "run", "values", "waiter_id")
+
+    def __init__(self, waiter_id: int) -> None:
+        self.waiter_id = waiter_id
+        self.is_done = False
+        #: What ``WakeWaiter`` brought.
+        self.object_ids: list[int] = []
+        self.values: list[bytes | Failure | None] = []
+        #: A task to run on this thread's stack.
+        self.run: RunTask | None = None
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+    def ring(self) -> None:
+        """Wake the thread, or keep it from falling asleep once."""
+        try:
+            self._bell.release()
+        except RuntimeError:
+            return  # It has been rung already.
+
+    def sleep(self, timeout_s: float) -> None:
+        """Sleep until rung, or for this long (negative: for ever)."""
+        self._bell.acquire(timeout=timeout_s)

@@ -1,0 +1,95 @@
+"""The trace of a simulation: one line an event or effect, one column a rank; and the story of one object or task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from hpcfut.core.effects import Effect
+from hpcfut.core.events import Event
+from hpcfut.model.errors import HpcfutError
+from hpcfut.model.ids import RANK_SHIFT, name_of
+
+COLUMN = 64
+
+Entry = tuple[float, int, Sequence[Event], Sequence[Effect]]
+
+
+class SimulationError(HpcfutError):
+    """A checker found something wrong; the text says what, with the seed and the story."""
+
+
+class Trace:
+    """What every rank was told and answered, kept as records and put into words only when somebody asks."""
+
+    def __init__(self, n_ranks: int) -> None:
+        self.n_ranks = n_ranks
+        self.entries: list[Entry] = []
+
+    def lines(self, about: int = 0) -> Iterator[str]:
+        """The trace as text; only what mentions this id, if one is given."""
+        for at, rank, events, effects in self.entries:
+            for sign, records in (("<", events), (">", effects)):
+                for record in records:
+                    if not about or about in ids_in(record):
+                        yield f"{at * 1e3:11.3f} ms  {' ' * COLUMN * rank}{rank}{sign} {describe(record)}"
+
+    def digest(self) -> str:
+        """One number for the whole trace: equal traces, equal digests."""
+        hasher = hashlib.sha256()
+        for line in self.lines():
+            hasher.update(line.encode())
+        return hasher.hexdigest()
+
+    def story(self, ids: Iterable[int], n_last: int = 40) -> str:
+        """The story of each of these ids, then the last lines of all."""
+        parts = []
+        for some_id in ids:
+            parts.append(f"The story of {name_of(some_id)}:")
+            parts.extend(self.lines(some_id))
+        parts.append("The last events:")
+        parts.extend(list(self.lines())[-n_last:])
+        return "\n".join(parts)
+
+
+def describe(record: object) -> str:
+    """A record in words: its name, then what is set, with ids as people write them."""
+    if isinstance(record, msgspec.Struct):
+        fields = []
+        for name in record.__struct_fields__:
+            value = getattr(record, name)
+            if value not in (None, (), [], {}, b"", "", False):
+                fields.append(f"{name}={describe(value)}")
+        return f"{type(record).__name__}({', '.join(fields)})"
+    if isinstance(record, bool):
+        return "yes" if record else "no"
+    if isinstance(record, int):
+        return name_of(record) if record >> (RANK_SHIFT - 6) or record >> 32 else str(record)
+    if isinstance(record, bytes):
+        return record[:16].decode("latin1")
+    if isinstance(record, list | tuple):
+        return f"[{' '.join(describe(item) for item in record)}]"
+    if isinstance(record, dict):
+        return "{" + " ".join(f"{describe(key)}:{describe(value)}" for key, value in record.items()) + "}"
+    if isinstance(record, float):
+        return f"{record:.6f}"
+    return str(record)
+
+
+def ids_in(record: object) -> set[int]:
+    """All numbers that occur in a record, for finding an id."""
+    if isinstance(record, int):
+        return {record}
+    found: set[int] = set()
+    if isinstance(record, msgspec.Struct):
+        for name in record.__struct_fields__:
+            found |= ids_in(getattr(record, name))
+    elif isinstance(record, list | tuple):
+        for item in record:
+            found |= ids_in(item)
+    elif isinstance(record, dict):
+        for key, value in record.items():
+            found |= ids_in(key) | ids_in(value)
+    return found

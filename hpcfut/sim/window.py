@@ -1,0 +1,78 @@
+"""A model of the memory for large objects of one virtual rank, which knows what may be done to a segment when."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcfut.model.ids import name_of
+from hpcfut.sim.trace import SimulationError
+
+
+class Segment(msgspec.Struct, gc=False):
+    """One allocation."""
+
+    payload: bytes
+    is_sealed: bool = False
+    #: Transfers out of it that are under way.
+    n_sends: int = 0
+    #: Whether a transfer into it is under way.
+    is_receiving: bool = False
+
+
+class SimWindow:
+    """The segments of one rank."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.segments: dict[int, Segment] = {}
+
+    def store(self, object_id: int, payload: bytes) -> None:
+        """Reserve, write and seal in one go: a put or a result."""
+        if object_id in self.segments:
+            raise SimulationError(f"Object {name_of(object_id)} is stored twice on rank {self.rank}.")
+        self.segments[object_id] = Segment(payload, True)
+
+    def reserve(self, object_id: int) -> None:
+        """Make room for a transfer."""
+        if object_id in self.segments:
+            raise SimulationError(f"Rank {self.rank} reads object {name_of(object_id)}, which it has a segment of.")
+        self.segments[object_id] = Segment(b"", is_receiving=True)
+
+    def arrive(self, object_id: int, payload: bytes) -> None:
+        """All bytes of a transfer have come."""
+        segment = self._find(object_id, "receives")
+        segment.payload, segment.is_sealed, segment.is_receiving = payload, True, False
+
+    def break_off(self, object_id: int) -> None:
+        """A transfer will not complete."""
+        self._find(object_id, "receives").is_receiving = False
+
+    def view(self, object_id: int, why: str) -> bytes:
+        """The bytes of a sealed object."""
+        segment = self._find(object_id, why)
+        if not segment.is_sealed:
+            raise SimulationError(f"Rank {self.rank} {why} object {name_of(object_id)}, which is not sealed there.")
+        return segment.payload
+
+    def start_send(self, object_id: int) -> bytes:
+        """A transfer out of a segment begins."""
+        payload = self.view(object_id, "sends")
+        self.segments[object_id].n_sends += 1
+        return payload
+
+    def end_send(self, object_id: int) -> None:
+        """All bytes have left."""
+        self._find(object_id, "has sent").n_sends -= 1
+
+    def free(self, object_id: int) -> None:
+        """Give the room back."""
+        segment = self._find(object_id, "frees")
+        if segment.n_sends or segment.is_receiving:
+            raise SimulationError(f"Rank {self.rank} frees object {name_of(object_id)} in the middle of a transfer.")
+        del self.segments[object_id]
+
+    def _find(self, object_id: int, why: str) -> Segment:
+        segment = self.segments.get(object_id)
+        if segment is None:
+            raise SimulationError(f"Rank {self.rank} {why} object {name_of(object_id)}, which has no segment there.")
+        return segment

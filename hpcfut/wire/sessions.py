@@ -1,0 +1,57 @@
+"""How rank 0 opens a session on the other ranks, before their cores exist.
+
+These records travel as frames of the transport, like messages, and cannot be mistaken for them: their magic differs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hpcfut.model.config import Config
+from hpcfut.model.errors import CodecError
+
+_MAGIC: Final = b"hs"
+
+
+class SessionOpened(msgspec.Struct, tag="opened"):
+    """A session begins; ``number`` counts them from 1, and is the incarnation of every rank in it."""
+
+    number: int
+    config: Config
+    #: ``sys.path`` and ``sys.argv`` of the driver, for importing what it imports.
+    path: list[str]
+    argv: list[str]
+
+
+class JobClosed(msgspec.Struct, tag="closed"):
+    """No session will follow; leave."""
+
+    status: int
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(SessionOpened | JobClosed).decode
+
+
+def encode_session(record: SessionOpened | JobClosed) -> bytes:
+    """Make a frame of the record."""
+    return _MAGIC + _encode(record)
+
+
+def is_session(frame: bytes | bytearray | memoryview) -> bool:
+    """Whether this frame is such a record."""
+    return bytes(frame[:2]) == _MAGIC
+
+
+def decode_session(frame: bytes | bytearray | memoryview) -> SessionOpened | JobClosed:
+    """Read the record.
+
+    Raises:
+        CodecError: The frame is damaged.
+    """
+    try:
+        return _decode(bytes(frame[2:]))
+    except Exception as error:
+        raise CodecError(f"A frame that opens a session is damaged ({error}). This is a bug in hpcfut.") from error
