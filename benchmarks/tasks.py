@@ -115,7 +115,7 @@ def main() -> None:
     print(f"{vendor}, {n_rounds} rounds of {n_tasks} tasks: median (smallest to largest)")
     bare = {"tasks_sync": floor.sync_rates, "tasks_async": floor.async_rates}
     alone = read_floor(options.floor, vendor) if options.floor else {}
-    table = [("tasks/s", "bare loop", "hpcfut", "ratio", "bare loop alone", "ratio", "must")]
+    table: list[tuple[str, ...]] = [("tasks/s", "bare loop", "hpcfut", "ratio", "bare loop alone", "ratio", "must")]
     complaints = [floor.complaint()]
     for name, must in MUSTS.items():
         ratio = statistics.median(a / b for a, b in zip(rates[name], bare[name], strict=True))

@@ -66,7 +66,7 @@ class RefsReleased(msgspec.Struct, gc=False):
 
 
 class WaitStarted(msgspec.Struct, gc=False):
-    """A thread waits until ``n_wanted`` of these objects are ready.
+    """A thread waits until ``n_wanted`` of these objects are ready; 0 asks which are ready now, all of them.
 
     ``is_fetching``: ready means that the value is on this rank. ``may_run``: the thread may run a task that makes one
     of the objects on its own stack. ``task_id``: the task that waits, 0 for a driver. Ids are distinct and held.

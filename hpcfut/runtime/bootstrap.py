@@ -11,12 +11,20 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.machine import (
+    Place,
+    cores_of,
+    limit_threads,
+    nbytes_of_job_on_host,
+    own_place,
+    ranks_on_host_of,
+)
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord, disagreement
@@ -24,6 +32,7 @@ from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.runtime import Runtime
+from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION, session_of
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
@@ -120,9 +129,9 @@ class Job:
         """All ranks: leave a session that has ended; returns whether every rank came to its end in time."""
         end = runtime.engine.end
         assert end is not None
-        is_clean = runtime.executor.stop(runtime.config.stop_grace_s)
+        is_clean = runtime.executor.wait_until_idle(runtime.config.stop_grace_s)
         runtime.helper.close()
-        runtime.engine.abandon_reads()
+        runtime.engine.close()
         if end.failure:
             return False
         return is_clean and self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
@@ -169,55 +178,64 @@ class Job:
         os._exit(status)
 
 
-def start_job(environ: Mapping[str, str]) -> Job:
+def start_job(environ: MutableMapping[str, str]) -> Job:
     """Meet the other ranks, if a launcher started several; collective then.
 
     Raises:
-        HpcfutError: The ranks do not fit together; the sentence names the odd one.
+        HpcfutError: The ranks do not fit together, or were started wrongly; the sentence says what to do.
     """
-    from hpcfut.edges.host.machine import host_key, limit_threads, n_cores_of, nbytes_memory
+    from hpcfut.edges.host.launch_environment import mismatch, recognise_launch, recognise_library, singletons
 
-    if not _is_launched(environ):
-        cores = n_cores_of(environ, 1)
-        limit_threads(os.environ, cores)
-        from hpcfut.edges.host.loopback import LoopbackTransport
-
-        return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_memory(environ), host_key())], 1)
-    from hpcfut.edges.mpi.start import start_mpi
+    launch = recognise_launch(environ)
+    if launch.n_ranks <= 1 and "mpi4py.MPI" not in sys.modules:
+        return _start_alone(environ)
+    from hpcfut.edges.mpi.start import is_started_by_user, library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
 
+    if launch.n_ranks <= 1 and not is_started_by_user():
+        return _start_alone(environ)
+    library = recognise_library(library_version())
+    _refuse(mismatch(launch, library))
     world = start_mpi()
-    key = host_key()
-    keys = [part.decode() for part in world.gather(key.encode())]
-    n_on_host = keys.count(key)
-    cores = n_cores_of(environ, n_on_host)
-    limit_threads(os.environ, cores)
-    roster = world.gather_records(_own_record(world.rank, cores, nbytes_memory(environ) // n_on_host, key))
-    odd = disagreement(roster)
-    if odd:
-        raise HpcfutError(odd)
+    _refuse(singletons(launch, library, world.n_ranks))
+    places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
+    n_on_host = len(ranks_on_host_of(places, world.rank))
+    cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
+    limit_threads(cores, environ)
+    nbytes = nbytes_of_job_on_host(environ) // n_on_host
+    roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
+    _refuse(disagreement(roster))
     return Job(world, MpiTransport(world.comm), roster, n_on_host)
 
 
-def _is_launched(environ: Mapping[str, str]) -> bool:
-    from hpcfut.edges.host.launch_environment import n_ranks_hint
-    from hpcfut.edges.mpi.start import is_started_by_user
+def _start_alone(environ: MutableMapping[str, str]) -> Job:
+    from hpcfut.edges.host.loopback import LoopbackTransport
 
-    return is_started_by_user() or n_ranks_hint(environ) > 1
+    place = own_place()
+    cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
+    limit_threads(cores, environ)
+    return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_of_job_on_host(environ), place)], 1)
 
 
-def _own_record(rank: int, cores: int, nbytes_memory: int, key: str) -> RankRecord:
-    import hpcfut
+def _refuse(sentence: str) -> None:
+    if sentence:
+        raise HpcfutError(sentence)
 
+
+def _place(data: bytes) -> Place:
+    return msgspec.msgpack.decode(data, type=Place)
+
+
+def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> RankRecord:
     return RankRecord(
         rank,
         0,
-        platform.node(),
-        key,
+        place.host,
+        place.host_key,
         os.getpid(),
         {"CPU": cores * RESOURCE_UNIT, "memory": nbytes_memory * RESOURCE_UNIT},
         {
-            "hpcfut": hpcfut.__version__,
+            "hpcfut": __version__,
             "Python": platform.python_version(),
             "msgspec": msgspec.__version__,
             "wire format": str(WIRE_VERSION),

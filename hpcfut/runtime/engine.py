@@ -89,6 +89,9 @@ class Engine:
         self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
         #: Called when the thread that drove leaves to run user code.
         self.on_leave: Callable[[], None] = lambda: None
+        #: Called once, when the session is over.
+        self.on_end: Callable[[], None] = lambda: None
+        self._is_closed = False
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
         #: The waiter of the thread that drives.
@@ -128,6 +131,9 @@ class Engine:
         self.mailbox.append(event)
         while self.mailbox and self._lock.acquire(blocking=False):
             try:
+                if self._is_closed:
+                    self.mailbox.clear()
+                    return
                 now = self._now()
                 if now - self._flushed_at > FLUSH_EVERY_S:
                     self._turn(now)
@@ -140,7 +146,18 @@ class Engine:
         """Tell the core what happened; when this returns, it has been heard, and what it caused has been sent."""
         self.mailbox.append(event)
         with self._lock:
-            self._turn(self._now())
+            if not self._is_closed:
+                self._turn(self._now())
+
+    def close(self) -> None:
+        """The session is over for this rank: from now on the transport belongs to whoever ends it."""
+        with self._lock:
+            self._is_closed = True
+            self._outboxes.clear()
+            for transfer_id, (rank, _) in self._reads.items():
+                # What was asked for will not be sent any more.
+                self._transport.abandon_data(rank, transfer_id)
+            self._reads.clear()
 
     def tick(self) -> bool:
         """One turn, unless another thread drives; returns whether there was anything to do. Never runs user code."""
@@ -148,7 +165,7 @@ class Engine:
             return False
         try:
             with self._lock:
-                return self._turn(self._now())
+                return not self._is_closed and self._turn(self._now())
         finally:
             self._lead.release()
             self._pass_on()
@@ -344,12 +361,6 @@ class Engine:
                 break
         self.window.free(effect.object_id)
 
-    def abandon_reads(self) -> None:
-        """The session is over: nothing that was asked for will be sent any more."""
-        for transfer_id, (rank, _) in self._reads.items():
-            self._transport.abandon_data(rank, transfer_id)
-        self._reads.clear()
-
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect
         for waiter in self.waiters.values():
@@ -357,5 +368,6 @@ class Engine:
 
     def _end(self, effect: EndJob) -> None:
         self.end = effect
+        self.on_end()
         for waiter in self.waiters.values():
             waiter.ring()

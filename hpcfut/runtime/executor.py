@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +20,7 @@ from hpcfut.core.events import RunRaised, RunReturned
 from hpcfut.model.config import Config
 from hpcfut.model.errors import TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.messages import Result
@@ -43,6 +46,7 @@ class Executor:
         self.pickling = pickling
         self.current = _Current()
         self._nbytes_inline_max = config.nbytes_inline_max
+        self._stop_grace_s = config.stop_grace_s
         self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
         self._idle: dict[int, Waiter] = {}
         #: Tasks that run now, and their threads.
@@ -54,6 +58,7 @@ class Executor:
         engine.on_run = self._find_thread
         engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
         engine.on_interrupt = self.interrupt
+        engine.on_end = self.wind_down
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
@@ -201,6 +206,32 @@ class Executor:
         if thread_id == threading.main_thread().ident:
             # Out of a system call: the handler does nothing, but Python runs it, and meets the exception there.
             signal.pthread_kill(thread_id, signal.SIGURG)
+
+    def wind_down(self) -> None:
+        """The session is over: cancel what runs, without waiting for it."""
+        if self.running:
+            threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True).start()
+
+    def _wind_down(self) -> None:
+        for task_id in list(self.running):
+            self.interrupt(task_id)
+        if self.wait_until_idle(self._stop_grace_s):
+            return
+        for task_id in list(self.running):
+            sys.stderr.write(
+                f"hpcfut: task {name_of(task_id)} on rank {self.engine.core.context.rank} did not end within "
+                f"{self._stop_grace_s:g} s after the end of the script; it is abandoned.\n"
+            )
+        sys.stderr.flush()
+
+    def wait_until_idle(self, within_s: float) -> bool:
+        """Wait until no task runs here; false if some still do after this time."""
+        deadline = time.monotonic() + within_s
+        while self.running:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def is_interrupted(self, task_id: int) -> bool:
         """Whether a task that waits is to be cancelled."""

@@ -205,11 +205,19 @@ class Runtime:
                 return
             engine.wait(waiter, deadline, is_over)
             is_late = deadline is not None and self._now() >= deadline
+            if is_late:
+                engine.tick()  # What has just come still counts, also with a timeout of 0.
 
     def _abandon(self, waiter: Waiter) -> None:
         engine = self.engine
-        if engine.end is None:
-            engine.post_now(WaitAbandoned(waiter.waiter_id))
+        if engine.end is not None:
+            return
+        engine.post_now(WaitAbandoned(waiter.waiter_id))
+        run, waiter.run = waiter.run, None
+        if run is not None:
+            # It was given to this thread in the same moment; another one takes it.
+            engine.runs.append(run)
+            engine.on_run()
 
     def _raise_interruption(self, waiter: Waiter, task_id: int) -> None:
         if waiter.is_done:
@@ -242,6 +250,18 @@ class Runtime:
             return answer.available
         finally:
             engine.forget(waiter)
+
+    def ready_among(self, object_ids: list[int], *, is_fetching: bool) -> dict[int, bytes | Failure | None]:
+        """Those of the objects that are ready now."""
+        return self.wait(object_ids, 0, None, is_fetching=is_fetching, may_run=False) or {}
+
+    def demand_same_session(self, ref: str) -> None:
+        """Refuse a ref of another session."""
+        self._demand_session()
+        raise SessionEndedError(
+            f"{ref} belongs to a session that is over: shutdown() was called since. Values do not outlive their session; "
+            f"make them anew."
+        )
 
     def _demand_session(self) -> None:
         end = self.engine.end

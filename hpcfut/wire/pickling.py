@@ -5,7 +5,7 @@ Why refs leave through ``reducer_override`` and come back through a thread-local
 A list of 1,000,000 ints takes 16 ms plain, 16 ms with ``reducer_override`` and 64 ms with ``persistent_id``; a list of
 100,000 small objects 113, 123 and 141 ms. Reading with an ``Unpickler`` of our own (``persistent_load`` or
 ``find_class``) takes 1.0 µs for a small tuple, ``pickle.loads`` 0.3 µs. And what holds only numbers, texts and plain
-arrays needs no pickler of ours at all: 0.4 µs instead of 2.1 µs.
+arrays needs no pickler of ours at all, so that the call ``f([1, 2])`` takes 0.9 µs instead of 4.1 µs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import cloudpickle
 
 from hpcfut.model.errors import HpcfutError
 from hpcfut.wire import exceptions
+from hpcfut.wire.calls import join_call, split_call
 from hpcfut.wire.culprit import find_culprit
 from hpcfut.wire.exceptions import StandInError
 from hpcfut.wire.importable import is_importable
@@ -105,7 +106,7 @@ class Pickling:
         kind = type(value)
         if kind in _ATOMS and (kind is not bytes or len(value) < _NBYTES_RAW_MIN):
             return _dump_atoms(value)
-        plain = _as_plain(value) if kind is tuple else _as_rebuilt(value, kind)
+        plain = _as_plain(value, kind)
         if plain is value:
             return _dump_atoms(value)
         if plain is not None:
@@ -127,32 +128,20 @@ class Pickling:
         if not kwargs:
             if not args:
                 return EMPTY_CALL, ()
-            plain = _as_plain(args)
+            plain = _as_plain_tuple(args)
             if plain is args:
                 return _dump_atoms(args), ()
             if plain is not None:
                 return _dump_plain(plain), ()
-        arguments: dict[int, int] = {}
-        places: dict[int | str, int] = {}
-        rest_args = list(args)
-        rest_kwargs = dict(kwargs)
-        for position, value in enumerate(args):
-            if isinstance(value, self.ref_type):
-                places[position] = arguments.setdefault(self.id_of(value), len(arguments))
-                rest_args[position] = None
-        for name, value in kwargs.items():
-            if isinstance(value, self.ref_type):
-                places[name] = arguments.setdefault(self.id_of(value), len(arguments))
-                rest_kwargs[name] = None
-        plain = _as_plain((*rest_args, *rest_kwargs.values()))
+        rest_args, rest_kwargs, places, arguments = split_call(args, kwargs, self.ref_type, self.id_of)
+        plain = _as_plain_tuple((*rest_args, *rest_kwargs.values()))
         if plain is not None:
             plain_kwargs = dict(zip(rest_kwargs, plain[len(args) :], strict=True))
             # A list, because a tuple is a call of nothing but positional arguments.
-            return _dump_plain([plain[: len(args)], plain_kwargs, places]), (*arguments,)
+            return _dump_plain([plain[: len(args)], plain_kwargs, places]), arguments
         roots = [(f"argument {position}", value) for position, value in enumerate(rest_args)]
         roots += [(f"argument {name!r}", value) for name, value in rest_kwargs.items()]
-        call = tuple(rest_args) if not places and not kwargs else [tuple(rest_args), rest_kwargs, places]
-        return self._dump(call, roots), (*arguments,)
+        return self._dump([tuple(rest_args), rest_kwargs, places], roots), arguments
 
     def loads(self, payload: bytes | bytearray | memoryview) -> Any:
         """Turn a payload back into a value.
@@ -190,26 +179,14 @@ class Pickling:
         if type(call) is tuple:
             return call, {}
         args, kwargs, places = call
-        if places:
-            args = list(args)
-            for place, index in places.items():
-                if type(place) is int:
-                    args[place] = arguments[index]
-                else:
-                    kwargs[place] = arguments[index]
-            args = tuple(args)
-        return args, kwargs
+        return join_call(args, kwargs, places, arguments)
 
     def dumps_exception(self, error: BaseException) -> bytes:
-        """Pickle an exception with its causes, so that ``loads_exception`` surely gives something.
-
-        Attributes and notes travel with it. What cannot be pickled or rebuilt, or holds refs (nobody would count
-        them), is replaced: first attributes by their texts, then the exception by a ``StandInError``.
-        """
+        """Pickle an exception with its causes, so that ``loads_exception`` surely gives something."""
         return exceptions.dumps_exception(error, lambda value: _Pickler.dumps(self, value), self.loads)
 
     def loads_exception(self, payload: bytes) -> BaseException | None:
-        """Rebuild an exception; ``None`` if there is nothing to rebuild. Raises nothing of its own."""
+        """Rebuild an exception, if need be as a ``StandInError``; ``None`` if the payload is none."""
         return exceptions.loads_exception(payload, self.loads)
 
     def _dump(self, value: Any, roots: Sequence[tuple[str, Any]]) -> Pickled:
@@ -291,8 +268,24 @@ def _dump_plain(plain: Any) -> Pickled:
     return pickled_of(stream, [buffer.raw() for buffer in buffers], ())
 
 
-def _as_plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The same tuple in a form for the C pickler, or ``None`` if it holds more than atoms and plain arrays."""
+def _as_plain(value: Any, kind: type) -> Any:
+    """A value that is no atom in a form for the C pickler, often the value itself; ``None``: it needs our pickler."""
+    if kind is tuple:
+        return _as_plain_tuple(value)
+    if kind is list:
+        return value if len(value) <= _N_PLAIN_MAX and _ATOMS.issuperset(map(type, value)) else None
+    if kind is dict:
+        is_flat = len(value) <= _N_PLAIN_MAX and _ATOMS.issuperset(map(type, value.values()))
+        return value if is_flat and _ATOMS.issuperset(map(type, value)) else None
+    if kind is _ndarray() and _letter(value.dtype):
+        return _Rebuilt(_reduce_array(value))
+    if (kind is bytes or kind is bytearray) and len(value) >= _NBYTES_RAW_MIN:
+        return _Rebuilt((kind, (pickle.PickleBuffer(value),)))
+    return None
+
+
+def _as_plain_tuple(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The same for a tuple and, unless its members are all atoms, for each of them."""
     if len(values) > _N_PLAIN_MAX:
         return None
     if _ATOMS.issuperset(map(type, values)):
@@ -302,7 +295,7 @@ def _as_plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
     for value in values:
         kind = type(value)
         if kind not in _ATOMS:
-            form = _as_plain(value) if kind is tuple else _as_rebuilt(value, kind)
+            form = _as_plain(value, kind)
             if form is None:
                 return None
             if form is not value:
@@ -312,15 +305,6 @@ def _as_plain(values: tuple[Any, ...]) -> tuple[Any, ...] | None:
                 value = form
         plain.append(value)
     return tuple(plain) if n_rebuilt else values
-
-
-def _as_rebuilt(value: Any, kind: type) -> _Rebuilt | None:
-    """A single plain array, or large bytes, in a form for the C pickler."""
-    if kind is _ndarray() and _letter(value.dtype):
-        return _Rebuilt(_reduce_array(value))
-    if (kind is bytes or kind is bytearray) and len(value) >= _NBYTES_RAW_MIN:
-        return _Rebuilt((kind, (pickle.PickleBuffer(value),)))
-    return None
 
 
 def _ndarray() -> Any:
@@ -356,7 +340,8 @@ def _array(shape: tuple[int, ...], dtype: Any, data: Any, order: Any) -> Any:
 
     # NumPy looks through a memoryview to what is below, and would let the user make the array writable if that is;
     # it does not look through a PickleBuffer.
-    return numpy.ndarray(shape, dtype, pickle.PickleBuffer(data), 0, None, order)
+    buffer: Any = pickle.PickleBuffer(data)
+    return numpy.ndarray(shape, dtype, buffer, 0, None, order)
 
 
 def _letter(dtype: Any) -> str:

@@ -56,11 +56,10 @@ def wrapped(body: bytes) -> bytes:
 def decodes_or_complains(data: bytes) -> None:
     try:
         load, decoded = decode_frame(data)
-    except CodecError as error:
-        assert str(error).endswith(".")
-    else:
-        assert 0 <= load <= LOAD_MAX
-        assert all(isinstance(message, KINDS) for message in decoded)
+    except CodecError:
+        return
+    assert 0 <= load <= LOAD_MAX
+    assert all(isinstance(message, KINDS) for message in decoded)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

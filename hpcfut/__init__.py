@@ -1,0 +1,39 @@
+"""Distributed futures on MPI ranks, with Ray Core's names.
+
+Example:
+    >>> import hpcfut
+    >>> @hpcfut.remote
+    ... def add(a, b):
+    ...     return a + b
+    >>> hpcfut.get(add.remote(1, 2))
+    3
+"""
+
+from hpcfut import exceptions
+from hpcfut.api.calls import get, put, wait
+from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
+from hpcfut.api.options import NodeAffinitySchedulingStrategy
+from hpcfut.api.refs import ObjectRef
+from hpcfut.api.remote import RemoteFunction, remote
+from hpcfut.api.session import init, is_initialized, shutdown
+from hpcfut.version import __version__
+
+__all__ = [
+    "NodeAffinitySchedulingStrategy",
+    "ObjectRef",
+    "RemoteFunction",
+    "RuntimeContext",
+    "__version__",
+    "available_resources",
+    "cluster_resources",
+    "exceptions",
+    "get",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

@@ -1,0 +1,73 @@
+"""``python -m hpcfut script.py …`` on every rank: rank 0 runs the script, the others serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from hpcfut.api import session
+
+
+def main() -> None:
+    """Run the script that the command line names."""
+    if len(sys.argv) < 2:
+        sys.stderr.write("Usage: python -m hpcfut script.py [argument ...]\nGive the script that rank 0 shall run.\n")
+        sys.exit(2)
+    script = sys.argv[1]
+    sys.argv[:] = sys.argv[1:]
+    sys.path[0] = str(Path(script).resolve().parent)
+    try:
+        job = session.ensure_job()
+    except Exception as error:
+        sys.stderr.write(f"hpcfut: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)  # MPI may be half way up; nothing of it can be ended in good order.
+    if job.rank != 0:
+        session.serve(job)
+        session.leave(0)
+    status = run_script(script)
+    session.end_session(status, "", is_final=True)
+    session.leave(status)
+
+
+def run_script(script: str) -> int:
+    """Run a script as ``__main__``; returns the exit status that Python would end with."""
+    module = types.ModuleType("__main__")
+    module.__file__ = script
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = module
+    try:
+        code = compile(Path(script).read_bytes(), script, "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        sys.stderr.write("".join(traceback.format_exception_only(error)) if isinstance(error, SyntaxError) else "")
+        sys.stderr.write(f"hpcfut: the script {script} cannot be run: {error}\n")
+        return 2
+    try:
+        exec(code, module.__dict__)  # noqa: S102  (running the user's script is the purpose)
+    except SystemExit as error:
+        return exit_status(error)
+    except BaseException as error:
+        trace = error.__traceback__
+        traceback.print_exception(type(error), error, trace.tb_next if trace is not None else None)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def exit_status(error: SystemExit) -> int:
+    """What Python makes of ``sys.exit(code)``."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    sys.stderr.write(f"{error.code}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""``put``, ``get`` and ``wait``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from hpcfut.api.failures import exception_of
+from hpcfut.api.refs import ObjectRef, id_of
+from hpcfut.api.session import current
+from hpcfut.model.errors import GetTimeoutError, NotARefError
+from hpcfut.model.failure import Failure
+from hpcfut.runtime.runtime import Runtime
+
+Value = TypeVar("Value")
+
+
+def put(value: Value) -> ObjectRef[Value]:
+    """Store a value once, to pass it to many tasks by reference.
+
+    The value is a snapshot. Refs inside it are kept alive with it.
+
+    Raises:
+        TypeError: The value is a ref already.
+        UnpicklableError: The value cannot be sent to another rank.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("put() was given a ref, which names a value that is stored already. Use the ref itself.")
+    runtime = current()
+    return ObjectRef(runtime.put(value), runtime.mailbox)
+
+
+@overload
+def get(refs: ObjectRef[Value], *, timeout: float | None = None) -> Value: ...
+@overload
+def get(refs: Sequence[ObjectRef[Any]], *, timeout: float | None = None) -> list[Any]: ...
+
+
+def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | None = None) -> Any:
+    """Wait for values and return them.
+
+    Arrays come back read-only. Inside a task, the task's slot is free for other tasks meanwhile.
+
+    Args:
+        refs: One ref, or a list of them.
+        timeout: Seconds to wait at most; 0 asks without waiting.
+
+    Returns:
+        The value, or the list of values in the order of the refs.
+
+    Raises:
+        TaskError: The task that makes a value raised; also a subclass of the type that it raised.
+        GetTimeoutError: The time was over first.
+        NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
+    """
+    runtime = current()
+    if isinstance(refs, ObjectRef):
+        _check_session(refs, runtime)
+        object_id = refs._object_id
+        ready = _fetch(runtime, [object_id], timeout)
+        return _value(runtime, object_id, ready[object_id])
+    ids = _ids_of(refs, "get", runtime)
+    if not ids:
+        return []
+    ready = _fetch(runtime, list(dict.fromkeys(ids)), timeout)
+    return [_value(runtime, object_id, ready[object_id]) for object_id in ids]
+
+
+def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> dict[int, bytes | Failure | None]:
+    ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
+    if ready is None:
+        raise GetTimeoutError(
+            f"After {timeout:g} s not all of the {len(object_ids)} values were ready. Wait longer, or use wait() to take "
+            f"those that are."
+        )
+    return ready
+
+
+def _value(runtime: Runtime, object_id: int, value: bytes | Failure | None) -> Any:
+    if isinstance(value, Failure):
+        raise exception_of(value, runtime.pickling.loads_exception)
+    return runtime.value_of(object_id, value)
+
+
+def wait(
+    refs: Sequence[ObjectRef[Any]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+    """Wait until some of the refs are ready.
+
+    Args:
+        refs: Distinct refs.
+        num_returns: How many to wait for.
+        timeout: Seconds to wait at most; 0 asks without waiting.
+        fetch_local: Whether ready means that the value is on this rank, and not only that it exists.
+
+    Returns:
+        The ready refs, ``num_returns`` at most, and all others, both in the order given. A failed task is ready.
+
+    Raises:
+        ValueError: A ref stands twice, or ``num_returns`` fits no list of this length.
+        NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
+    """
+    runtime = current()
+    ids = _ids_of(refs, "wait", runtime)
+    if len(set(ids)) != len(ids):
+        raise ValueError("wait() was given a ref twice. Give every ref once.")
+    if type(num_returns) is not int or not 0 < num_returns <= len(ids):
+        raise ValueError(f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}.")
+    ready = runtime.wait(ids, num_returns, timeout, is_fetching=fetch_local, may_run=False)
+    if ready is None:
+        # Too late for all of them; take those that are ready.
+        ready = runtime.ready_among(ids, is_fetching=fetch_local)
+    done = [ref for ref in refs if ref._object_id in ready]
+    return done, [ref for ref in refs if ref._object_id not in ready]
+
+
+def _ids_of(refs: Any, name: str, runtime: Runtime) -> list[int]:
+    if isinstance(refs, str | bytes | dict) or not hasattr(refs, "__iter__"):
+        raise NotARefError(f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs.")
+    ids = []
+    for position, ref in enumerate(refs):
+        if not isinstance(ref, ObjectRef):
+            raise NotARefError(
+                f"{name}() was given a {type(ref).__name__} at position {position} of the list. Every entry must be a ref, as "
+                f".remote() and put() return them."
+            )
+        _check_session(ref, runtime)
+        ids.append(id_of(ref))
+    return ids
+
+
+def _check_session(ref: ObjectRef[Any], runtime: Runtime) -> None:
+    if ref._mailbox is not runtime.mailbox:
+        runtime.demand_same_session(repr(ref))

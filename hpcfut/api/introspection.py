@@ -1,0 +1,87 @@
+"""Who and where am I, and what does the job have: ``get_runtime_context``, ``nodes``, resources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpcfut.api.session import current
+from hpcfut.model.ids import name_of
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.runtime.runtime import Runtime
+
+
+class RuntimeContext:
+    """Where the calling code runs."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def get_rank(self) -> int:
+        """The MPI rank of this process."""
+        return self._runtime.rank
+
+    def get_node_id(self) -> str:
+        """The rank as a text, as ``nodes()`` gives it."""
+        return str(self._runtime.rank)
+
+    def get_worker_id(self) -> str:
+        """The rank as a text: a rank is one worker."""
+        return str(self._runtime.rank)
+
+    def get_task_id(self) -> str | None:
+        """The id of the running task, ``None`` in a driver."""
+        task_id = self._runtime.task_id
+        return name_of(task_id) if task_id else None
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the running task holds; empty in a driver."""
+        run = self._runtime.engine.core.runs.runs.get(self._runtime.task_id)
+        return _amounts(dict(run.template.resources)) if run is not None else {}
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where the calling code runs.
+
+    Example:
+        >>> hpcfut.get_runtime_context().get_rank()
+        0
+    """
+    return RuntimeContext(current())
+
+
+def nodes() -> list[dict[str, Any]]:
+    """One dict a rank, with Ray's keys and ``Rank``, ``Host`` and ``Pid``."""
+    return [
+        {
+            "NodeID": str(record.rank),
+            "Alive": True,
+            "NodeManagerHostname": record.host,
+            "Resources": _amounts(record.resources),
+            "Rank": record.rank,
+            "Host": record.host,
+            "Pid": record.pid,
+        }
+        for record in current().roster
+    ]
+
+
+def cluster_resources() -> dict[str, float]:
+    """What all ranks have together, by name."""
+    return _sum([record.resources for record in current().roster])
+
+
+def available_resources() -> dict[str, float]:
+    """What of it no task holds at the moment; asks every rank."""
+    return _sum(list(current().available_resources().values()))
+
+
+def _sum(parts: list[dict[str, int]]) -> dict[str, float]:
+    total: dict[str, int] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0) + amount
+    return _amounts(total)
+
+
+def _amounts(resources: dict[str, int]) -> dict[str, float]:
+    return {name: amount / RESOURCE_UNIT for name, amount in sorted(resources.items())}

@@ -1,0 +1,90 @@
+"""Options of remote functions: checked when they are given, so that a mistake is found where it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from hpcfut.model.template import RESOURCE_UNIT
+
+
+
+class NodeAffinitySchedulingStrategy:
+    """Run the task on one rank.
+
+    Args:
+        node_id: The rank, as an integer or as ``nodes()`` gives it (``NodeID``).
+        soft: Run elsewhere if that rank can never run the task, instead of failing.
+    """
+
+    def __init__(self, node_id: int | str, soft: bool = False) -> None:  # noqa: FBT001, FBT002  (Ray's signature)
+        self.node_id = int(node_id)
+        self.soft = soft
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The options of one remote function."""
+
+    num_returns: int = 1
+    num_cpus: float = 1.0
+    memory: float = 0.0
+    resources: Mapping[str, float] = {}
+    name: str = ""
+    scheduling_strategy: str | NodeAffinitySchedulingStrategy = "DEFAULT"
+
+    def updated(self, given: Mapping[str, Any]) -> Options:
+        """These options with some of them changed.
+
+        Raises:
+            ValueError: An option is unknown, or its value makes no sense.
+        """
+        for name, value in given.items():
+            if name not in Options.__struct_fields__:
+                raise ValueError(
+                    f"{name!r} is not an option of remote functions. Known are: {', '.join(Options.__struct_fields__)}."
+                )
+            _check(name, value)
+        changed = {name: (value if value is not None else _DEFAULTS[name]) for name, value in given.items()}
+        return msgspec.structs.replace(self, **changed)
+
+    def amounts(self) -> tuple[tuple[str, int], ...]:
+        """What a task holds while it runs, in units of ``RESOURCE_UNIT``, sorted by name."""
+        wanted = {"CPU": self.num_cpus, "memory": self.memory, **self.resources}
+        return tuple(sorted((name, round(amount * RESOURCE_UNIT)) for name, amount in wanted.items() if amount))
+
+
+_DEFAULTS: Final = msgspec.structs.asdict(Options())
+
+
+def _check(name: str, value: Any) -> None:
+    if value is None:
+        return
+    problem = ""
+    if name == "num_returns":
+        if type(value) is not int or value < 0:
+            problem = "give a whole number, 0 or more"
+    elif name in ("num_cpus", "memory"):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+            problem = "give a number, 0 or more"
+    elif name == "resources":
+        problem = _problem_with(value)
+    elif name == "name":
+        if not isinstance(value, str):
+            problem = "give a text"
+    elif value not in ("DEFAULT", "SPREAD") and not isinstance(value, NodeAffinitySchedulingStrategy):
+        problem = 'give "DEFAULT", "SPREAD" or a NodeAffinitySchedulingStrategy'
+    if problem:
+        raise ValueError(f"The option {name} cannot be {value!r}: {problem}.")
+
+
+def _problem_with(resources: Any) -> str:
+    if not isinstance(resources, Mapping):
+        return "give a dict from names to amounts"
+    for name, amount in resources.items():
+        if name in ("CPU", "GPU", "memory"):
+            return f"{name} has an option of its own"
+        if not isinstance(name, str) or not isinstance(amount, int | float) or amount < 0:
+            return "give a dict from names to amounts, 0 or more"
+    return ""

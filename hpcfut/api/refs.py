@@ -1,0 +1,65 @@
+"""Object refs: the user's handle on a value that exists, or will exist, somewhere in the job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+from hpcfut.model.ids import name_of, owner_of
+
+if TYPE_CHECKING:
+    from hpcfut.runtime.mailbox import Mailbox
+
+Value = TypeVar("Value")
+
+
+class ObjectRef(Generic[Value]):
+    """Names a value; ``get`` gives it.
+
+    A ref may be passed to tasks (at the top level of a call it is replaced by its value), returned, put inside other
+    values, compared and hashed. The value lives for as long as anybody in the job holds a ref to it.
+    """
+
+    __slots__ = ("__weakref__", "_mailbox", "_object_id")
+
+    def __init__(self, object_id: int, mailbox: Mailbox) -> None:
+        """Refs are made by hpcfut; the ref counts once, from now until it is collected."""
+        self._object_id = object_id
+        self._mailbox = mailbox
+
+    def __del__(self) -> None:
+        self._mailbox.append(self._object_id)
+
+    def hex(self) -> str:
+        """The id of the object as 16 hexadecimal digits."""
+        return f"{self._object_id:016x}"
+
+    @property
+    def owner_rank(self) -> int:
+        """The rank that owns the object: where the task that makes it was submitted, or where it was put."""
+        return owner_of(self._object_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other._object_id == self._object_id
+
+    def __hash__(self) -> int:
+        return hash(self._object_id)
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({name_of(self._object_id)})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} cannot be pickled by hand, because nobody would know that the copy needs the value. Pass the ref as "
+            f"an argument or a result of a task, or inside one: hpcfut counts it there."
+        )
+
+    def __copy__(self) -> ObjectRef[Value]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ObjectRef[Value]:
+        return self
+
+
+def id_of(ref: ObjectRef[Any]) -> int:
+    """The id of the object that a ref names."""
+    return ref._object_id

@@ -1,0 +1,142 @@
+"""Remote functions: ``@remote``, ``.remote()``, ``.options()``."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+from hpcfut.api.options import NodeAffinitySchedulingStrategy, Options
+from hpcfut.api.refs import ObjectRef
+from hpcfut.api.session import current
+from hpcfut.model.template import TaskTemplate
+
+if TYPE_CHECKING:
+    from hpcfut.runtime.runtime import Runtime
+
+
+class RemoteFunction:
+    """A function whose calls run as tasks. ``f.remote(...)`` submits one and returns its ref at once."""
+
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        self._function = function
+        self._options = options
+        self._runtime: Runtime | None = None
+        self._template_id = 0
+        self._n_returns = options.num_returns
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A remote function cannot be called directly, so that nobody mistakes one for the other."""
+        raise TypeError(
+            f"The remote function {self._name} cannot be called directly. Call {self._name}.remote(...) to run it as a task, "
+            f"or keep the plain function under another name: g = remote(f)."
+        )
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submit a task.
+
+        Refs among the arguments are replaced by their values before the task runs; refs deeper inside are passed as
+        refs. Arguments are snapshots: changing them afterwards does not change what the task gets.
+
+        Returns:
+            The ref of the result; a list of refs if ``num_returns`` is more than 1; ``None`` if it is 0.
+
+        Raises:
+            UnpicklableError: An argument, or the function itself, cannot be sent to another rank.
+        """
+        runtime = self._runtime
+        if runtime is None or runtime.engine.end is not None:
+            runtime = self._register()
+        return_ids = runtime.submit(self._template_id, self._n_returns, args, kwargs)
+        mailbox = runtime.mailbox
+        if self._n_returns == 1:
+            return ObjectRef(return_ids[0], mailbox)
+        return [ObjectRef(return_id, mailbox) for return_id in return_ids] or None
+
+    def options(self, **given: Any) -> RemoteFunction:
+        """The same function with other options: ``f.options(num_returns=2).remote(...)``.
+
+        Raises:
+            ValueError: An option is unknown, or its value makes no sense.
+        """
+        return RemoteFunction(self._function, self._options.updated(given))
+
+    @property
+    def _name(self) -> str:
+        return self._options.name or getattr(self._function, "__qualname__", repr(self._function))
+
+    def _register(self) -> Runtime:
+        runtime = current()
+        options = self._options
+        strategy = options.scheduling_strategy
+        affinity, is_soft = -1, False
+        if isinstance(strategy, NodeAffinitySchedulingStrategy):
+            affinity, is_soft = strategy.node_id, strategy.soft
+
+        def make_template(template_id: int, function: bytes, nested: tuple[int, ...]) -> TaskTemplate:
+            return TaskTemplate(
+                template_id=template_id,
+                name=self._name,
+                function=function,
+                nested=nested,
+                n_returns=options.num_returns,
+                resources=options.amounts(),
+                affinity=affinity,
+                affinity_soft=is_soft,
+                spread=strategy == "SPREAD",
+            )
+
+        self._template_id = runtime.define(make_template, self._function)
+        self._runtime = runtime
+        return runtime
+
+    def __del__(self) -> None:
+        runtime = getattr(self, "_runtime", None)
+        if runtime is not None:
+            runtime.forget(self._template_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteFunction, (self._function, self._options)
+
+
+@overload
+def remote(function: Callable[..., Any], /) -> RemoteFunction: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[..., Any]], RemoteFunction]: ...
+
+
+def remote(
+    function: Callable[..., Any] | None = None, /, **options: Any
+) -> RemoteFunction | Callable[[Callable[..., Any]], RemoteFunction]:
+    """Make a function remote, as a decorator with or without options.
+
+    Example:
+        >>> @hpcfut.remote
+        ... def square(x):
+        ...     return x * x
+        >>> hpcfut.get(square.remote(4))
+        16
+
+    Args:
+        function: The function.
+        **options: ``num_returns``, ``num_cpus`` (1), ``memory`` (bytes), ``resources``, ``name``,
+            ``scheduling_strategy``.
+
+    Raises:
+        TypeError: This is not a function.
+        ValueError: An option is unknown, or its value makes no sense.
+    """
+    if function is None:
+        checked = Options().updated(options)
+        return lambda decorated: _make(decorated, checked)
+    return _make(function, Options())
+
+
+def _make(function: Callable[..., Any], options: Options) -> RemoteFunction:
+    if isinstance(function, RemoteFunction):
+        raise TypeError(f"{function._name} is a remote function already; use .options(...) to change its options.")
+    if inspect.isclass(function) or not callable(function):
+        raise TypeError(f"@remote was given {function!r}; give it a function.")
+    return RemoteFunction(function, options)

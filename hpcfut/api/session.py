@@ -1,0 +1,226 @@
+"""The one runtime of this process: ``init``, ``shutdown`` and who serves."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from types import FrameType
+from typing import NoReturn
+
+from hpcfut.api.refs import ObjectRef, id_of
+from hpcfut.model.config import Config
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.runtime import Runtime
+
+
+class _Session:
+    """What a process knows of its job and its session; the only mutable state at module level in hpcfut."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.runtime: Runtime | None = None
+        self.old_sigint: object = None
+        self.status = 0
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+
+
+_session = _Session()
+
+
+def init(
+    *,
+    ignore_reinit_error: bool = False,
+    resources: Mapping[str, float] | None = None,
+    object_store_memory: int | None = None,
+) -> None:
+    """Start hpcfut; implied by the first call that needs it.
+
+    On several ranks that were started without ``python -m hpcfut`` it returns on rank 0 alone; the others serve inside
+    it and exit with the job.
+
+    Args:
+        ignore_reinit_error: Do nothing, instead of raising, if hpcfut runs already.
+        resources: Amounts of user-defined resources that every rank has, by name.
+        object_store_memory: Bytes of large objects that every rank may hold.
+
+    Raises:
+        RuntimeError: hpcfut runs already, or this is a forked child of a rank.
+        ValueError: An option makes no sense; the sentence says which and why.
+    """
+    with _session.lock:
+        if is_initialized():
+            if ignore_reinit_error:
+                return
+            raise RuntimeError(
+                "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
+                "ignore_reinit_error=True."
+            )
+        config = _config(resources or {}, object_store_memory)
+        job = ensure_job()
+        if job.rank != 0:
+            leave(serve(job))
+        _session.runtime = job.open_session(config, hooks())
+        _catch_interrupts(_session.runtime)
+
+
+def is_initialized() -> bool:
+    """Whether a session is open on this rank."""
+    runtime = _session.runtime
+    return runtime is not None and not runtime.is_over
+
+
+def shutdown() -> None:
+    """End the session on all ranks; refs of it cannot be used any more. A later ``init`` starts a new one."""
+    end_session(0, "", is_final=False)
+
+
+def current() -> Runtime:
+    """The runtime; starts one if there is none."""
+    runtime = _session.runtime
+    if runtime is not None:
+        return runtime
+    _demand_own_process()
+    init(ignore_reinit_error=True)
+    assert _session.runtime is not None
+    return _session.runtime
+
+
+def hooks() -> RefHooks:
+    """How the runtime handles refs."""
+
+    def make_ref(object_id: int) -> ObjectRef[object]:
+        runtime = _session.runtime
+        assert runtime is not None
+        return ObjectRef(object_id, runtime.mailbox)
+
+    return RefHooks(ObjectRef, id_of, make_ref)
+
+
+def ensure_job() -> Job:
+    """Meet the other ranks, once a process."""
+    _demand_own_process()
+    if _session.job is None:
+        _session.job = start_job(os.environ)
+        atexit.register(_leave_at_exit)
+    return _session.job
+
+
+def serve(job: Job) -> int:
+    """Be a worker, session after session, until the job ends; returns its exit status."""
+    while True:
+        opened = job.await_session(hooks())
+        if isinstance(opened, int):
+            return opened
+        _session.runtime = opened
+        opened.serve()
+        end = opened.engine.end
+        assert end is not None
+        if not job.close_session(opened):
+            # Rank 0 ends the job, with the sentence; a worker waits for that, but not for ever.
+            threading.Event().wait(opened.config.stop_grace_s + 5.0)
+            job.abort(end.status or 1)
+        _session.runtime = None
+
+
+def end_session(status: int, failure: str, *, is_final: bool) -> None:
+    """End the session from its driver, and leave it together with all other ranks."""
+    runtime, job = _session.runtime, _session.job
+    if runtime is None or job is None:
+        return
+    if not runtime.is_over:
+        runtime.stop(status, failure, is_final=is_final)
+    _restore_interrupts()
+    end = runtime.engine.end
+    assert end is not None
+    if not job.close_session(runtime):
+        if end.failure:
+            sys.stderr.write(f"hpcfut: {end.failure}\n")
+        job.abort(end.status)
+    _session.runtime = None
+
+
+def leave(status: int) -> NoReturn:
+    """End this process's part in the job and exit."""
+    job, _session.job = _session.job, None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if job is not None:
+        job.leave(status)
+    sys.exit(status)
+
+
+def _leave_at_exit() -> None:
+    """The script of rank 0 was started without ``-m hpcfut`` and has ended."""
+    job = _session.job
+    if job is None or os.getpid() != _session.pid:
+        return
+    end_session(_session.status, "", is_final=True)
+    _session.job = None
+    job.leave(_session.status)
+
+
+def _demand_own_process() -> None:
+    if os.getpid() != _session.pid:
+        raise RuntimeError(
+            "hpcfut was used in a forked child process of a rank. A child has no rank of its own: give the work to a task "
+            "instead, or pass plain values to the child."
+        )
+
+
+def _config(resources: Mapping[str, float], object_store_memory: int | None) -> Config:
+    given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
+    given.update(resources)
+    for name, amount in given.items():
+        if name in ("CPU", "GPU", "memory", "object_store_memory") or not isinstance(amount, int | float) or amount < 0:
+            raise ValueError(
+                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or more; the "
+                f"number of cores of a rank is set with --cpus-per-rank."
+            )
+    if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
+        raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")
+    return Config(
+        n_slots=max(1, int(os.environ.get("HPCFUT_SLOTS") or 1)),
+        resources={name: round(amount * RESOURCE_UNIT) for name, amount in given.items()},
+        nbytes_store=object_store_memory or 0,
+    )
+
+
+# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
+
+_ENGINE_CODE = frozenset(
+    function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__")
+)
+
+
+def _catch_interrupts(runtime: Runtime) -> None:
+    """Raise Ctrl-C at the boundary of hpcfut, never in the middle of the core."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # The user has a handler of his own.
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code in _ENGINE_CODE:
+                runtime.interrupt()
+                return
+            if frame.f_code is runtime.executor.execute.__func__.__code__:
+                break  # User code, inside a task that runs on this stack.
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    _session.old_sigint = signal.signal(signal.SIGINT, handle)
+
+
+def _restore_interrupts() -> None:
+    if _session.old_sigint is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _session.old_sigint = None

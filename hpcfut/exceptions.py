@@ -1,0 +1,33 @@
+"""The exceptions that hpcfut raises, also under the names that Ray gives them."""
+
+from hpcfut.model.errors import (
+    GetTimeoutError,
+    HpcfutError,
+    NotARefError,
+    ObjectLostError,
+    SessionEndedError,
+    TaskCancelledError,
+    TaskError,
+    TaskUnschedulableError,
+)
+from hpcfut.wire.exceptions import StandInError
+from hpcfut.wire.pickling import UnloadableError, UnpicklableError
+
+RayError = HpcfutError
+RayTaskError = TaskError
+
+__all__ = [
+    "GetTimeoutError",
+    "HpcfutError",
+    "NotARefError",
+    "ObjectLostError",
+    "RayError",
+    "RayTaskError",
+    "SessionEndedError",
+    "StandInError",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskUnschedulableError",
+    "UnloadableError",
+    "UnpicklableError",
+]

@@ -1,0 +1,207 @@
+"""Virtual threads, and the tasks and drivers on their stacks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from hpcfut.core.effects import WakeWaiter
+from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, TaskSubmitted
+from hpcfut.model.template import STREAMING
+from hpcfut.sim.ops import Body, Program
+from hpcfut.sim.truth import Spec, Value
+from hpcfut.wire.messages import Result
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+
+
+class Thread:
+    """A virtual thread: the topmost frame runs, those below wait."""
+
+    __slots__ = ("is_scheduled", "stack")
+
+    def __init__(self) -> None:
+        self.stack: list[Frame] = []
+        self.is_scheduled = False
+
+
+class Frame:
+    """One run of user code: a driver's script, or one attempt of a task. Programs get it as ``me``."""
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "depth",
+        "is_held_back",
+        "is_interrupted",
+        "item_ids",
+        "pending_item",
+        "program",
+        "refs",
+        "result",
+        "return_ids",
+        "rng",
+        "spec",
+        "task_id",
+        "thread",
+        "unpickles",
+        "waiter_id",
+        "world_rank",
+    )
+
+    def __init__(self, world_rank: SimRank, thread: Thread, spec: Spec | None, rng: Random) -> None:
+        self.world_rank = world_rank
+        self.thread = thread
+        self.spec = spec
+        self.rng = rng
+        self.task_id = spec.task_id if spec is not None else 0
+        self.depth = spec.depth if spec is not None else 0
+        self.attempt = 0
+        self.program: Program | None = None
+        #: The refs that the code holds, one entry for each ref object.
+        self.refs: list[int] = []
+        #: Top-level arguments, resolved.
+        self.arguments: tuple[int, ...] = ()
+        self.return_ids: tuple[int, ...] = ()
+        self.waiter_id = 0
+        #: Whether the wait is a ``get``, which makes the refs inside the values.
+        self.unpickles = False
+        self.result: WakeWaiter | None = None
+        self.is_interrupted = False
+        self.is_held_back = False
+        self.item_ids: deque[int] = deque()
+        self.pending_item: Value | None = None
+
+    # -- what user code can do without waiting --------------------------------------------------------------------
+
+    @property
+    def rank(self) -> int:
+        """The rank that it runs on."""
+        return self.world_rank.rank
+
+    def define(
+        self,
+        *,
+        n_returns: int = 1,
+        resources: tuple[tuple[str, int], ...] | None = None,
+        nested: Sequence[int] = (),
+        n_retries_max: int = 0,
+        affinity: int = -1,
+        affinity_soft: bool = False,
+        spread: bool = False,
+        n_items_ahead_max: int = 4,
+    ) -> int:
+        """Make a remote function."""
+        return self.world_rank.define(
+            n_returns=n_returns,
+            resources=resources,
+            nested=tuple(nested),
+            n_retries_max=n_retries_max,
+            affinity=affinity,
+            affinity_soft=affinity_soft,
+            spread=spread,
+            n_items_ahead_max=n_items_ahead_max,
+        )
+
+    def submit(
+        self,
+        template_id: int,
+        body: Body,
+        arguments: Sequence[int] = (),
+        nested: Sequence[int] = (),
+    ) -> tuple[int, ...]:
+        """Call a remote function; gives its refs."""
+        spec = self._submit(template_id, body, tuple(arguments), tuple(nested))
+        return spec.return_ids
+
+    def stream(self, template_id: int, body: Body, arguments: Sequence[int] = ()) -> Spec:
+        """Call a remote generator; its ``return_ids`` are the first items and the reserve."""
+        return self._submit(template_id, body, tuple(arguments), ())
+
+    def _submit(self, template_id: int, body: Body, arguments: tuple[int, ...], nested: tuple[int, ...]) -> Spec:
+        rank = self.world_rank
+        world = rank.world
+        template = rank.world.templates[template_id]
+        n_returns = template.n_returns
+        task_id = rank.new_id()
+        if n_returns == STREAMING:
+            return_ids = tuple(rank.new_id() for _ in range(template.n_items_ahead_max + 1))
+        else:
+            return_ids = tuple(rank.new_id() if index else task_id for index in range(n_returns))
+        spec = Spec(
+            task_id,
+            template_id,
+            body,
+            self.spec,
+            self.depth + 1,
+            b"call %d" % task_id,
+            return_ids,
+            arguments,
+            nested,
+            n_returns,
+            template.n_retries_max + 1,
+            template.resources,
+        )
+        spec.is_unschedulable = not world.candidates(template)
+        truth = world.truth
+        truth.specs[task_id] = spec
+        for object_id in return_ids:
+            truth.makers[object_id] = spec
+            rank.hold(object_id)
+            self.refs.append(object_id)
+        rank.post(TaskSubmitted(task_id, template_id, spec.payload, return_ids, arguments, nested, self.task_id))
+        return spec
+
+    def put(self, contained: Sequence[int] = (), *, is_stored: bool = False) -> int:
+        """Put a value."""
+        rank = self.world_rank
+        object_id = rank.new_id()
+        value = Value(b"put %d" % object_id, tuple(contained), is_stored)
+        rank.world.truth.values[object_id] = value
+        rank.hold(object_id)
+        self.refs.append(object_id)
+        rank.post(ObjectPut(object_id, rank.seal(object_id, value)))
+        return object_id
+
+    def copy(self, object_id: int) -> None:
+        """Make one more ref object."""
+        self.world_rank.add_refs([object_id])
+        self.refs.append(object_id)
+
+    def release(self, object_ids: Sequence[int]) -> None:
+        """Drop one ref to each."""
+        for object_id in object_ids:
+            self.refs.remove(object_id)
+        self.world_rank.release_refs(list(object_ids))
+
+    def cancel(self, object_id: int, *, is_recursive: bool = False) -> None:
+        """Cancel the task that makes this object."""
+        truth = self.world_rank.world.truth
+        spec = truth.makers.get(object_id) or truth.specs.get(object_id)
+        if spec is not None:
+            spec.is_cancelled = True
+            spec.is_cancelled_below |= is_recursive
+        self.world_rank.post(CancelRequested(object_id, is_recursive))
+
+    def advance(self, spec: Spec, n_items: int = 1) -> tuple[int, ...]:
+        """Take items from a generator: it may make as many more, under the names that this gives."""
+        rank = self.world_rank
+        item_ids = tuple(rank.new_id() for _ in range(n_items))
+        for object_id in item_ids:
+            rank.world.truth.makers[object_id] = spec
+            rank.hold(object_id)
+            self.refs.append(object_id)
+        rank.post(StreamAdvanced(spec.task_id, item_ids))
+        return item_ids
+
+    def stash(self, object_id: int) -> None:
+        """Move a ref into a global variable of this rank."""
+        self.refs.remove(object_id)
+        self.world_rank.stash.append(object_id)
+
+    def result_of(self, object_id: int, value: Value) -> Result:
+        """Seal a value that this frame made."""
+        return self.world_rank.seal(object_id, value)

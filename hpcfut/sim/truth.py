@@ -1,0 +1,108 @@
+"""What is true in a simulated world, whatever the cores believe: every task, every value, every holder."""
+
+from __future__ import annotations
+
+import msgspec
+
+from hpcfut.model.failure import CANCELLED, ENDED, UNSCHEDULABLE, Failure
+from hpcfut.model.ids import RANK_SHIFT
+from hpcfut.sim.ops import Body
+
+
+class Value(msgspec.Struct, gc=False):
+    """What an object must be."""
+
+    payload: bytes
+    contained: tuple[int, ...]
+    is_stored: bool
+    #: The task whose result it is, 0 for a put.
+    task_id: int = 0
+
+
+class Spec(msgspec.Struct, eq=False):
+    """A task that user code submitted."""
+
+    task_id: int
+    template_id: int
+    body: Body
+    parent: Spec | None
+    depth: int
+    payload: bytes
+    return_ids: tuple[int, ...]
+    arguments: tuple[int, ...]
+    nested: tuple[int, ...]
+    n_returns: int
+    n_attempts_max: int
+    resources: tuple[tuple[str, int], ...]
+    is_unschedulable: bool = False
+    n_attempts: int = 0
+    #: The rank that runs it now, -1 for none.
+    running_on: int = -1
+    has_succeeded: bool = False
+    #: What its attempts raised.
+    failures: list[Failure] = []
+    #: Whether somebody asked to cancel it, and also what it submits.
+    is_cancelled: bool = False
+    is_cancelled_below: bool = False
+    #: Items that its consumer may see, and those that came.
+    n_items: int = 0
+
+    @property
+    def may_be_cancelled(self) -> bool:
+        """Whether a cancellation is a legal end of it."""
+        if self.is_cancelled:
+            return True
+        above = self.parent
+        while above is not None:
+            if above.is_cancelled_below:
+                return True
+            above = above.parent
+        return False
+
+
+class Truth:
+    """The omniscient model."""
+
+    def __init__(self, n_ranks: int) -> None:
+        self.specs: dict[int, Spec] = {}
+        #: Object → the task that makes it.
+        self.makers: dict[int, Spec] = {}
+        self.values: dict[int, Value] = {}
+        #: Failures that the fabric, not a program, has caused: any task or wait may see them.
+        self.injected: list[Failure] = []
+        #: Owner → object → how many refs user code anywhere has to it.
+        self.held: list[dict[int, int]] = [{} for _ in range(n_ranks)]
+
+    def hold(self, object_id: int) -> None:
+        """User code somewhere got a ref."""
+        held = self.held[object_id >> RANK_SHIFT]
+        held[object_id] = held.get(object_id, 0) + 1
+
+    def release(self, object_id: int) -> None:
+        """User code somewhere dropped a ref."""
+        held = self.held[object_id >> RANK_SHIFT]
+        held[object_id] -= 1
+        if not held[object_id]:
+            del held[object_id]
+
+    def may_fail(self, object_id: int, failure: Failure) -> bool:
+        """Whether this failure can be what becomes of the object."""
+        spec = self.makers.get(object_id)
+        return spec is not None and self._may_end(spec, failure, {})
+
+    def _may_end(self, spec: Spec, failure: Failure, seen: dict[int, None]) -> bool:
+        if spec.task_id in seen:
+            return False
+        seen[spec.task_id] = None
+        if failure in spec.failures or failure in self.injected:
+            return True
+        if failure.kind == CANCELLED and spec.may_be_cancelled:
+            return True
+        if failure.kind == UNSCHEDULABLE and spec.is_unschedulable:
+            return True
+        if failure.kind == ENDED and spec.n_returns < 0:
+            return True
+        makers = self.makers
+        return any(
+            object_id in makers and self._may_end(makers[object_id], failure, seen) for object_id in spec.arguments
+        )

@@ -1,0 +1,282 @@
+"""The virtual world: N real cores over a virtual fabric in virtual time, from one seed.
+
+There is one heap of (time, tiebreak, what happens). Everything random comes from one generator, and nothing iterates
+over a set, so one seed gives one trace. After every turn the checkers, who know everything, compare what the cores
+believe with what is true. A run ends in two phases, as in TigerBeetle's simulator: first the programs run; then the
+drivers drop everything, no more is asked for, and the world must come to rest with every table of every rank empty.
+"""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+
+from hpcfut.core import effects as f
+from hpcfut.core import events as e
+from hpcfut.core.context import Table, Transitions
+from hpcfut.core.rank import RankCore
+from hpcfut.model.config import Config
+from hpcfut.model.errors import HpcfutError
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
+from hpcfut.sim.checkers import Checker, all_checkers
+from hpcfut.sim.fabric import Fabric, Frame, Weather
+from hpcfut.sim.frame import Frame as UserFrame
+from hpcfut.sim.frame import Thread
+from hpcfut.sim.ops import Body, Program, Sleep, Wait
+from hpcfut.sim.rank import SimRank, broken_link
+from hpcfut.sim.trace import SimulationError, Trace, ids_in
+from hpcfut.sim.truth import Truth
+
+Row = tuple[str, str, str]
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """What a world is like, besides its seed and its program."""
+
+    weather: Weather = Weather()
+    config: Config = Config()
+    #: Amounts of resources, one dict a rank; fewer than ranks repeat.
+    resources: tuple[dict[str, int], ...] = ({"CPU": 2 * RESOURCE_UNIT},)
+    #: Ranks with a driver's script of their own.
+    n_drivers: int = 1
+    #: Events that come within this time are told in one turn.
+    turn_delay_s: float = 10e-6
+    #: Chance that a read breaks off.
+    p_broken_read: float = 0.0
+    uses_codec: bool = False
+    #: A deep check of everything after every so many turns.
+    n_turns_a_deep_check: int = 16
+    n_steps_max: int = 200_000
+    seconds_max: float = 3600.0
+
+
+class HitTable(Table):
+    """A transition table that notes which of its rows are taken: it fills itself from the real one."""
+
+    def __init__(self, machine: str, transitions: Transitions, hits: dict[Row, None]) -> None:
+        super().__init__(machine, {})
+        self._all = Table(machine, transitions)
+        self._hits = hits
+
+    def __missing__(self, pair: tuple[str, str]) -> str:
+        state = self[pair] = self._all[pair]
+        self._hits[self.machine, *pair] = None
+        return state
+
+
+class _Read(msgspec.Struct, gc=False):
+    """A transfer that a reader has got ready for."""
+
+    reader: SimRank
+    object_id: int
+    transfer_id: int
+    holder: int
+    is_sending: bool = False
+
+
+class SimWorld:
+    """See the module's docstring.
+
+    Args:
+        n_ranks: How many ranks there are; rank 0 (and more, as the scenario says) has a driver.
+        seed: All choices come from it.
+        program: The script of each driver.
+        scenario: What the world is like.
+    """
+
+    def __init__(self, n_ranks: int, seed: int, program: Body, scenario: Scenario | None = None) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self.scenario = scenario = scenario or Scenario()
+        self.now = 0.0
+        self.n_steps = 0
+        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._n_scheduled = 0
+        self.trace = Trace(n_ranks)
+        self.truth = Truth(n_ranks)
+        self.templates: dict[int, TaskTemplate] = {}
+        #: Rows of the transition tables that were taken.
+        self.hits: dict[Row, None] = {}
+        self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
+        amounts = scenario.resources
+        self.roster = [
+            RankRecord(rank, 0, f"h{rank // 2}", f"h{rank // 2}", 1000 + rank, amounts[rank % len(amounts)], {}, "")
+            for rank in range(n_ranks)
+        ]
+        self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]
+        self.checkers: list[Checker] = all_checkers(self)
+        self._reads: dict[tuple[int, int], _Read] = {}
+        self._n_scripts = scenario.n_drivers
+        for rank in self.ranks[: scenario.n_drivers]:
+            rank.start_driver(lambda me: self._script(me, program))
+
+    def _make_rank(self, rank: int) -> SimRank:
+        core = RankCore(
+            rank,
+            self.roster,
+            self.scenario.config,
+            is_driver=rank < self.scenario.n_drivers,
+            make_table=lambda machine, transitions: HitTable(machine, transitions, self.hits),
+        )
+        return SimRank(self, rank, core)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def schedule(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
+        """Let something happen at an instant."""
+        self._n_scheduled += 1
+        heapq.heappush(self._heap, (at, self._n_scheduled, action, argument))
+
+    def schedule_step(self, thread: Thread, seconds: float) -> None:
+        """Let a thread go on after a while, unless that is settled already."""
+        if not thread.is_scheduled:
+            thread.is_scheduled = True
+            rank = thread.stack[-1].world_rank
+            self.schedule(self.now + seconds, rank.step, thread)
+
+    def run(self) -> None:
+        """Run to the end: everything done, everything dropped, everything empty."""
+        try:
+            self._run_dry()
+            for checker in self.checkers:
+                checker.at_rest()
+            self.ranks[0].post(e.StopRequested(0, "", True))
+            self._run_dry()
+            for checker in self.checkers:
+                checker.at_end()
+        except SimulationError as error:
+            raise self._failure(str(error), error.ids) from error
+        except (HpcfutError, KeyError, IndexError, AssertionError, TypeError, AttributeError, ValueError) as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} in {last.name} ({last.filename}:{last.lineno}): {error}"
+            raise self._failure(where, self._ids_of_last()) from error
+
+    def _run_dry(self) -> None:
+        heap, scenario = self._heap, self.scenario
+        while heap:
+            self.now, _, action, argument = heapq.heappop(heap)
+            self.n_steps += 1
+            if self.n_steps > scenario.n_steps_max or self.now > scenario.seconds_max:
+                raise SimulationError(f"The world does not come to rest: {self.n_steps} steps, {self.now:.1f} s.")
+            action(argument)
+
+    def _ids_of_last(self) -> tuple[int, ...]:
+        _, _, events, _ = self.trace.entries[-1]
+        found = {some_id for event in events for some_id in ids_in(event) if some_id in self.truth.specs}
+        return tuple(sorted(found))[:3]
+
+    def _failure(self, text: str, ids: Sequence[int]) -> SimulationError:
+        story = self.trace.story(ids)
+        return SimulationError(f"Seed {self.seed}, at {self.now * 1e3:.3f} ms: {text}\n{story}", ids)
+
+    # -- scripts ---------------------------------------------------------------------------------------------------
+
+    def _script(self, me: UserFrame, program: Body) -> Program:
+        """A driver's script, and what it does at the end: wait for what others have started, and drop everything."""
+        yield from program(me)
+        self._n_scripts -= 1
+        me.release(list(me.refs))
+        helper = me.define(resources=(), affinity=(me.rank + 1) % len(self.ranks))
+        n_naps = 0
+        while self._n_scripts or self._n_tasks_left():
+            # A rank with a driver works only while its driver waits, so the driver waits for something.
+            n_naps += 1
+            if n_naps > 2000:
+                break
+            (nap,) = me.submit(helper, nap_body)
+            self.truth.specs[nap].parent = None
+            yield Wait([nap], 1, may_run=False)
+            me.release([nap])
+        rank = me.world_rank
+        if me.rank == 0:
+            for other in self.ranks:
+                other.drop_globals()
+        elif not rank.templates:
+            return None
+        return None
+
+    def _n_tasks_left(self) -> int:
+        n_left = 0
+        for rank in self.ranks:
+            n_left += len(rank.runs) + len(rank.core.tasks.tasks)
+        return n_left
+
+    def on_frame_end(self, frame: UserFrame) -> None:
+        """A frame has left its thread."""
+
+    # -- the fabric --------------------------------------------------------------------------------------------------
+
+    def deliver(self, frame: Frame) -> None:
+        """A frame arrives."""
+        self.ranks[frame.destination].post(e.FrameReceived(frame.source, frame.load, frame.messages))
+
+    def open_read(self, reader: SimRank, effect: f.StartRead) -> None:
+        """A reader is ready for bulk data."""
+        self._reads[reader.rank, effect.transfer_id] = _Read(
+            reader, effect.object_id, effect.transfer_id, effect.rank
+        )
+
+    def send_object(self, holder: SimRank, effect: f.SendObject) -> None:
+        """A holder sends bulk data; it leaves and arrives at different times."""
+        read = self._reads[effect.rank, effect.transfer_id]
+        read.is_sending = True
+        payload = holder.window.start_send(effect.object_id)
+        left_at = self.now + 3 * self.fabric.latency()
+        self.schedule(left_at, self._has_left, (holder, effect.object_id))
+        self.schedule(left_at + self.fabric.latency(), self._has_arrived, (read, payload))
+
+    def _has_left(self, what: tuple[SimRank, int]) -> None:
+        holder, object_id = what
+        holder.window.end_send(object_id)
+        holder.post(e.SendCompleted(object_id))
+
+    def _has_arrived(self, what: tuple[_Read, bytes]) -> None:
+        read, payload = what
+        del self._reads[read.reader.rank, read.transfer_id]
+        reader = read.reader
+        if self.scenario.p_broken_read and self.rng.random() < self.scenario.p_broken_read:
+            reader.window.break_off(read.object_id)
+            failure = broken_link(read.object_id, read.holder)
+            self.truth.injected.append(failure)
+            reader.post(e.ReadFailed(read.transfer_id, failure))
+        else:
+            reader.window.arrive(read.object_id, payload)
+            reader.post(e.ReadCompleted(read.transfer_id))
+
+    def cancel_read(self, reader: SimRank, object_id: int) -> None:
+        """A segment is freed: a read into it that was refused is not waited for any more."""
+        for key, read in self._reads.items():
+            if read.reader is reader and read.object_id == object_id and not read.is_sending:
+                reader.window.break_off(object_id)
+                del self._reads[key]
+                return
+
+    # -- what is so ------------------------------------------------------------------------------------------------
+
+    def candidates(self, template: TaskTemplate) -> list[int]:
+        """The ranks that can ever run a task of this template, worked out anew."""
+        able = [
+            record.rank
+            for record in self.roster
+            if all(record.resources.get(name, 0) >= amount for name, amount in template.resources)
+        ]
+        if template.affinity < 0 or (template.affinity_soft and template.affinity not in able):
+            return able
+        return [rank for rank in able if rank == template.affinity]
+
+
+def nap_body(me: UserFrame) -> Program:
+    """Take some time on another rank."""
+    yield Sleep(0.02)
+    return [NOTHING]
+
+
+def rows_of(tables: Mapping[str, Transitions]) -> dict[Row, None]:
+    """All rows of these tables."""
+    return {(machine, *pair): None for machine, table in tables.items() for pair in table}

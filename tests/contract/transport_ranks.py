@@ -1,0 +1,87 @@
+"""Runs the body of the transport's contract on real ranks. Usage: transport_ranks.py FOLDER ours|users."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from hpcfut.edges.mpi.start import World, is_started_by_user, start_mpi
+from hpcfut.edges.mpi.transport import MpiTransport
+from hpcfut.model.errors import HpcfutError
+from hpcfut.model.roster import RankRecord
+from tests.contract.transport_body import BODY, check_barrier, check_frames_in_order, peers_of
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def check_bootstrap(world: World) -> None:
+    rank, n_ranks = world.rank, world.n_ranks
+    assert world.thread_level == "multiple"
+    assert world.gather(bytes([rank]) * (3 * rank)) == [bytes([i]) * (3 * i) for i in range(n_ranks)]
+    assert world.broadcast(b"of rank 0" if rank == 0 else b"ignored") == b"of rank 0"
+    assert world.broadcast(b"") == b""
+    records = [
+        RankRecord(i, 0, f"host{i}", "key" * 50 * i, 1000 + i, {"CPU": 20_000}, {"hpcfut": "1"}, "digest")
+        for i in range(n_ranks)
+    ]
+    assert world.gather_records(records[rank]) == records
+
+
+def check_errors_are_sentences(transport: MpiTransport) -> None:
+    try:
+        transport.send(transport.n_ranks + 5, b"to nobody")
+    except HpcfutError as error:
+        assert f"sending a frame to rank {transport.n_ranks + 5}" in str(error), error
+    else:
+        raise AssertionError("A frame to a rank that does not exist was accepted.")
+
+
+def run_session(world: World, folder: Path, is_first: bool) -> None:
+    """A session from transport to barrier; a second one on the same ranks must work as well."""
+    transport = MpiTransport(world.comm)
+    check_errors_are_sentences(transport)
+    for check in BODY if is_first else [check_frames_in_order]:
+        started = time.monotonic()
+        check(transport)
+        # A rank that is ahead must not send frames of the next check into this one.
+        world.comm.Barrier()
+        if world.rank == 0:
+            print(f"{check.__name__}: {time.monotonic() - started:.2f} s", flush=True)
+    assert peers_of(transport) == [rank for rank in range(world.n_ranks) if rank != world.rank]
+    check_barrier(transport, folder)
+    transport.close()
+
+
+def main(folder: str, who: str) -> None:
+    if who == "users":
+        from mpi4py import MPI  # Initialises MPI, as a user's import does.
+    assert is_started_by_user() == (who == "users")
+    world = start_mpi()
+    assert world.is_ours == (who == "ours")
+    check_bootstrap(world)
+
+    from mpi4py import MPI
+
+    # A user's wildcard receive must never meet a frame of ours.
+    trap: MPI.Request = MPI.COMM_WORLD.Irecv(bytearray(64), MPI.ANY_SOURCE, MPI.ANY_TAG)
+    for session in ("first", "second"):
+        notes = Path(folder) / session
+        notes.mkdir(exist_ok=True)
+        run_session(world, notes, session == "first")
+    assert not trap.Test()
+    trap.Cancel()
+    while not trap.Test():
+        pass
+    rank = world.rank
+    world.finalize()
+    assert bool(MPI.Is_finalized()) == (who == "ours")
+    print(f"rank {rank} is done", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
