@@ -44,6 +44,8 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     owner: int
     lease_id: int
     depth: int = 0
+    #: Its runs that are blocked; the owner may have as many more tasks here.
+    n_blocked: int = 0
     #: Mean time of its runs, weighted towards the latest; negative before the first.
     service_s: float = -1.0
 
@@ -114,7 +116,7 @@ class Scheduler:
             if self.expect_at is None:
                 self.expect_at = self._context.now + EXPECTED_FOR_S
             grant.depth = self._depth_of(grant)
-            self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth))
+            self._tell(grant)
 
     def _depth_of(self, grant: Grant) -> int:
         if grant.service_s < 0:
@@ -134,7 +136,11 @@ class Scheduler:
         depth = self._depth_of(grant)
         if depth >= 2 * grant.depth or 2 * depth <= grant.depth:
             grant.depth = depth
-            self._context.send(grant.owner, LeaseGranted(grant.lease_id, depth))
+            self._tell(grant)
+
+    def _tell(self, grant: Grant) -> None:
+        """Blocked runs do not count: the tasks that they wait for may be tasks of the same lease."""
+        self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth + grant.n_blocked))
 
     def close_all(self) -> list[Run]:
         """Close every lease; returns the ready runs, which are to be handed back."""
@@ -211,7 +217,7 @@ class Scheduler:
     def end(self, run: Run) -> None:
         """A run gives everything back."""
         if self.running.pop(run.task_id, None) is None:
-            self.n_blocked -= 1
+            self._count_unblocked(run)
             self._add_resources(run, 1, but_cpu=True)
         else:
             self.n_slots_free += 1
@@ -223,18 +229,29 @@ class Scheduler:
         """A run waits: it gives its slot and its CPU back, and nothing else."""
         del self.running[run.task_id]
         self.n_blocked += 1
+        grant = self.grants.get((run.owner, run.lease_id))
+        if grant is not None:
+            grant.n_blocked += 1
+            if grant.depth:
+                self._tell(grant)
         self.n_slots_free += 1
         self._add_resources(run, 1, only_cpu=True)
         self._note_load()
 
     def unblock(self, run: Run) -> None:
         """A run goes on, at once: for a moment more runs than slots may be active, and nothing new starts then."""
-        self.n_blocked -= 1
+        self._count_unblocked(run)
         self.n_slots_free -= 1
         self._add_resources(run, -1, only_cpu=True)
         run.started_at = self._context.now
         self.running[run.task_id] = run
         self._note_load()
+
+    def _count_unblocked(self, run: Run) -> None:
+        self.n_blocked -= 1
+        grant = self.grants.get((run.owner, run.lease_id))
+        if grant is not None:
+            grant.n_blocked -= 1
 
     def _add_resources(self, run: Run, sign: int, *, only_cpu: bool = False, but_cpu: bool = False) -> None:
         for name, amount in run.template.resources:
