@@ -7,7 +7,7 @@ and rank. A lease has a depth, set by the rank that granted it from the time its
 may be there at a time. Depth 0 means "not now", and the rank will say when. The owner pushes while there is room, and
 asks one more rank for a lease whenever a task finds no room and fewer requests than queued tasks are open: first the
 least loaded by gossip, then the nearest by rank number, itself included. A lease that has had nothing to do for a while
-is returned; one that is granted when there is nothing left to do is returned at once, so that the rank can ask the next.
+is returned.
 """
 
 from __future__ import annotations
@@ -189,11 +189,7 @@ class Leases:
             self._context.count_stale("grant of a returned lease")
             return
         queue = lease.queue
-        was_closed = not lease.depth
         self._set_depth(lease, message.depth)
-        if was_closed and lease.depth and not queue.n_queued and not lease.n_there:
-            self._return(lease)
-            return
         self._pump(queue)
 
     def _set_depth(self, lease: Lease, depth: int) -> None:

@@ -7,8 +7,8 @@ resources when it starts, not when its lease is granted; so leases are cheap, ma
 a lease is plain flow control: as many tasks as the rank does in ``lease_horizon_s``, shared by the open leases.
 
 A lease is closed (depth 0) until the rank has a free slot and nothing ready; then closed leases are opened in the order
-in which they were closed, two for each free slot. An owner that has nothing to do any more returns its lease, and one
-that does not answer soon is not waited for (``expected``).
+in which they were closed, two for each free slot. An owner that does not answer soon, because it
+has nothing left to do, is not waited for (``expected``).
 
 When one run takes longer than ``hand_back_after_s``, the runs queued behind it are handed back to their owners and
 all leases are closed, so that the tasks can start elsewhere. The same happens on a driver's rank when its driver stops

@@ -89,11 +89,12 @@ class Job:
         """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
         sleep_s = 0.0
         while True:
-            for source, frame in self._transport.poll():
-                if not is_session(frame):
-                    self._early.append((source, bytes(frame)))
-                    continue
-                record = decode_session(frame)
+            # A frame may have come while this rank was still leaving the last session.
+            self._early += [(source, bytes(frame)) for source, frame in self._transport.poll()]
+            opening = next((entry for entry in self._early if is_session(entry[1])), None)
+            if opening is not None:
+                self._early.remove(opening)
+                record = decode_session(opening[1])
                 if isinstance(record, JobClosed):
                     return record.status
                 self._n_sessions = record.number

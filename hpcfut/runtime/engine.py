@@ -290,9 +290,7 @@ class Engine:
 
     def _completed(self, is_send: bool, rank: int, transfer_id: int) -> Event:
         if is_send:
-            object_id, view = self._sends.pop((rank, transfer_id))
-            view.release()
-            return SendCompleted(object_id)
+            return SendCompleted(self._sends.pop((rank, transfer_id))[0])
         self.window.seal(self._reads.pop(transfer_id)[1])
         return ReadCompleted(transfer_id)
 

@@ -62,8 +62,11 @@ class Executor:
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
-    def serve(self, is_over: Callable[[], bool]) -> None:
-        """Run tasks on this thread until it is over."""
+    def serve(self, is_over: Callable[[], bool], *, may_lead: bool) -> None:
+        """Run tasks on this thread until it is over.
+
+        A spare thread never leads: a thread that waits for something of its own would have to be woken by it.
+        """
         engine = self.engine
         runs = engine.runs
         waiter = engine.new_waiter()
@@ -71,7 +74,10 @@ class Executor:
             while not is_over():
                 if not runs:
                     self._idle[waiter.waiter_id] = waiter
-                    engine.wait(waiter, None, lambda: bool(runs) or is_over())
+                    if may_lead:
+                        engine.wait(waiter, None, lambda: bool(runs) or is_over())
+                    elif not runs and not is_over():
+                        waiter.sleep(-1.0)
                     del self._idle[waiter.waiter_id]
                 try:
                     run = runs.pop()
@@ -95,7 +101,10 @@ class Executor:
 
     def _spare(self) -> None:
         engine = self.engine
-        self.serve(lambda: engine.end is not None or (not engine.runs and len(self._idle) >= N_IDLE_THREADS_MAX))
+        self.serve(
+            lambda: engine.end is not None or (not engine.runs and len(self._idle) >= N_IDLE_THREADS_MAX),
+            may_lead=False,
+        )
 
     # -- one task ------------------------------------------------------------------------------------------------------
 

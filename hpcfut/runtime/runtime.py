@@ -283,7 +283,7 @@ class Runtime:
     def serve(self) -> None:
         """Be a worker on this thread until the session ends."""
         self.engine.busy.pop(0, None)
-        self.executor.serve(lambda: self.engine.end is not None)
+        self.executor.serve(lambda: self.engine.end is not None, may_lead=True)
 
     def stop(self, status: int, failure: str, *, is_final: bool) -> None:
         """The driver ends the session on all ranks."""

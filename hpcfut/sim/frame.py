@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, TaskSubmitted
 from hpcfut.model.template import STREAMING
-from hpcfut.sim.ops import Body, Program
+from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.truth import Spec, Value
 from hpcfut.wire.messages import Result
 
@@ -35,6 +35,7 @@ class Frame:
         "arguments",
         "attempt",
         "depth",
+        "is_counted",
         "is_held_back",
         "is_interrupted",
         "item_ids",
@@ -47,7 +48,7 @@ class Frame:
         "spec",
         "task_id",
         "thread",
-        "unpickles",
+        "wait",
         "waiter_id",
         "world_rank",
     )
@@ -67,9 +68,11 @@ class Frame:
         self.arguments: tuple[int, ...] = ()
         self.return_ids: tuple[int, ...] = ()
         self.waiter_id = 0
-        #: Whether the wait is a ``get``, which makes the refs inside the values.
-        self.unpickles = False
+        #: The latest wait.
+        self.wait: Wait | None = None
         self.result: WakeWaiter | None = None
+        #: Whether it holds a slot (a driver: does not wait), as far as the core has been told.
+        self.is_counted = True
         self.is_interrupted = False
         self.is_held_back = False
         self.item_ids: deque[int] = deque()

@@ -38,6 +38,8 @@ class SimRank:
         self.waiters: dict[int, Frame] = {}
         #: Attempts that run here.
         self.runs: dict[int, Frame] = {}
+        #: Frames of driver scripts.
+        self.drivers: list[Frame] = []
         #: Templates whose function has been loaded here, with the refs of its closure.
         self.functions: dict[int, tuple[int, ...]] = {}
         #: Object → how many refs user code of this rank has to it.
@@ -50,6 +52,9 @@ class SimRank:
         self._last_id = first_id(rank, 0) - 1
         self._n_waiters = 0
         self._outgoing: dict[int, list[Message]] = {}
+        #: Frames that have left a wait by themselves: the core will be told, is being told.
+        self._comes_back: list[Frame] = []
+        self._came_back: list[Frame] = []
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
             f.RunTask: self._run_task,
@@ -84,6 +89,7 @@ class SimRank:
         """Take one turn of the core and perform its effects."""
         world = self.world
         events, self.mailbox = self.mailbox, []
+        self._came_back, self._comes_back = self._comes_back, []
         effects: list[f.Effect] = []
         world.trace.entries.append((world.now, self.rank, events, effects))
         effects += take_turn(self.core, events, world.now)
@@ -98,8 +104,12 @@ class SimRank:
         if deadline is not None and deadline < self.turn_at:
             self.turn_at = max(deadline, world.now)
             world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
-        for checker in world.checkers:
-            checker.after_turn(self)
+        if self._came_back:
+            for frame in self._came_back:
+                frame.is_counted = True
+            self._came_back.clear()
+        for check in world.checks.after_turn:
+            check(self)
 
     # -- refs, ids, values -----------------------------------------------------------------------------------------
 
@@ -151,6 +161,13 @@ class SimRank:
         self.post(e.TemplateDefined(template))
         return template_id
 
+    def drop_globals(self) -> None:
+        """Drop everything that global variables of this rank hold."""
+        for template_id in list(self.templates):
+            self.drop_template(template_id)
+        refs, self.stash = self.stash, []
+        self.release_refs(refs)
+
     def drop_template(self, template_id: int) -> None:
         """Drop the last handle on a template."""
         self.templates.remove(template_id)
@@ -159,14 +176,14 @@ class SimRank:
     # -- effects ---------------------------------------------------------------------------------------------------
 
     def _send_message(self, effect: f.SendMessage) -> None:
-        for checker in self.world.checkers:
-            checker.on_message(self, effect.rank, effect.message)
+        for check in self.world.checks.on_message:
+            check(self, effect.rank, effect.message)
         self._outgoing.setdefault(effect.rank, []).append(effect.message)
 
     def _run_task(self, effect: f.RunTask) -> None:
         world = self.world
-        for checker in world.checkers:
-            checker.on_run(self, effect)
+        for check in world.checks.on_run:
+            check(self, effect)
         waiter = self.waiters.get(effect.waiter_id) if effect.waiter_id else None
         # A thread that has just stopped waiting is not there any more; then an executor thread does it.
         thread = waiter.thread if waiter is not None else Thread()
@@ -194,8 +211,9 @@ class SimRank:
         frame = self.waiters.pop(effect.waiter_id, None)
         if frame is None:
             return
-        for checker in self.world.checkers:
-            checker.on_wake(self, frame, effect)
+        for check in self.world.checks.on_wake:
+            check(self, frame, effect)
+        frame.is_counted = True
         frame.waiter_id = 0
         frame.result = effect
         if frame.thread.stack[-1] is frame:
@@ -224,8 +242,7 @@ class SimRank:
         """Let an interrupted frame leave its wait, if it is in one."""
         if frame.waiter_id:
             del self.waiters[frame.waiter_id]
-            self.post(e.WaitAbandoned(frame.waiter_id))
-            frame.waiter_id = 0
+            self._leave_wait(frame)
         frame.is_held_back = False
         self.world.schedule_step(frame.thread, 0.0)
 
@@ -234,6 +251,7 @@ class SimRank:
         if frame is None:
             return
         frame.item_ids.extend(effect.item_ids)
+        frame.is_counted = True
         if frame.is_held_back:
             frame.is_held_back = False
             self.world.schedule_step(frame.thread, 0.0)
@@ -243,8 +261,8 @@ class SimRank:
         self.release_refs(list(nested))
 
     def _answer_query(self, effect: f.AnswerQuery) -> None:
-        for checker in self.world.checkers:
-            checker.on_answer(self, effect)
+        for check in self.world.checks.on_answer:
+            check(self, effect)
 
     def _end_job(self, effect: f.EndJob) -> None:
         self.ended = effect
@@ -257,6 +275,7 @@ class SimRank:
         frame = Frame(self, thread, None, self.world.rng)
         frame.program = body(frame)
         thread.stack.append(frame)
+        self.drivers.append(frame)
         self.world.schedule_step(thread, 0.0)
 
     def step(self, thread: Thread) -> None:
@@ -297,9 +316,10 @@ class SimRank:
         if effect is None:
             return None
         found: list[int] = []
+        assert frame.wait is not None
         values = self.world.truth.values
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
-            if not isinstance(value, Failure) and frame.unpickles:
+            if not isinstance(value, Failure) and frame.wait.is_fetching:
                 if value is None:
                     self.window.view(object_id, "reads")
                 found += values[object_id].contained
@@ -310,7 +330,8 @@ class SimRank:
     def _wait(self, frame: Frame, op: Wait) -> None:
         self._n_waiters += 1
         waiter_id = frame.waiter_id = self._n_waiters
-        frame.unpickles = op.is_fetching
+        frame.wait = op
+        frame.is_counted = False
         self.waiters[waiter_id] = frame
         self.post(
             e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.task_id),
@@ -321,9 +342,13 @@ class SimRank:
     def _time_out(self, waiter_id: int) -> None:
         frame = self.waiters.pop(waiter_id, None)
         if frame is not None:
-            frame.waiter_id = 0
-            self.post(e.WaitAbandoned(waiter_id))
+            self._leave_wait(frame)
             self.world.schedule_step(frame.thread, 0.0)
+
+    def _leave_wait(self, frame: Frame) -> None:
+        self.post(e.WaitAbandoned(frame.waiter_id))
+        self._comes_back.append(frame)
+        frame.waiter_id = 0
 
     # -- generators and ends -----------------------------------------------------------------------------------------
 
@@ -335,6 +360,7 @@ class SimRank:
         if not frame.item_ids:
             frame.pending_item = value
             frame.is_held_back = True
+            frame.is_counted = False
             self.post(e.RunHeldBack(frame.task_id))
             return
         frame.pending_item = None
@@ -349,7 +375,8 @@ class SimRank:
 
     def _return(self, frame: Frame, made: tuple[Make, ...]) -> None:
         if not frame.task_id:
-            self._leave(frame, list(frame.refs))
+            self.drivers.remove(frame)
+            self._leave(frame, frame.refs)
             return
         values = self.world.truth.values
         results = []
@@ -390,7 +417,6 @@ class SimRank:
             del self.runs[frame.task_id]
         stack = frame.thread.stack
         stack.pop()
-        world.on_frame_end(frame)
         if stack:
             below = stack[-1]
             if below.is_interrupted:

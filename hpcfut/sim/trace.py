@@ -18,7 +18,11 @@ Entry = tuple[float, int, Sequence[Event], Sequence[Effect]]
 
 
 class SimulationError(HpcfutError):
-    """A checker found something wrong; the text says what, with the seed and the story."""
+    """A checker found something wrong; the text says what, with the seed and the story of ``ids``."""
+
+    def __init__(self, text: str, ids: Sequence[int] = ()) -> None:
+        super().__init__(text)
+        self.ids = tuple(ids)
 
 
 class Trace:

@@ -29,13 +29,15 @@ class SimWindow:
     def store(self, object_id: int, payload: bytes) -> None:
         """Reserve, write and seal in one go: a put or a result."""
         if object_id in self.segments:
-            raise SimulationError(f"Object {name_of(object_id)} is stored twice on rank {self.rank}.")
+            raise SimulationError(f"Object {name_of(object_id)} is stored twice on rank {self.rank}.", [object_id])
         self.segments[object_id] = Segment(payload, True)
 
     def reserve(self, object_id: int) -> None:
         """Make room for a transfer."""
         if object_id in self.segments:
-            raise SimulationError(f"Rank {self.rank} reads object {name_of(object_id)}, which it has a segment of.")
+            raise SimulationError(
+                f"Rank {self.rank} reads object {name_of(object_id)}, which it has a segment of.", [object_id]
+            )
         self.segments[object_id] = Segment(b"", is_receiving=True)
 
     def arrive(self, object_id: int, payload: bytes) -> None:
@@ -51,7 +53,9 @@ class SimWindow:
         """The bytes of a sealed object."""
         segment = self._find(object_id, why)
         if not segment.is_sealed:
-            raise SimulationError(f"Rank {self.rank} {why} object {name_of(object_id)}, which is not sealed there.")
+            raise SimulationError(
+                f"Rank {self.rank} {why} object {name_of(object_id)}, which is not sealed there.", [object_id]
+            )
         return segment.payload
 
     def start_send(self, object_id: int) -> bytes:
@@ -68,11 +72,15 @@ class SimWindow:
         """Give the room back."""
         segment = self._find(object_id, "frees")
         if segment.n_sends or segment.is_receiving:
-            raise SimulationError(f"Rank {self.rank} frees object {name_of(object_id)} in the middle of a transfer.")
+            raise SimulationError(
+                f"Rank {self.rank} frees object {name_of(object_id)} in the middle of a transfer.", [object_id]
+            )
         del self.segments[object_id]
 
     def _find(self, object_id: int, why: str) -> Segment:
         segment = self.segments.get(object_id)
         if segment is None:
-            raise SimulationError(f"Rank {self.rank} {why} object {name_of(object_id)}, which has no segment there.")
+            raise SimulationError(
+                f"Rank {self.rank} {why} object {name_of(object_id)}, which has no segment there.", [object_id]
+            )
         return segment

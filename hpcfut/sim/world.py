@@ -24,11 +24,11 @@ from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
-from hpcfut.sim.checkers import Checker, all_checkers
+from hpcfut.sim.checkers import Checks
 from hpcfut.sim.fabric import Fabric, Frame, Weather
 from hpcfut.sim.frame import Frame as UserFrame
 from hpcfut.sim.frame import Thread
-from hpcfut.sim.ops import Body, Program, Sleep, Wait
+from hpcfut.sim.ops import Body, Make, Program, Sleep, Wait
 from hpcfut.sim.rank import SimRank, broken_link
 from hpcfut.sim.trace import SimulationError, Trace, ids_in
 from hpcfut.sim.truth import Truth
@@ -110,9 +110,10 @@ class SimWorld:
             for rank in range(n_ranks)
         ]
         self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]
-        self.checkers: list[Checker] = all_checkers(self)
+        self.checks = Checks(self)
         self._reads: dict[tuple[int, int], _Read] = {}
-        self._n_scripts = scenario.n_drivers
+        #: Scripts that go on, and those that have not even passed the time until all others were done.
+        self._n_scripts = self._n_scripts_open = scenario.n_drivers
         for rank in self.ranks[: scenario.n_drivers]:
             rank.start_driver(lambda me: self._script(me, program))
 
@@ -144,12 +145,12 @@ class SimWorld:
         """Run to the end: everything done, everything dropped, everything empty."""
         try:
             self._run_dry()
-            for checker in self.checkers:
-                checker.at_rest()
+            for check in self.checks.at_rest:
+                check()
             self.ranks[0].post(e.StopRequested(0, "", True))
             self._run_dry()
-            for checker in self.checkers:
-                checker.at_end()
+            for check in self.checks.at_end:
+                check()
         except SimulationError as error:
             raise self._failure(str(error), error.ids) from error
         except (HpcfutError, KeyError, IndexError, AssertionError, TypeError, AttributeError, ValueError) as error:
@@ -183,32 +184,26 @@ class SimWorld:
         self._n_scripts -= 1
         me.release(list(me.refs))
         helper = me.define(resources=(), affinity=(me.rank + 1) % len(self.ranks))
-        n_naps = 0
-        while self._n_scripts or self._n_tasks_left():
+        while self._n_scripts or self._has_tasks():
             # A rank with a driver works only while its driver waits, so the driver waits for something.
-            n_naps += 1
-            if n_naps > 2000:
-                break
             (nap,) = me.submit(helper, nap_body)
-            self.truth.specs[nap].parent = None
             yield Wait([nap], 1, may_run=False)
             me.release([nap])
-        rank = me.world_rank
-        if me.rank == 0:
-            for other in self.ranks:
-                other.drop_globals()
-        elif not rank.templates:
-            return None
+        self._n_scripts_open -= 1
+        if not self._n_scripts_open:
+            for rank in self.ranks:
+                rank.drop_globals()
         return None
 
-    def _n_tasks_left(self) -> int:
-        n_left = 0
-        for rank in self.ranks:
-            n_left += len(rank.runs) + len(rank.core.tasks.tasks)
-        return n_left
-
-    def on_frame_end(self, frame: UserFrame) -> None:
-        """A frame has left its thread."""
+    def _has_tasks(self) -> bool:
+        """Whether any task is left, besides those by which the drivers pass the time."""
+        specs = self.truth.specs
+        return any(
+            specs[task_id].body is not nap_body
+            for rank in self.ranks
+            for table in (rank.core.tasks.tasks, rank.runs)
+            for task_id in table
+        )
 
     # -- the fabric --------------------------------------------------------------------------------------------------
 
@@ -274,7 +269,7 @@ class SimWorld:
 def nap_body(me: UserFrame) -> Program:
     """Take some time on another rank."""
     yield Sleep(0.02)
-    return [NOTHING]
+    return [Make()]
 
 
 def rows_of(tables: Mapping[str, Transitions]) -> dict[Row, None]:

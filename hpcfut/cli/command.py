@@ -1,0 +1,139 @@
+"""The command line and the environment with which a launcher starts the ranks. Pure."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from hpcfut.cli.launchers import Launcher
+from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
+
+CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
+SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
+RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
+#: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
+_FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER")
+_HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked `hpcfut run` for."""
+
+    n_ranks: int
+    hosts: str = ""
+    #: 0: not said.
+    cpus_per_rank: int = 0
+    #: 0: not said.
+    n_slots: int = 0
+    resources: str = ""
+    launcher_args: Sequence[str] = ()
+    #: The script and its arguments.
+    script: Sequence[str] = ()
+
+
+def complaint(options: RunOptions) -> str:
+    """The sentence for options that make no sense; empty if they do."""
+    if options.n_ranks < 1:
+        return f"-n {options.n_ranks} was asked for, but a job has at least one rank."
+    for host in options.hosts.split(",") if options.hosts else ():
+        if not _HOST.fullmatch(host):
+            return f"'{host}' in --hosts {options.hosts} is no host: write name or name:ranks, as in --hosts a:4,b:4."
+    if options.hosts and all(":" in host for host in options.hosts.split(",")):
+        n_places = n_ranks_of_hosts(options.hosts)
+        if n_places < options.n_ranks:
+            return f"--hosts {options.hosts} has room for {n_places} ranks, but -n asks for {options.n_ranks}."
+    if options.resources:
+        try:
+            amounts = msgspec.json.decode(options.resources, type=dict[str, float])
+        except msgspec.MsgspecError as error:
+            return f"--resources {options.resources} is no JSON object of amounts, as '{{\"disk\": 2}}': {error}."
+        if any(amount < 0 for amount in amounts.values()):
+            return f"--resources {options.resources} has a negative amount."
+    return ""
+
+
+def n_ranks_of_hosts(hosts: str) -> int:
+    """The ranks that a list of hosts has room for; a host without a number has room for one."""
+    return sum(int(host.partition(":")[2] or 1) for host in hosts.split(","))
+
+
+def rank_environment(options: RunOptions, job_id: str, scratch: str) -> dict[str, str]:
+    """Our own variables for all ranks."""
+    variables = {ID_VARIABLE: job_id, SCRATCH_VARIABLE: scratch}
+    if options.cpus_per_rank:
+        variables[CPUS_VARIABLE] = str(options.cpus_per_rank)
+    if options.n_slots:
+        variables[SLOTS_VARIABLE] = str(options.n_slots)
+    if options.resources:
+        variables[RESOURCES_VARIABLE] = options.resources
+    return variables
+
+
+def launcher_environment(
+    launcher: Launcher, scratch: str, environ: Mapping[str, str], *, is_root: bool, has_rdma: bool
+) -> dict[str, str]:
+    """Variables for the launcher itself; what the user has set is left alone."""
+    if launcher.family != "openmpi":
+        return {}
+    wanted = {
+        # Its session folder vanishes with our scratch, whatever becomes of it.
+        "PRTE_MCA_prte_local_tmpdir_base": scratch,
+        # At thread level MULTIPLE a receiver that dies in mid-transfer would hang its sender; it is faster as well.
+        "OMPI_MCA_btl_tcp_flags": "send",
+    }
+    if not has_rdma:
+        # Without such hardware this component does nothing but complain on every rank.
+        wanted["OMPI_MCA_osc"] = "^ucx"
+    if is_root:
+        # Containers have no other user.
+        for prefix in ("OMPI", "PRTE"):
+            wanted[f"{prefix}_ALLOW_RUN_AS_ROOT"] = "1"
+            wanted[f"{prefix}_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return {name: value for name, value in wanted.items() if name not in environ}
+
+
+def rank_command(options: RunOptions) -> list[str]:
+    """What every rank runs."""
+    return [sys.executable, "-m", "hpcfut", *options.script]
+
+
+def launcher_command(
+    launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int
+) -> list[str]:
+    """The whole command line. ``n_cores`` are those of this host; on other hosts the launcher counts by itself.
+
+    Ranks are bound to cores where the cores are ours: when the user says how many a rank gets, or in an allocation.
+    Elsewhere two jobs on one machine would both be bound to its first cores.
+    """
+    n_cpus = options.cpus_per_rank or 1
+    is_ours = bool(options.cpus_per_rank) or "SLURM_JOB_ID" in environ
+    is_bound = is_ours and (bool(options.hosts) or n_cpus * options.n_ranks <= n_cores or "SLURM_JOB_ID" in environ)
+    if launcher.family == "openmpi":
+        return [*_openmpi(launcher, options, environ, n_cpus if is_bound else 0), *rank_command(options)]
+    return [*_mpich(launcher, options, n_cpus if is_bound else 0), *rank_command(options)]
+
+
+def _openmpi(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], n_cpus: int) -> list[str]:
+    command = [launcher.path, "-n", str(options.n_ranks)]
+    if options.hosts:
+        command += ["--host", options.hosts]
+    if n_cpus:
+        command += ["--map-by", f"slot:PE={n_cpus}", "--bind-to", "core:if-supported"]
+    else:
+        command += ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none"]
+    for name in [*sorted(rank_environment(options, "", "")), *(name for name in _FORWARDED if name in environ)]:
+        command += ["-x", name]
+    return [*command, *options.launcher_args]
+
+
+def _mpich(launcher: Launcher, options: RunOptions, n_cpus: int) -> list[str]:
+    command = [launcher.path, "-n", str(options.n_ranks)]
+    if options.hosts:
+        command += ["-hosts", options.hosts]
+    if n_cpus:
+        command += ["-bind-to", f"core:{n_cpus}", "-map-by", f"core:{n_cpus}"]
+    return [*command, *options.launcher_args]

@@ -1,0 +1,49 @@
+"""Checkers: they know everything, look after every turn, and raise when the cores believe what is not so.
+
+One file each. A checker that finds nothing to do at an occasion does not define its method, and costs nothing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hpcfut.sim.checkers.attempts import Attempts
+from hpcfut.sim.checkers.emptiness import Emptiness
+from hpcfut.sim.checkers.invariants import Invariants
+from hpcfut.sim.checkers.lives import Lives
+from hpcfut.sim.checkers.owners import Owners
+from hpcfut.sim.checkers.progress import Progress
+from hpcfut.sim.checkers.segments import Segments
+from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.values import Values
+
+if TYPE_CHECKING:
+    from hpcfut.sim.world import SimWorld
+
+ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Progress, Emptiness)
+
+
+class Checks:
+    """All checkers of a world, by the occasion on which they look."""
+
+    def __init__(self, world: SimWorld) -> None:
+        checkers = [make(world) for make in ALL]
+
+        def methods(name: str) -> list[Callable[..., Any]]:
+            return [getattr(checker, name) for checker in checkers if hasattr(checker, name)]
+
+        #: (rank): it has taken a turn, and its effects are done.
+        self.after_turn = methods("after_turn")
+        #: (rank, destination, message): the message is about to leave.
+        self.on_message = methods("on_message")
+        #: (rank, RunTask): the task is about to start.
+        self.on_run = methods("on_run")
+        #: (rank, frame, WakeWaiter): the frame is about to be woken.
+        self.on_wake = methods("on_wake")
+        #: (rank, AnswerQuery).
+        self.on_answer = methods("on_answer")
+        #: (): all programs have ended, all refs are dropped, nothing moves.
+        self.at_rest = methods("at_rest")
+        #: (): the session has been ended.
+        self.at_end = methods("at_end")

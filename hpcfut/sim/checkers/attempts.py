@@ -1,0 +1,47 @@
+"""A task runs where it may, one attempt at a time, never after it has succeeded, and on no thread but its waiter's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpcfut.core.effects import RunTask
+from hpcfut.model.ids import name_of
+from hpcfut.sim.trace import SimulationError
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+    from hpcfut.sim.world import SimWorld
+
+
+class Attempts:
+    """See the module's docstring."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+
+    def on_run(self, rank: SimRank, effect: RunTask) -> None:
+        """An attempt is about to start."""
+        world = self._world
+        spec = world.truth.specs[effect.task_id]
+        wrong = ""
+        if spec.running_on >= 0:
+            wrong = f"runs on rank {spec.running_on} already"
+        elif spec.has_succeeded:
+            wrong = "has succeeded already"
+        elif spec.n_attempts >= spec.n_attempts_max:
+            wrong = f"has had all its {spec.n_attempts_max} attempts"
+        elif rank.rank not in world.candidates(world.templates[spec.template_id]):
+            wrong = "may not run there"
+        elif effect.waiter_id and effect.waiter_id in rank.waiters:
+            waiter = rank.waiters[effect.waiter_id]
+            assert waiter.wait is not None
+            if waiter.thread.stack[-1] is not waiter:
+                wrong = f"shall run on the stack of waiter {effect.waiter_id}, who runs something else"
+            elif not any(object_id in spec.return_ids for object_id in waiter.wait.object_ids):
+                wrong = f"shall run on the stack of waiter {effect.waiter_id}, who does not wait for it"
+            elif spec.n_returns < 0:
+                wrong = "is a generator: held back, it would never give the waiter's stack back"
+        if wrong:
+            raise SimulationError(
+                f"Task {name_of(spec.task_id)} is started on rank {rank.rank}, but {wrong}.", [spec.task_id]
+            )

@@ -1,0 +1,83 @@
+"""No use after free: what anybody can still reach is known to its owner; and every core knows the refs of its rank.
+
+Reachable are the refs in user code of any rank, the arguments and nested refs of unfinished tasks, the refs that live
+templates capture, and the refs inside reachable values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpcfut.model.failure import LOST
+from hpcfut.model.ids import name_of, owner_of
+from hpcfut.sim.trace import SimulationError
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+    from hpcfut.sim.world import SimWorld
+
+
+class Lives:
+    """See the module's docstring."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+        self._n_turns = 0
+
+    def after_turn(self, rank: SimRank) -> None:
+        """Look at the refs in user code after every turn, and at everything reachable now and then."""
+        self._n_turns += 1
+        if rank.mailbox:
+            # Something has happened meanwhile that the core has not been told.
+            return
+        objects = rank.core.ownership.objects
+        for object_id in self._world.truth.held[rank.rank]:
+            record = objects.get(object_id)
+            if record is None or (record.failure is not None and record.failure.kind == LOST):
+                raise SimulationError(f"Object {name_of(object_id)} is held, but its owner forgot it.", [object_id])
+        find = rank.core.references.find
+        for object_id, n in rank.held.items():
+            found = find(object_id)
+            if found is None or found.n_local != n:
+                n_known = found.n_local if found is not None else "no"
+                raise SimulationError(
+                    f"User code of rank {rank.rank} has {n} refs to {name_of(object_id)}; the core knows {n_known}.",
+                    [object_id],
+                )
+        if self._n_turns % self._world.scenario.n_turns_a_deep_check == 0:
+            self._check_all()
+
+    def _check_all(self) -> None:
+        world = self._world
+        for object_id in self.reachable():
+            owner = world.ranks[owner_of(object_id)]
+            record = owner.core.ownership.objects.get(object_id)
+            if record is not None and (record.failure is None or record.failure.kind != LOST):
+                continue
+            # What was made in this very moment is not yet known to its owner.
+            if not owner.mailbox:
+                raise SimulationError(f"Object {name_of(object_id)} can be reached, but was collected.", [object_id])
+
+    def reachable(self) -> dict[int, None]:
+        """Everything that user code could still ask for."""
+        world = self._world
+        truth = world.truth
+        found: dict[int, None] = {}
+        for held in truth.held:
+            found.update(dict.fromkeys(held))
+        for rank in world.ranks:
+            for task_id in rank.core.tasks.tasks:
+                spec = truth.specs[task_id]
+                found.update(dict.fromkeys(spec.arguments))
+                found.update(dict.fromkeys(spec.nested))
+            for template_id in rank.core.templates.own:
+                found.update(dict.fromkeys(world.templates[template_id].nested))
+        todo = list(found)
+        while todo:
+            value = truth.values.get(todo.pop())
+            if value is not None:
+                for object_id in value.contained:
+                    if object_id not in found:
+                        found[object_id] = None
+                        todo.append(object_id)
+        return found

@@ -1,0 +1,48 @@
+"""Sealed means flushed: no place is announced before the object is sealed there (law 8).
+
+That no segment is freed under a transfer, read before it is sealed or stored twice is seen to by ``SimWindow``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpcfut.model.ids import name_of
+from hpcfut.sim.trace import SimulationError
+from hpcfut.wire.messages import ItemYielded, Message, ObjectLocated, TaskPushed, TaskReturned
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+    from hpcfut.sim.world import SimWorld
+
+
+class Segments:
+    """See the module's docstring."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+
+    def on_message(self, rank: SimRank, destination: int, message: Message) -> None:
+        """A message is about to leave."""
+        if isinstance(message, TaskPushed):
+            for argument in message.arguments:
+                if argument.payload is None:
+                    self._check(argument.object_id, argument.rank)
+        elif isinstance(message, TaskReturned):
+            return_ids = self._world.truth.specs[message.task_id].return_ids
+            for object_id, result in zip(return_ids, message.results, strict=False):
+                if result.payload is None:
+                    self._check(object_id, rank.rank)
+        elif isinstance(message, ItemYielded):
+            if message.result.payload is None:
+                self._check(message.object_id, rank.rank)
+        elif isinstance(message, ObjectLocated):
+            self._check(message.object_id, message.rank)
+
+    def _check(self, object_id: int, rank: int) -> None:
+        segment = self._world.ranks[rank].window.segments.get(object_id)
+        if segment is None or not segment.is_sealed:
+            raise SimulationError(
+                f"Object {name_of(object_id)} is announced as stored on rank {rank}, where it is not sealed.",
+                [object_id],
+            )

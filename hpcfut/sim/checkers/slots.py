@@ -1,0 +1,44 @@
+"""Nothing starts without a free slot and free resources, nor on a driver's rank while its driver works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpcfut.core.effects import RunTask
+from hpcfut.model.ids import name_of
+from hpcfut.sim.trace import SimulationError
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+    from hpcfut.sim.world import SimWorld
+
+
+class Slots:
+    """See the module's docstring."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+
+    def on_run(self, rank: SimRank, effect: RunTask) -> None:
+        """A task is about to start: count what those that run have taken."""
+        world = self._world
+        specs = world.truth.specs
+        taken = dict(specs[effect.task_id].resources)
+        n_running = 1
+        for task_id, frame in rank.runs.items():
+            n_running += frame.is_counted
+            for name, amount in specs[task_id].resources:
+                # A task that waits gives back its CPU only.
+                if frame.is_counted or name != "CPU":
+                    taken[name] = taken.get(name, 0) + amount
+        task = f"Task {name_of(effect.task_id)}"
+        if n_running > world.scenario.config.n_slots:
+            raise SimulationError(f"{task} is number {n_running} to run on rank {rank.rank}.", [effect.task_id])
+        total = world.roster[rank.rank].resources
+        for name, amount in taken.items():
+            if amount > total.get(name, 0):
+                raise SimulationError(f"{task} takes too much {name} on rank {rank.rank}: {taken}.", [effect.task_id])
+        if rank.drivers and all(driver.is_counted for driver in rank.drivers):
+            threads = [frame for frame in rank.runs.values() if not frame.is_counted]
+            if effect.waiter_id == 0 or not threads:
+                raise SimulationError(f"{task} is started on rank {rank.rank}, whose driver works.", [effect.task_id])

@@ -1,0 +1,64 @@
+"""Every value is the one that was made, and every failure has a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hpcfut.core.effects import AnswerQuery, RunTask, WakeWaiter
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import name_of
+from hpcfut.sim.trace import SimulationError
+
+if TYPE_CHECKING:
+    from hpcfut.sim.frame import Frame
+    from hpcfut.sim.rank import SimRank
+    from hpcfut.sim.world import SimWorld
+
+
+class Values:
+    """See the module's docstring."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self._world = world
+
+    def on_run(self, rank: SimRank, effect: RunTask) -> None:
+        """A task gets the payload and the arguments that its caller gave."""
+        spec = self._world.truth.specs[effect.task_id]
+        if effect.payload != spec.payload or tuple(a.object_id for a in effect.arguments) != spec.arguments:
+            raise SimulationError(f"Task {name_of(spec.task_id)} starts with the wrong arguments.", [spec.task_id])
+        for argument in effect.arguments:
+            self._check(rank, argument.object_id, argument.payload)
+            if argument.contained != self._world.truth.values[argument.object_id].contained:
+                raise SimulationError(
+                    f"Task {name_of(spec.task_id)} is told the wrong contents of {name_of(argument.object_id)}.",
+                    [spec.task_id, argument.object_id],
+                )
+
+    def on_wake(self, rank: SimRank, frame: Frame, effect: WakeWaiter) -> None:
+        """A waiting thread gets what it wanted, or a failure that can be explained."""
+        truth = self._world.truth
+        wait = frame.wait
+        assert wait is not None
+        wanted = [object_id for object_id in wait.object_ids if object_id in effect.object_ids]
+        if wanted != effect.object_ids or len(wanted) != wait.n_wanted or len(effect.values) != wait.n_wanted:
+            raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
+        for object_id, value in zip(effect.object_ids, effect.values, strict=True):
+            if isinstance(value, Failure):
+                if not truth.may_fail(object_id, value):
+                    raise SimulationError(f"Object {name_of(object_id)} has no reason to fail: {value}.", [object_id])
+            elif wait.is_fetching:
+                self._check(rank, object_id, value)
+            elif object_id not in truth.values:
+                raise SimulationError(f"Object {name_of(object_id)} is ready before it was made.", [object_id])
+
+    def _check(self, rank: SimRank, object_id: int, payload: bytes | None) -> None:
+        value = self._world.truth.values.get(object_id)
+        if payload is None:
+            payload = rank.window.view(object_id, "uses")
+        if value is None or value.payload != payload:
+            raise SimulationError(f"Object {name_of(object_id)} is {payload!r} and should be {value}.", [object_id])
+
+    def on_answer(self, rank: SimRank, effect: AnswerQuery) -> None:
+        """A query of resources is answered for every rank."""
+        if list(effect.available) != list(range(len(self._world.ranks))):
+            raise SimulationError(f"Rank {rank.rank} was told the resources of {list(effect.available)} only.")

@@ -1,0 +1,81 @@
+"""Sweeps: for each seed a scenario, a random program on it, and what became of it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from hpcfut.model.config import Config
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.sim.fabric import Weather
+from hpcfut.sim.programs import Mix, RandomProgram
+from hpcfut.sim.world import Row, Scenario, SimWorld
+
+WEATHERS = (
+    Weather(),
+    Weather(slow=0.1),
+    Weather(slow=0.1, stuck=0.01),
+    Weather(latency_s=2e-3, slow=0.2, slow_s=0.05),
+    Weather(latency_s=2e-6, stuck=0.05, stuck_s=2.0),
+)
+
+
+class Outcome(msgspec.Struct):
+    """What a seed came to."""
+
+    seed: int
+    n_tasks: int
+    n_ranks: int
+    n_steps: int
+    hits: list[Row]
+
+
+def scenario_of(seed: int) -> tuple[int, Scenario, Mix]:
+    """The number of ranks, the world and the mix of programs for a seed."""
+    rng = Random(seed)
+    n_ranks = rng.choice((3, 3, 3, 4, 5))
+    n_drivers = n_ranks if rng.random() < 0.1 else 1
+    config = Config(
+        n_slots=rng.choice((1, 1, 1, 2)),
+        lease_linger_s=rng.choice((0.5, 0.005)),
+        lease_depth_max=rng.choice((256, 2)),
+        hand_back_after_s=rng.choice((0.02, 0.002)),
+        driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
+    )
+    extra = ("GPU",) if rng.random() < 0.5 else ()
+    resources = tuple(
+        {"CPU": RESOURCE_UNIT * rng.choice((1, 2, 4))} | ({"GPU": RESOURCE_UNIT} if extra and rank else {})
+        for rank in range(n_ranks)
+    )
+    scenario = Scenario(
+        weather=rng.choice(WEATHERS),
+        config=config,
+        resources=resources,
+        n_drivers=n_drivers,
+        turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
+        p_broken_read=0.05 if rng.random() < 0.2 else 0.0,
+        uses_codec=rng.random() < 0.1,
+    )
+    mix = Mix(
+        depth_max=rng.choice((2, 4, 8)),
+        p_raise=rng.choice((0.02, 0.1)),
+        p_stored=rng.choice((0.0, 0.3, 0.6)),
+        compute_long_s=rng.choice((0.03, 0.2)),
+        extra=extra,
+        weights={"cancel": rng.choice((0, 1, 4))},
+    )
+    return n_ranks, scenario, mix
+
+
+def world_of(seed: int) -> SimWorld:
+    """The world of a seed, before it has begun."""
+    n_ranks, scenario, mix = scenario_of(seed)
+    return SimWorld(n_ranks, seed, RandomProgram(mix).driver, scenario)
+
+
+def run_seed(seed: int) -> Outcome:
+    """Run one seed to its end; raises ``SimulationError`` with the story if anything is wrong."""
+    world = world_of(seed)
+    world.run()
+    return Outcome(seed, len(world.truth.specs), len(world.ranks), world.n_steps, list(world.hits))
