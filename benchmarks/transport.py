@@ -1,4 +1,7 @@
-"""Frames and bulk data between two ranks, beside what plain mpi4py does: mpiexec -n 2 python benchmarks/transport.py."""
+"""Frames and bulk data between two ranks, beside what plain mpi4py does.
+
+mpiexec -n 2 python benchmarks/transport.py
+"""
 
 from __future__ import annotations
 

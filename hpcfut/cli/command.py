@@ -101,20 +101,21 @@ def rank_command(options: RunOptions) -> list[str]:
     return [sys.executable, "-m", "hpcfut", *options.script]
 
 
-def launcher_command(
-    launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int
-) -> list[str]:
-    """The whole command line. ``n_cores`` are those of this host; on other hosts the launcher counts by itself.
+def launcher_command(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int) -> list[str]:
+    """The command line in front of what the ranks run.
+
+    ``n_cores`` are those of this host; on other hosts the launcher counts by itself.
 
     Ranks are bound to cores where the cores are ours: when the user says how many a rank gets, or in an allocation.
     Elsewhere two jobs on one machine would both be bound to its first cores.
     """
     n_cpus = options.cpus_per_rank or 1
     is_ours = bool(options.cpus_per_rank) or "SLURM_JOB_ID" in environ
-    is_bound = is_ours and (bool(options.hosts) or n_cpus * options.n_ranks <= n_cores or "SLURM_JOB_ID" in environ)
+    is_one_host = not options.hosts and environ.get("SLURM_JOB_NUM_NODES", "1") == "1"
+    is_bound = is_ours and not (is_one_host and n_cpus * options.n_ranks > n_cores)
     if launcher.family == "openmpi":
-        return [*_openmpi(launcher, options, environ, n_cpus if is_bound else 0), *rank_command(options)]
-    return [*_mpich(launcher, options, n_cpus if is_bound else 0), *rank_command(options)]
+        return _openmpi(launcher, options, environ, n_cpus if is_bound else 0)
+    return _mpich(launcher, options, n_cpus if is_bound else 0)
 
 
 def _openmpi(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], n_cpus: int) -> list[str]:

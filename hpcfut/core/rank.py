@@ -122,9 +122,8 @@ class RankCore:
         effects = context.effects = []
         if self.leases.check_at is not None and self.leases.check_at <= now:
             self.leases.tick()
-        handed_back = self.scheduler.tick()
-        if handed_back:
-            self.runs.hand_back(handed_back)
+        if self.scheduler.tick():
+            self.runs.hand_back_all()
         self._settle()
         return effects
 

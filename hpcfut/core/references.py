@@ -134,7 +134,8 @@ class References:
             return
         if record.reports:
             self._context.send(owner_of(record.object_id), BorrowReleased(record.object_id, record.reports))
-        if record.rank >= 0:
+        if record.rank >= 0 and record.rank != self._rank:
+            # Only the cached copy goes; a primary copy here belongs to the owner.
             self._transfers.free(record.object_id)
         self.borrowing.release(record)
         self._drop_contained(record)

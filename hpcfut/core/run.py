@@ -23,6 +23,7 @@ TRANSITIONS: Final = {
     (NEW, "hand back"): ENDED,
     (FETCHING, "ready"): READY,
     (FETCHING, "drop"): ENDED,
+    (FETCHING, "hand back"): ENDED,
     (READY, "start"): RUNNING,
     (READY, "drop"): ENDED,
     (READY, "hand back"): ENDED,

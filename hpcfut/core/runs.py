@@ -15,7 +15,7 @@ from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import MISSING, Transfers
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import CANCELLED, Failure
-from hpcfut.model.ids import name_of, owner_of
+from hpcfut.model.ids import NO_ID, name_of, owner_of
 from hpcfut.wire.messages import (
     Argument,
     ItemYielded,
@@ -66,14 +66,15 @@ class Runs:
         self.dispatch()
 
     def _make(self, source: int, message: TaskPushed) -> Run:
+        template = self._templates.find(message.template_id)
         return Run(
             message.task_id,
             source,
             message.lease_id,
-            self._templates.find(message.template_id),
+            template,
             message.payload,
             message.arguments,
-            message.return_ids or (message.task_id,),
+            (message.task_id,) if template.n_returns == 1 else message.return_ids,
             message.item_ids,
             n_items_max=len(message.item_ids),
         )
@@ -92,11 +93,13 @@ class Runs:
                 self._fetch(run, argument)
 
     def _fetch(self, run: Run, argument: Argument) -> None:
-        object_id = argument.object_id
-        if object_id not in self._transfers.copies or self._transfers.find(object_id) is None:
+        object_id, transfers = argument.object_id, self._transfers
+        # The same object may stand at several places of one call; it arrives once.
+        if transfers.find(object_id) is None and transfers.need(
+            object_id, argument.rank, argument.nbytes, run.task_id, is_held=False
+        ):
             run.n_missing += 1
-            self._transfers.need(object_id, argument.rank, argument.nbytes, run.task_id, is_held=False)
-        self._transfers.pin(object_id)
+        transfers.pin(object_id)
 
     def on_arrived(self, task_id: int) -> None:
         """A stored argument of a run is here (or will never be, which ``dispatch`` sees)."""
@@ -117,9 +120,13 @@ class Runs:
         scheduler = self._scheduler
         while (run := scheduler.take_next()) is not None:
             self._start(run)
+        if scheduler.is_full:
+            # Now only waiting threads can run anything, so they are asked whenever there may be room.
+            self._context.runnable.append(NO_ID)
         scheduler.open_some()
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: Run) -> bool:
+        """Start a run; false if it has ended at once, because an argument will never be here."""
         run.state = self._next[run.state, "start"]
         self._scheduler.start(run)
         if run.arguments:
@@ -128,7 +135,7 @@ class Runs:
                 if copy is not None and copy.state == MISSING:
                     assert copy.failure is not None
                     self.raised(run.task_id, copy.failure, is_retriable=False)
-                    return
+                    return False
         self._context.effects.append(
             RunTask(
                 run.task_id,
@@ -140,24 +147,27 @@ class Runs:
                 run.waiter_id,
             )
         )
+        return True
 
     def start_inline(self, message: TaskPushed, waiter_id: int) -> bool:
-        """Run a task of this rank's own queue on the stack of a waiting thread; false if its arguments must come first."""
+        """Run a task of this rank's own queue on the stack of a waiting thread.
+
+        Gives false if it did not start, because its arguments must come first or will never come.
+        """
         run = self._make(self._context.rank, message)
-        run.waiter_id = waiter_id
         self._accept(run, message)
         if run.n_missing:
             run.state = self._next[run.state, "fetch"]
             return False
         run.state = self._next[run.state, "ready"]
-        self._start(run)
-        return True
+        run.waiter_id = waiter_id
+        return self._start(run)
 
-    def start_ready(self, run: Run, waiter_id: int) -> None:
-        """Run a task that is ready here on the stack of a waiting thread."""
+    def start_ready(self, run: Run, waiter_id: int) -> bool:
+        """Run a task that is ready here on the stack of a waiting thread; false if it did not start."""
         run.waiter_id = waiter_id
         self._scheduler.remove_ready(run)
-        self._start(run)
+        return self._start(run)
 
     def block(self, task_id: int) -> None:
         """A thread of the task waits."""
@@ -169,8 +179,8 @@ class Runs:
         if run.state == RUNNING:
             run.state = self._next[run.state, "block"]
             self._scheduler.block(run)
-            if self._scheduler.n_blocked >= self._context.config.n_blocked_max:
-                self.hand_back(self._scheduler.close_all())
+            if self._scheduler.is_full:
+                self.hand_back_all()
 
     def unblock(self, task_id: int) -> None:
         """A thread of the task goes on."""
@@ -183,12 +193,13 @@ class Runs:
             run.state = self._next[run.state, "unblock"]
             self._scheduler.unblock(run)
 
-    def hand_back(self, runs: list[Run]) -> None:
-        """These runs have not started and shall not start here."""
+    def hand_back_all(self) -> None:
+        """This rank has no room for long: what has not started shall not start here."""
+        self._scheduler.close_all()
         by_lease: dict[tuple[int, int], list[int]] = {}
-        for run in runs:
+        for run in [run for run in self.runs.values() if run.state in (FETCHING, READY)]:
             run.state = self._next[run.state, "hand back"]
-            self._forget(run)
+            self._forget(run, is_reported=False)
             by_lease.setdefault((run.owner, run.lease_id), []).append(run.task_id)
         for (owner, lease_id), task_ids in by_lease.items():
             self._context.send(owner, TasksHandedBack(lease_id, tuple(task_ids)))
@@ -230,8 +241,12 @@ class Runs:
         self._scheduler.end(run)
         return self._forget(run)
 
-    def _forget(self, run: Run) -> tuple[int, ...]:
-        """Take a run out of the table; returns the covered refs that are still held here."""
+    def _forget(self, run: Run, *, is_reported: bool = True) -> tuple[int, ...]:
+        """Take a run out of the table; returns the covered refs that are still held here.
+
+        The caller is going to report this rank for them, unless the run is handed back: what has never started has
+        given no ref to anybody here, and whoever holds one has it from elsewhere.
+        """
         del self.runs[run.task_id]
         if not (run.arguments or run.covered):
             return ()
@@ -243,7 +258,7 @@ class Runs:
         own = self._context.rank
         for object_id in run.covered:
             record = self._references.find(object_id)
-            is_held = record is not None and (record.n_local or record.n_uses > 1)
+            is_held = is_reported and record is not None and (record.n_local or record.n_uses > 1)
             if is_held and own not in (run.owner, owner_of(object_id)):
                 self._references.accept(object_id, run.owner)
                 borrowed.append(object_id)
@@ -255,6 +270,8 @@ class Runs:
         run = self.runs.get(task_id)
         if run is None:
             self._context.count_stale("cancellation of an ended run")
+            return
+        if run.is_cancelled:
             return
         run.is_cancelled = True
         if run.state not in (FETCHING, READY):

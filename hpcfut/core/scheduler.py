@@ -92,7 +92,7 @@ class Scheduler:
 
     def accepts(self, owner: int) -> bool:
         """Whether runs of this owner may be queued here now."""
-        if self._membership.is_stopping or self.n_blocked >= self._config.n_blocked_max:
+        if self._membership.is_stopping or self.is_full:
             return False
         if not self._is_driver:
             return True
@@ -142,8 +142,13 @@ class Scheduler:
         """Blocked runs do not count: the tasks that they wait for may be tasks of the same lease."""
         self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth + grant.n_blocked))
 
-    def close_all(self) -> list[Run]:
-        """Close every lease; returns the ready runs, which are to be handed back."""
+    @property
+    def is_full(self) -> bool:
+        """Whether as many runs are blocked as there may be."""
+        return self.n_blocked >= self._config.n_blocked_max
+
+    def close_all(self) -> None:
+        """Close every lease and forget the ready runs, which the caller hands back."""
         for key, grant in self.grants.items():
             if grant.depth:
                 grant.depth = 0
@@ -151,11 +156,9 @@ class Scheduler:
                 self._closed[key] = grant
         self._expected.clear()
         self.expect_at = None
-        runs = list(self.ready)
         self.ready.clear()
         self.hand_back_at = None
         self._note_load()
-        return runs
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -181,7 +184,7 @@ class Scheduler:
 
     def take_next(self) -> Run | None:
         """The ready run that starts now, if one can."""
-        if not self.ready or self.n_slots_free <= 0 or self.n_blocked >= self._config.n_blocked_max:
+        if not self.ready or self.n_slots_free <= 0 or self.is_full:
             return None
         if not self.n_blocked:
             run = self.ready[0]
@@ -262,7 +265,12 @@ class Scheduler:
     # -- the driver of this rank ---------------------------------------------------------------------------------------
 
     def driver_waits(self) -> None:
-        """A driver thread of this rank starts waiting: the rank may work meanwhile."""
+        """A driver thread of this rank starts waiting: the rank may work meanwhile.
+
+        User threads of a worker rank wait here too, and change nothing.
+        """
+        if not self._is_driver:
+            return
         self.n_driver_waits += 1
         if self.n_driver_waits == 1:
             self.lend_at = self._context.now + self._config.driver_lends_after_s
@@ -270,7 +278,9 @@ class Scheduler:
             self.open_some()
 
     def driver_goes_on(self) -> bool:
-        """A driver thread stops waiting; returns whether it was the last one, so that ready runs are to be handed back."""
+        """A driver thread stops waiting; returns whether it was the last one, so that runs are to be handed back."""
+        if not self._is_driver:
+            return False
         self.n_driver_waits -= 1
         if self.n_driver_waits:
             return False
@@ -295,8 +305,8 @@ class Scheduler:
                 deadline = other
         return deadline
 
-    def tick(self) -> list[Run]:
-        """Do what is due; returns runs to be handed back."""
+    def tick(self) -> bool:
+        """Do what is due; returns whether the runs that have not started are to be handed back."""
         now = self._context.now
         if self.lend_at is not None and self.lend_at <= now:
             self.lend_at = None
@@ -309,11 +319,11 @@ class Scheduler:
             oldest = next(iter(self.running.values()), None)
             if not self.ready or oldest is None:
                 self.hand_back_at = None
-            elif now - oldest.started_at >= self._config.hand_back_after_s:
-                return self.close_all()
             else:
+                # Compared as a sum, like the deadline itself: rounded otherwise, it could be due for ever.
                 self.hand_back_at = oldest.started_at + self._config.hand_back_after_s
-        return []
+                return self.hand_back_at <= now
+        return False
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -244,7 +244,7 @@ class Tasks:
 
     def _cancel(self, task: TaskRecord, *, is_recursive: bool) -> None:
         if task.state == PUSHED:
-            if not task.is_cancelled:
+            if not task.is_cancelled or is_recursive:
                 task.is_cancelled = True
                 self._context.send(task.rank, TaskCancelled(task.task_id, is_recursive))
             return

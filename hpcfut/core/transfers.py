@@ -82,8 +82,11 @@ class Transfers:
         copy = self.copies.get(object_id)
         return copy if copy is not None and copy.state in (LOCAL, MISSING) else None
 
-    def need(self, object_id: int, rank: int, nbytes: int, watcher: int, *, is_held: bool) -> Copy:
-        """Read the object from ``rank`` unless it is here or on its way; ``watcher`` is told when it has arrived."""
+    def need(self, object_id: int, rank: int, nbytes: int, watcher: int, *, is_held: bool) -> bool:
+        """Read an object that is not here from ``rank``, unless it is on its way.
+
+        ``watcher`` is told when it has arrived; gives false if it is going to be told already.
+        """
         copy = self.copies.get(object_id)
         if copy is None:
             copy = self.copies[object_id] = Copy(object_id, self._next[ABSENT, "start"], nbytes)
@@ -96,11 +99,13 @@ class Transfers:
             copy.state = self._next[ABANDONED, "start"]
         if is_held:
             copy.is_held = True
-        if copy.state == IN_FLIGHT:
-            if copy.watchers is None:
-                copy.watchers = {}
-            copy.watchers[watcher] = None
-        return copy
+        assert copy.state == IN_FLIGHT
+        if copy.watchers is None:
+            copy.watchers = {}
+        elif watcher in copy.watchers:
+            return False
+        copy.watchers[watcher] = None
+        return True
 
     def pin(self, object_id: int) -> None:
         """A run has this copy as argument."""
@@ -122,7 +127,7 @@ class Transfers:
     def free(self, object_id: int) -> None:
         """The object was collected (owner), released (borrower), or freed by its owner (holder)."""
         copy = self.copies.get(object_id)
-        if copy is None:
+        if copy is None or copy.state == ABANDONED:
             return
         copy.is_held = False
         if not copy.n_pins:

@@ -22,6 +22,7 @@ from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import Failure
+from hpcfut.model.template import STREAMING
 
 NOT_READY = (PENDING, UNKNOWN, ASKED)
 
@@ -103,7 +104,12 @@ class Waits:
             return False
         if record.state != STORED or not is_fetching:
             return True
-        return self._transfers.find(record.object_id) is not None
+        copy = self._transfers.find(record.object_id)
+        if copy is None:
+            return False
+        # It may be here for a run only; the thread that waited wants it for as long as it holds a ref.
+        copy.is_held = True
+        return True
 
     def _watch(self, record: Record, wait: Wait) -> None:
         if record.state in NOT_READY:
@@ -151,7 +157,7 @@ class Waits:
         if wait.task_id:
             self._runs.unblock(wait.task_id)
         elif self._scheduler.driver_goes_on():
-            self._runs.hand_back(self._scheduler.close_all())
+            self._runs.hand_back_all()
 
     def _wake(self, wait: Wait) -> None:
         object_ids: list[int] = []
@@ -188,18 +194,31 @@ class Waits:
             wait.cursor += 1
 
     def _try(self, wait: Wait, record: OwnedObject) -> bool:
-        scheduler = self._scheduler
-        run = self._runs.runs.get(record.task_id)
-        if run is not None:
-            if run.state != READY or not scheduler.fits(run):
-                return False
-            wait.is_running = True
-            self._runs.start_ready(run, wait.waiter_id)
-            return True
-        task = self._tasks.maker_to_run(record)
-        if task is None or not scheduler.fits_resources(task.template.template.resources):
+        """Run the task that makes the object, if that can be now; gives whether the thread runs it."""
+        runs, tasks = self._runs, self._tasks
+        run = runs.runs.get(record.task_id)
+        task = tasks.maker_to_run(record) if run is None else None
+        if run is not None and run.state == READY:
+            template = run.template
+        elif task is not None:
+            template = task.template.template
+        else:
             return False
-        wait.is_running = self._runs.start_inline(self._tasks.take_to_run(task), wait.waiter_id)
+        if not self._scheduler.fits_resources(template.resources):
+            return False
+        waiter_id = wait.waiter_id
+        if template.n_returns == STREAMING:
+            # Held back, a generator would keep the stack of its own consumer. A lease finds it a thread of its own;
+            # where there are too many threads for leases, it is the lesser evil to start one more.
+            if not self._scheduler.is_full:
+                return False
+            waiter_id = 0
+        if task is not None:
+            has_started = runs.start_inline(tasks.take_to_run(task), waiter_id)
+        else:
+            assert run is not None
+            has_started = runs.start_ready(run, waiter_id)
+        wait.is_running = has_started and waiter_id != 0
         return wait.is_running
 
     def on_run_ended(self, waiter_id: int) -> None:
@@ -212,7 +231,16 @@ class Waits:
             self._run_one(wait)
 
     def offer(self, task_id: int) -> None:
-        """A task found no room: if a thread here waits for it and does nothing else, it may run it."""
+        """A task found no room: if a thread here waits for it and does nothing else, it may run it.
+
+        Without a task (0), any waiting thread may run what it waits for.
+        """
+        if not task_id:
+            for idle in list(self.waits.values()):
+                if idle.may_run and not idle.is_running:
+                    idle.cursor = 0
+                    self._run_one(idle)
+            return
         task = self._tasks.tasks.get(task_id)
         if task is None:
             return

@@ -67,50 +67,65 @@ class Executor:
 
         A spare thread never leads: a thread that waits for something of its own would have to be woken by it.
         """
-        engine = self.engine
+        engine, idle = self.engine, self._idle
         runs = engine.runs
         waiter = engine.new_waiter()
+        key = waiter.waiter_id
+        idle[key] = waiter
         try:
-            while not is_over():
-                if not runs:
-                    self._idle[waiter.waiter_id] = waiter
-                    if may_lead:
-                        engine.wait(waiter, None, lambda: bool(runs) or is_over())
-                    elif not runs and not is_over():
-                        waiter.sleep(-1.0)
-                    del self._idle[waiter.waiter_id]
+            while True:
                 try:
                     run = runs.pop()
                 except IndexError:
-                    continue  # Another thread was faster.
-                self.execute(run)
+                    if is_over():
+                        # Nobody may count on this thread any more; whoever did so just before has left a task.
+                        idle.pop(key)
+                        if not runs or engine.end is not None:
+                            return
+                        idle[key] = waiter
+                    elif may_lead:
+                        engine.wait(waiter, None, lambda: bool(runs) or is_over())
+                    else:
+                        waiter.sleep(-1.0)
+                else:
+                    self.execute(run, waiter)
         finally:
+            idle.pop(key, None)
             engine.forget(waiter)
 
     def _find_thread(self) -> None:
         """A task is ready (called with the engine's lock): wake a free thread, or start one."""
+        idle, n_runs = self._idle, len(self.engine.runs)
+        if n_runs > len(idle):
+            self._n_threads += 1
+            threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
+            return
         leader = self.engine.leader
-        if leader is not None and leader.waiter_id in self._idle:
+        if n_runs == 1 and leader is not None and leader.waiter_id in idle:
             leader.ring()
             return
-        for waiter in list(self._idle.values()):
+        # The one that became idle last is either this thread, which will look by itself, or the warmest.
+        waiters = list(reversed(idle.values()))
+        for waiter in waiters[:n_runs]:
             waiter.ring()
-            return
-        self._n_threads += 1
-        threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
 
     def _spare(self) -> None:
         engine = self.engine
-        self.serve(
-            lambda: engine.end is not None or (not engine.runs and len(self._idle) >= N_IDLE_THREADS_MAX),
-            may_lead=False,
-        )
+        self.serve(lambda: engine.end is not None or len(self._idle) > N_IDLE_THREADS_MAX, may_lead=False)
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
-    def execute(self, run: RunTask) -> None:
-        """Run one task on this thread and tell the core how it ended."""
+    def execute(self, run: RunTask, idle: Waiter | None = None) -> None:
+        """Run one task on this thread and tell the core how it ended.
+
+        Args:
+            run: The task.
+            idle: The waiter of an executor thread, which is free for the next task from the moment on in which the core
+                is told.
+        """
         engine, current = self.engine, self.current
+        if idle is not None:
+            self._idle.pop(idle.waiter_id)
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
@@ -138,6 +153,8 @@ class Executor:
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
+            if idle is not None:
+                self._idle[idle.waiter_id] = idle
         engine.post(event)
 
     def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:

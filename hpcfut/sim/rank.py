@@ -106,7 +106,7 @@ class SimRank:
             world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
         if self._came_back:
             for frame in self._came_back:
-                frame.is_counted = True
+                frame.is_counted = not frame.waiter_id
             self._came_back.clear()
         for check in world.checks.after_turn:
             check(self)

@@ -87,6 +87,8 @@ class Truth:
 
     def may_fail(self, object_id: int, failure: Failure) -> bool:
         """Whether this failure can be what becomes of the object."""
+        if failure in self.injected:
+            return True
         spec = self.makers.get(object_id)
         return spec is not None and self._may_end(spec, failure, {})
 
@@ -94,7 +96,7 @@ class Truth:
         if spec.task_id in seen:
             return False
         seen[spec.task_id] = None
-        if failure in spec.failures or failure in self.injected:
+        if failure in spec.failures:
             return True
         if failure.kind == CANCELLED and spec.may_be_cancelled:
             return True

@@ -105,7 +105,7 @@ def exchange_data(transport: Transport, sizes: dict[int, int]) -> None:
     wait_until(are_all_ready, lambda: ready)
     kept = {key: bulk_of(transport.rank, key[0], key[1], sizes[key[1]]) for key in buffers}
     for (peer, number), array in kept.items():
-        transport.send_data(peer, number, memoryview(array).toreadonly())
+        transport.send_data(peer, number, array.data.toreadonly())
 
     def are_all_completed() -> bool:
         progress()
@@ -139,7 +139,7 @@ def check_data_may_be_abandoned(transport: Transport) -> None:
     buffer = bytearray(1000)
     peer = peers_of(transport)[0]
     transport.receive_data(peer, 77, memoryview(buffer))
-    transport.abandon_data(peer, 77)  # type: ignore[attr-defined]
+    transport.abandon_data(peer, 77)
 
     def is_idle() -> bool:
         assert not transport.completed_data()

@@ -1,0 +1,70 @@
+"""The `hpcfut` command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="hpcfut",
+    help="Distributed futures whose processes are MPI ranks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+#: Everything after the script belongs to the script.
+_PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+
+@app.callback()
+def hpcfut() -> None:
+    """Distributed futures whose processes are MPI ranks."""
+
+
+@app.command(context_settings=_PASS_ON)
+def run(
+    script: Annotated[Path, typer.Argument(help="The script; rank 0 runs it, the other ranks serve.")],
+    args: Annotated[list[str] | None, typer.Argument(help="Its arguments.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Number of ranks.")] = None,
+    hosts: Annotated[str, typer.Option(help="Hosts and their ranks, as a:4,b:4; in an allocation, leave it out.")] = "",
+    cpus_per_rank: Annotated[int, typer.Option(min=0, help="Cores of each rank, and bind it to them.")] = 0,
+    slots: Annotated[int, typer.Option(min=0, help="Tasks that a rank runs at a time (one, if not said).")] = 0,
+    resources: Annotated[str, typer.Option(help="Further resources of each rank, as a JSON object.")] = "",
+    mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich; auto takes what mpi4py loads.")] = "auto",
+    launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
+) -> None:
+    """Run a script on N ranks, and exit with its exit status."""
+    from hpcfut.cli.command import RunOptions, n_ranks_of_hosts
+    from hpcfut.cli.run import run_script
+
+    if n is None:
+        n = n_ranks_of_hosts(hosts) if hosts else int(os.environ.get("SLURM_NTASKS") or 0) or None
+    if n is None:
+        _refuse("How many ranks? Say it with -n, as in `hpcfut run -n 4 script.py`.")
+        return
+    if mpi not in ("auto", "openmpi", "mpich"):
+        _refuse(f"--mpi {mpi} is unknown: it is auto, openmpi or mpich.")
+    if not script.is_file():
+        _refuse(f"There is no script '{script}' in {Path.cwd()}.")
+    options = RunOptions(
+        n_ranks=n,
+        hosts=hosts,
+        cpus_per_rank=cpus_per_rank,
+        n_slots=slots,
+        resources=resources,
+        launcher_args=shlex.split(launcher_args),
+        script=[str(script), *(args or [])],
+    )
+    raise typer.Exit(run_script(options, mpi))
+
+
+def _refuse(sentence: str) -> None:
+    """End with the status of a wrong call."""
+    sys.stderr.write(f"hpcfut: {sentence}\n")
+    raise typer.Exit(2)

@@ -1,0 +1,248 @@
+"""Runs one job from start to end: starts the launcher, watches ranks and signals, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from hpcfut.cli.janitor import Janitor
+from hpcfut.cli.leftovers import Leftovers
+from hpcfut.cli.verdict import Death, Verdict, judge, read_complaint
+from hpcfut.edges.host.job_files import JobFiles, RankNote, start_ticks
+from hpcfut.edges.host.machine import make_scratch
+from hpcfut.edges.host.parent import die_with_parent
+
+_TICK_S: Final = 0.1
+#: How often the processes below the launcher are looked up.
+_WATCH_S: Final = 2.0
+#: A script may use this long for its last words after Ctrl-C; all must have ended within two seconds.
+_INTERRUPT_GRACE_S: Final = 0.9
+#: A launcher may use this long to end ranks by itself.
+_TERMINATE_GRACE_S: Final = 0.5
+#: A launcher may use this long to notice the death of a rank.
+_DEATH_GRACE_S: Final = 1.5
+#: What still runs after the launcher has ended is asked to end, and killed after this time.
+_LEFTOVER_GRACE_S: Final = 0.3
+_NBYTES_COMPLAINT: Final = 1 << 16
+
+
+class Job:
+    """A job with its scratch folder; a context manager that cleans up."""
+
+    def __init__(self, scratch_parent: Path) -> None:
+        self.job_id = uuid.uuid4().hex
+        self.host = socket.gethostname()
+        self.files = JobFiles(make_scratch(scratch_parent))
+        self.leftovers = Leftovers(self.job_id, self.files, self.host)
+        self._janitor = Janitor(self.leftovers)
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leftovers.end_processes(0.0)
+        self.leftovers.remove_files()
+        self._janitor.dismiss()
+
+    def run(self, command: Sequence[str], environ: Mapping[str, str], *, name: str, is_single: bool) -> int:
+        """Run the job to its end, forwarding signals and output; returns its exit status.
+
+        Args:
+            command: What to start: a launcher, or the only rank itself.
+            environ: The whole environment of the command.
+            name: The launcher's name, for people.
+            is_single: Whether the command is the only rank; then its own exit status is the job's.
+        """
+        with _Supervisor(self, command, environ, is_single) as supervisor:
+            supervisor.watch()
+        verdict = supervisor.verdict(name)
+        n_left = self.leftovers.end_processes(_LEFTOVER_GRACE_S if supervisor.interrupted_by is None else 0.0)
+        for sentence in verdict.sentences:
+            sys.stderr.write(f"hpcfut: {sentence}\n")
+        if n_left and not verdict.status:
+            sys.stderr.write(
+                f"hpcfut: {n_left} processes of the job were still running after its end, and were ended.\n"
+            )
+        sys.stderr.flush()
+        return verdict.status
+
+
+class _Supervisor:
+    """One running launcher and what to do about it."""
+
+    def __init__(self, job: Job, command: Sequence[str], environ: Mapping[str, str], is_single: bool) -> None:
+        self._job = job
+        self._is_single = is_single
+        self._signals: list[int] = []
+        self._wake_reading, self._wake_writing = os.pipe()
+        os.set_blocking(self._wake_writing, False)
+        os.set_blocking(self._wake_reading, False)
+        # Before the start, so that no signal falls between the two.
+        self._handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+        }
+        self._wakeup_before = signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
+        self.interrupted_by: int | None = None
+        self._plan: list[tuple[float, Callable[[], None]]] = []
+        self._first_deaths: list[Death] = []
+        self._notes: list[RankNote] = []
+        self._complaint = bytearray()
+        # A session of its own, so that the terminal's Ctrl-C comes to us alone and reaches the script as one signal.
+        # The launcher's stderr passes through our hands, because only there does it say which rank has died.
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            stderr=None if is_single else subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL if is_single else signal.SIGTERM),
+        )
+
+    def __enter__(self) -> _Supervisor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        signal.set_wakeup_fd(self._wakeup_before)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self._wake_reading)
+        os.close(self._wake_writing)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def watch(self) -> None:
+        """Return when the launcher has ended, by itself or by force."""
+        next_watch = time.monotonic() + _TICK_S
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reading, selectors.EVENT_READ)
+            if self._process.stderr is not None:
+                os.set_blocking(self._process.stderr.fileno(), False)
+                selector.register(self._process.stderr, selectors.EVENT_READ)
+            while self._process.poll() is None:
+                for key, _ in selector.select(_TICK_S):
+                    if key.fileobj is self._process.stderr and not self._forward():
+                        selector.unregister(key.fileobj)
+                self._drain_wakeups()
+                self._answer_signals()
+                self._look_for_deaths()
+                now = time.monotonic()
+                if now >= next_watch:
+                    self._job.leftovers.watch(self._process.pid)
+                    next_watch = now + _WATCH_S
+                while self._plan and self._plan[0][0] <= now:
+                    self._plan.pop(0)[1]()
+        self._forward()
+        self._look_for_deaths()
+
+    def verdict(self, name: str) -> Verdict:
+        """What became of the job."""
+        returncode = self._process.returncode
+        if self.interrupted_by is not None:
+            how = signal.Signals(self.interrupted_by).name
+            return Verdict(128 + self.interrupted_by, (f"The job was ended by {how}.",))
+        if self._is_single:
+            if returncode < 0:
+                how = f"killed by signal {-returncode} ({signal.Signals(-returncode).name})"
+                death = Death(0, self._process.pid, self._job.host, how)
+                return judge(returncode, None, [death], n_started=1, launcher=name)
+            return Verdict(returncode)
+        deaths = self._first_deaths
+        told = read_complaint(self._complaint.decode(errors="replace"), self._notes)
+        if told is not None and not self._job.files.has_ended(told.rank):
+            deaths = [told]
+        status = self._job.files.read_status()
+        return judge(returncode, status, deaths, n_started=len(self._notes), launcher=name)
+
+    # -- signals -----------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            self._signals.append(number)
+
+    def _drain_wakeups(self) -> None:
+        with suppress(BlockingIOError):
+            while os.read(self._wake_reading, 4096):
+                pass
+
+    def _answer_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            now = time.monotonic()
+            if self.interrupted_by is not None:
+                self._plan = [(now, self._kill)]
+                return
+            self.interrupted_by = number
+            grace_s = 0.0
+            if number == signal.SIGINT and self._interrupt_script():
+                # The script's `finally` clauses run before the launcher ends everything.
+                grace_s = _INTERRUPT_GRACE_S
+            self._plan = [(now + grace_s, self._terminate), (now + grace_s + _TERMINATE_GRACE_S, self._kill)]
+
+    def _interrupt_script(self) -> bool:
+        """Send Ctrl-C to rank 0; returns whether it is in reach."""
+        for note in self._job.files.read_ranks():
+            if note.rank == 0 and note.host == self._job.host and start_ticks(note.pid) == note.started:
+                with suppress(ProcessLookupError):
+                    os.kill(note.pid, signal.SIGINT)
+                    return True
+        if self._is_single:
+            self._process.send_signal(signal.SIGINT)
+        return self._is_single
+
+    def _terminate(self) -> None:
+        self._process.terminate()
+
+    def _kill(self) -> None:
+        self._job.leftovers.watch(self._process.pid)
+        self._process.kill()
+        self._job.leftovers.end_processes(0.0)
+
+    # -- ranks -------------------------------------------------------------------------------------------------------
+
+    def _look_for_deaths(self) -> None:
+        """Note which ranks are dead without having said that they have ended, the first time that there are any."""
+        self._notes = self._job.files.read_ranks()
+        if self._first_deaths or self._is_single:
+            return
+        self._first_deaths = [
+            Death(note.rank, note.pid, note.host)
+            for note in self._notes
+            if note.host == self._job.host
+            and start_ticks(note.pid) != note.started
+            and not self._job.files.has_ended(note.rank)
+        ]
+        if self._first_deaths and not self._plan:
+            now = time.monotonic() + _DEATH_GRACE_S
+            self._plan = [(now, self._terminate), (now + _TERMINATE_GRACE_S, self._kill)]
+
+    def _forward(self) -> bool:
+        """Pass on what the launcher has printed; returns whether more may come."""
+        stderr = self._process.stderr
+        if stderr is None or stderr.closed:
+            return False
+        while True:
+            try:
+                data = os.read(stderr.fileno(), 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._complaint += data
+            del self._complaint[:-_NBYTES_COMPLAINT]
+            with suppress(OSError):
+                sys.stderr.buffer.write(data)
+                sys.stderr.buffer.flush()
