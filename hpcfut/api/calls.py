@@ -11,6 +11,7 @@ from hpcfut.api.session import current
 from hpcfut.model.errors import GetTimeoutError, NotARefError
 from hpcfut.model.failure import Failure
 from hpcfut.runtime.runtime import Runtime
+from hpcfut.runtime.waiter import Waiter
 
 Value = TypeVar("Value")
 
@@ -57,16 +58,19 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     if isinstance(refs, ObjectRef):
         _check_session(refs, runtime)
         object_id = refs._object_id
-        ready = _fetch(runtime, [object_id], timeout)
-        return _value(runtime, object_id, ready[object_id])
+        return _value(runtime, object_id, _fetch(runtime, [object_id], timeout).values[0])
     ids = _ids_of(refs, "get", runtime)
     if not ids:
         return []
-    ready = _fetch(runtime, list(dict.fromkeys(ids)), timeout)
-    return [_value(runtime, object_id, ready[object_id]) for object_id in ids]
+    distinct = list(dict.fromkeys(ids))
+    values = _fetch(runtime, distinct, timeout).values
+    if len(distinct) != len(ids):
+        by_id = dict(zip(distinct, values, strict=True))
+        values = [by_id[object_id] for object_id in ids]
+    return [_value(runtime, object_id, value) for object_id, value in zip(ids, values, strict=True)]
 
 
-def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> dict[int, bytes | Failure | None]:
+def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:
     ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
     if ready is None:
         raise GetTimeoutError(
@@ -113,9 +117,9 @@ def wait(
     ready = runtime.wait(ids, num_returns, timeout, is_fetching=fetch_local, may_run=False)
     if ready is None:
         # Too late for all of them; take those that are ready.
-        ready = runtime.ready_among(ids, is_fetching=fetch_local)
-    done = [ref for ref in refs if ref._object_id in ready]
-    return done, [ref for ref in refs if ref._object_id not in ready]
+        ready = runtime.wait(ids, 0, None, is_fetching=fetch_local, may_run=False)
+    done = dict.fromkeys(ready.object_ids) if ready is not None else {}
+    return [ref for ref in refs if ref._object_id in done], [ref for ref in refs if ref._object_id not in done]
 
 
 def _ids_of(refs: Any, name: str, runtime: Runtime) -> list[int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from types import MemberDescriptorType
+from typing import Any
 
 from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError, TaskError, TaskUnschedulableError
 from hpcfut.model.failure import CANCELLED, LOST, RAISED, UNSCHEDULABLE, Failure
@@ -19,11 +22,14 @@ def exception_of(failure: Failure, loads_exception: Callable[[bytes], BaseExcept
     """The exception that ``get`` raises for a failure."""
     if failure.kind != RAISED:
         return _KINDS.get(failure.kind, HpcfutError)(failure.text)
-    cause = loads_exception(failure.payload)
-    error = _make(cause, failure.text)
+    return _told(loads_exception(failure.payload), failure.text)
+
+
+def _told(cause: BaseException | None, text: str) -> TaskError:
+    error = _make(cause, text)
+    # Not ``__cause__``: printed, it would only repeat the last line of the text.
     error.cause = cause
-    error.remote_traceback = failure.text
-    error.__cause__ = cause
+    error.remote_traceback = text
     return error
 
 
@@ -38,15 +44,29 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
         error = kind.__new__(kind, *cause.args)
         error.args = cause.args
         error.__dict__.update(cause.__dict__)
+        _copy_members(cause, error)
     except Exception:
         # The user's class makes its instances in a way of its own; the cause still tells everything.
         return TaskError(text)
     return error
 
 
+def _copy_members(cause: BaseException, error: BaseException) -> None:
+    """Copy what is kept outside the ``__dict__``: slots, and what built-in types keep in C, such as ``errno``."""
+    for kind in type(cause).__mro__:
+        for member in vars(kind).values():
+            if isinstance(member, MemberDescriptorType):
+                with suppress(AttributeError, TypeError):  # It was never set, or ``__new__`` alone may set it.
+                    member.__set__(error, member.__get__(cause))
+
+
 @cache
 def _dual(cause_type: type[BaseException]) -> type[TaskError] | None:
+    def reduce(self: TaskError) -> tuple[Any, ...]:
+        return _told, (self.cause, self.remote_traceback)
+
+    members = {"__module__": cause_type.__module__, "__slots__": (), "__reduce__": reduce}
     try:
-        return type(cause_type.__name__, (TaskError, cause_type), {"__module__": cause_type.__module__, "__slots__": ()})
+        return type(cause_type.__name__, (TaskError, cause_type), members)
     except TypeError:
         return None

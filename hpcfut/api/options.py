@@ -58,6 +58,11 @@ class Options(msgspec.Struct, frozen=True):
 _DEFAULTS: Final = msgspec.structs.asdict(Options())
 
 
+def is_amount(value: Any) -> bool:
+    """Whether this is a number that a rank can have of something: finite, 0 or more."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
 def _check(name: str, value: Any) -> None:
     if value is None:
         return
@@ -66,7 +71,7 @@ def _check(name: str, value: Any) -> None:
         if type(value) is not int or value < 0:
             problem = "give a whole number, 0 or more"
     elif name in ("num_cpus", "memory"):
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        if not is_amount(value):
             problem = "give a number, 0 or more"
     elif name == "resources":
         problem = _problem_with(value)
@@ -85,6 +90,6 @@ def _problem_with(resources: Any) -> str:
     for name, amount in resources.items():
         if name in ("CPU", "GPU", "memory"):
             return f"{name} has an option of its own"
-        if not isinstance(name, str) or not isinstance(amount, int | float) or amount < 0:
+        if not isinstance(name, str) or not is_amount(amount):
             return "give a dict from names to amounts, 0 or more"
     return ""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import NoReturn
 
+from hpcfut.api.options import is_amount
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT
@@ -179,7 +180,7 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
     given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
     given.update(resources)
     for name, amount in given.items():
-        if name in ("CPU", "GPU", "memory", "object_store_memory") or not isinstance(amount, int | float) or amount < 0:
+        if name in ("CPU", "GPU", "memory", "object_store_memory") or not is_amount(amount):
             raise ValueError(
                 f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or more; the "
                 f"number of cores of a rank is set with --cpus-per-rank."

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from hpcfut.cli.deaths import DeathWatch
 from hpcfut.cli.janitor import Janitor
 from hpcfut.cli.leftovers import Leftovers
 from hpcfut.cli.verdict import Death, Verdict, judge, read_complaint
-from hpcfut.edges.host.job_files import JobFiles, RankNote, start_ticks
+from hpcfut.edges.host.job_files import JobFiles, start_ticks
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import die_with_parent
 
@@ -96,8 +97,7 @@ class _Supervisor:
         self._wakeup_before = signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self.interrupted_by: int | None = None
         self._plan: list[tuple[float, Callable[[], None]]] = []
-        self._first_deaths: list[Death] = []
-        self._notes: list[RankNote] = []
+        self._deaths = DeathWatch(job.files, job.host)
         self._complaint = bytearray()
         # A session of its own, so that the terminal's Ctrl-C comes to us alone and reaches the script as one signal.
         # The launcher's stderr passes through our hands, because only there does it say which rank has died.
@@ -121,6 +121,7 @@ class _Supervisor:
             signal.signal(number, handler)
         os.close(self._wake_reading)
         os.close(self._wake_writing)
+        self._deaths.close()
         if self._process.stderr is not None:
             self._process.stderr.close()
 
@@ -129,6 +130,7 @@ class _Supervisor:
         next_watch = time.monotonic() + _TICK_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reading, selectors.EVENT_READ)
+            selector.register(self._deaths, selectors.EVENT_READ)
             if self._process.stderr is not None:
                 os.set_blocking(self._process.stderr.fileno(), False)
                 selector.register(self._process.stderr, selectors.EVENT_READ)
@@ -138,7 +140,8 @@ class _Supervisor:
                         selector.unregister(key.fileobj)
                 self._drain_wakeups()
                 self._answer_signals()
-                self._look_for_deaths()
+                self._deaths.look()
+                self._plan_after_deaths()
                 now = time.monotonic()
                 if now >= next_watch:
                     self._job.leftovers.watch(self._process.pid)
@@ -146,7 +149,7 @@ class _Supervisor:
                 while self._plan and self._plan[0][0] <= now:
                     self._plan.pop(0)[1]()
         self._forward()
-        self._look_for_deaths()
+        self._deaths.look()
 
     def verdict(self, name: str) -> Verdict:
         """What became of the job."""
@@ -160,12 +163,14 @@ class _Supervisor:
                 death = Death(0, self._process.pid, self._job.host, how)
                 return judge(returncode, None, [death], n_started=1, launcher=name)
             return Verdict(returncode)
-        deaths = self._first_deaths
-        told = read_complaint(self._complaint.decode(errors="replace"), self._notes)
-        if told is not None and not self._job.files.has_ended(told.rank):
+        deaths, notes = self._deaths.first, self._deaths.notes
+        told = read_complaint(self._complaint.decode(errors="replace"), notes)
+        # The launcher knows how a rank died, and all about those of other hosts.
+        is_new = told is not None and (len(deaths) != 1 or deaths[0].rank == told.rank)
+        if told is not None and is_new and not self._job.files.has_ended(told.rank):
             deaths = [told]
         status = self._job.files.read_status()
-        return judge(returncode, status, deaths, n_started=len(self._notes), launcher=name)
+        return judge(returncode, status, deaths, n_started=len(notes), launcher=name)
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
@@ -213,19 +218,13 @@ class _Supervisor:
 
     # -- ranks -------------------------------------------------------------------------------------------------------
 
-    def _look_for_deaths(self) -> None:
-        """Note which ranks are dead without having said that they have ended, the first time that there are any."""
-        self._notes = self._job.files.read_ranks()
-        if self._first_deaths or self._is_single:
+    def _plan_after_deaths(self) -> None:
+        """Where the launcher does not end the job by itself, end it after a while."""
+        if self._plan or self._is_single:
             return
-        self._first_deaths = [
-            Death(note.rank, note.pid, note.host)
-            for note in self._notes
-            if note.host == self._job.host
-            and start_ticks(note.pid) != note.started
-            and not self._job.files.has_ended(note.rank)
-        ]
-        if self._first_deaths and not self._plan:
+        # A child of a rank that keeps the rank's output open keeps the launcher waiting for it, without end.
+        is_over = self._deaths.are_all_gone and self._job.files.read_status() is not None
+        if self._deaths.first or is_over:
             now = time.monotonic() + _DEATH_GRACE_S
             self._plan = [(now, self._terminate), (now + _TERMINATE_GRACE_S, self._kill)]
 

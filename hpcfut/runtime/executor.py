@@ -53,7 +53,8 @@ class Executor:
         self.running: dict[int, int] = {}
         #: What each blocked task waits with, for interrupting it.
         self.blocked: dict[int, Waiter] = {}
-        self._interrupted: dict[int, None] = {}
+        #: Tasks that were cancelled while they ran.
+        self.interrupted: dict[int, None] = {}
         self._n_threads = 0
         engine.on_run = self._find_thread
         engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
@@ -72,6 +73,10 @@ class Executor:
         waiter = engine.new_waiter()
         key = waiter.waiter_id
         idle[key] = waiter
+
+        def has_work() -> bool:
+            return bool(runs) or engine.end is not None
+
         try:
             while True:
                 try:
@@ -84,11 +89,13 @@ class Executor:
                             return
                         idle[key] = waiter
                     elif may_lead:
-                        engine.wait(waiter, None, lambda: bool(runs) or is_over())
+                        engine.wait(waiter, None, has_work)
                     else:
                         waiter.sleep(-1.0)
                 else:
                     self.execute(run, waiter)
+                    if not may_lead:
+                        engine.hear()
         finally:
             idle.pop(key, None)
             engine.forget(waiter)
@@ -116,7 +123,7 @@ class Executor:
     # -- one task ------------------------------------------------------------------------------------------------------
 
     def execute(self, run: RunTask, idle: Waiter | None = None) -> None:
-        """Run one task on this thread and tell the core how it ended.
+        """Run one task on this thread and put its end into the mailbox; the caller sees to it that it is heard.
 
         Args:
             run: The task.
@@ -149,13 +156,13 @@ class Executor:
             event = self._failed(run, error)
         finally:
             del self.running[task_id]
-            self._interrupted.pop(task_id, None)
+            self.interrupted.pop(task_id, None)
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
             if idle is not None:
                 self._idle[idle.waiter_id] = idle
-        engine.post(event)
+        engine.mailbox.append(event)
 
     def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
         template = self.engine.core.template(template_id)
@@ -223,7 +230,7 @@ class Executor:
         thread_id = self.running.get(task_id)
         if thread_id is None:
             return
-        self._interrupted[task_id] = None
+        self.interrupted[task_id] = None
         waiter = self.blocked.get(task_id)
         if waiter is not None:
             waiter.ring()
@@ -258,7 +265,3 @@ class Executor:
                 return False
             time.sleep(0.001)
         return True
-
-    def is_interrupted(self, task_id: int) -> bool:
-        """Whether a task that waits is to be cancelled."""
-        return task_id in self._interrupted

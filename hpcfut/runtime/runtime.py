@@ -20,7 +20,6 @@ from hpcfut.core.events import (
 )
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError, TaskCancelledError
-from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
@@ -106,7 +105,7 @@ class Runtime:
             pickled, arguments = self.pickling.dumps_call(args, kwargs)
         task_id = next(self._ids)
         return_ids = (task_id,) if n_returns == 1 else self._return_ids(task_id, n_returns)
-        engine.post(
+        engine.post_soon(
             TaskSubmitted(
                 task_id,
                 template_id,
@@ -151,12 +150,12 @@ class Runtime:
 
     def wait(
         self, object_ids: list[int], n_wanted: int, timeout_s: float | None, *, is_fetching: bool, may_run: bool
-    ) -> dict[int, bytes | Failure | None] | None:
-        """Wait until ``n_wanted`` of these distinct objects are ready.
+    ) -> Waiter | None:
+        """Wait until ``n_wanted`` of these distinct objects are ready; 0 asks which are ready now, all of them.
 
         Returns:
-            The ready ones with what ``value_of`` makes a value of, in the order of the request; ``None`` if the time
-            was over first.
+            A waiter whose ``object_ids`` are the ready ones, in the order of the request, and whose ``values`` hold for
+            each what ``value_of`` makes a value of; ``None`` if the time was over first.
         """
         engine, current = self.engine, self.executor.current
         if engine.end is not None:
@@ -168,12 +167,10 @@ class Runtime:
         engine.busy.pop(task_id, None)
         if task_id:
             self.executor.blocked[task_id] = waiter
+        self.mailbox.append(WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id))
         try:
-            engine.post(WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id))
             self._until_done(waiter, task_id, deadline)
-            if not waiter.is_done:
-                return None
-            return dict(zip(waiter.object_ids, waiter.values, strict=True))
+            return waiter if waiter.is_done else None
         finally:
             engine.busy[task_id] = None
             if task_id:
@@ -182,6 +179,7 @@ class Runtime:
 
     def _until_done(self, waiter: Waiter, task_id: int, deadline: float | None) -> None:
         engine, executor = self.engine, self.executor
+        interrupted = executor.interrupted
 
         def is_over() -> bool:
             return (
@@ -189,24 +187,23 @@ class Runtime:
                 or waiter.run is not None
                 or engine.end is not None
                 or self._interrupted
-                or executor.is_interrupted(task_id)
+                or task_id in interrupted
             )
 
-        is_late = False
-        while not waiter.is_done:
+        while True:
+            engine.wait(waiter, deadline, is_over)
             run = waiter.run
             if run is not None:
                 waiter.run = None
                 executor.execute(run)
-                continue
-            if is_late or is_over():
-                self._abandon(waiter)
-                self._raise_interruption(waiter, task_id)
+            elif waiter.is_done:
                 return
-            engine.wait(waiter, deadline, is_over)
-            is_late = deadline is not None and self._now() >= deadline
-            if is_late:
-                engine.tick()  # What has just come still counts, also with a timeout of 0.
+            else:
+                # The deadline has passed, or something else came in between.
+                self._abandon(waiter)
+                if not waiter.is_done:
+                    self._raise_interruption(task_id)
+                return
 
     def _abandon(self, waiter: Waiter) -> None:
         engine = self.engine
@@ -219,13 +216,11 @@ class Runtime:
             engine.runs.append(run)
             engine.on_run()
 
-    def _raise_interruption(self, waiter: Waiter, task_id: int) -> None:
-        if waiter.is_done:
-            return
+    def _raise_interruption(self, task_id: int) -> None:
         if self._interrupted and threading.current_thread() is threading.main_thread():
             self._interrupted = False
             raise KeyboardInterrupt
-        if self.executor.is_interrupted(task_id):
+        if task_id in self.executor.interrupted:
             raise TaskCancelledError(f"Task {name_of(task_id)} was cancelled while it waited.")
         if self.engine.end is not None:
             self._demand_session()
@@ -250,10 +245,6 @@ class Runtime:
             return answer.available
         finally:
             engine.forget(waiter)
-
-    def ready_among(self, object_ids: list[int], *, is_fetching: bool) -> dict[int, bytes | Failure | None]:
-        """Those of the objects that are ready now."""
-        return self.wait(object_ids, 0, None, is_fetching=is_fetching, may_run=False) or {}
 
     def demand_same_session(self, ref: str) -> None:
         """Refuse a ref of another session."""

@@ -11,7 +11,7 @@ from hpcfut.model.failure import Failure
 class Waiter:
     """One thread that waits; made for each wait, because a late wake-up must not hit the next one."""
 
-    __slots__ = ("_bell", "is_done", "object_ids", "run", "values", "waiter_id")
+    __slots__ = ("_bell", "_is_rung", "is_done", "object_ids", "run", "values", "waiter_id")
 
     def __init__(self, waiter_id: int) -> None:
         self.waiter_id = waiter_id
@@ -21,16 +21,29 @@ class Waiter:
         self.values: list[bytes | Failure | None] = []
         #: A task to run on this thread's stack.
         self.run: RunTask | None = None
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        #: Made by the first sleep: most waits end without one.
+        self._bell: threading.Lock | None = None
+        self._is_rung = False
 
     def ring(self) -> None:
         """Wake the thread, or keep it from falling asleep once."""
-        try:
-            self._bell.release()
-        except RuntimeError:
-            return  # It has been rung already.
+        # The flag first, the bell second; the sleeper makes its bell first and looks at the flag second.
+        self._is_rung = True
+        bell = self._bell
+        if bell is not None:
+            try:
+                bell.release()
+            except RuntimeError:
+                return  # It has been rung already.
 
     def sleep(self, timeout_s: float) -> None:
         """Sleep until rung, or for this long (negative: for ever)."""
-        self._bell.acquire(timeout=timeout_s)
+        bell = self._bell
+        if bell is None:
+            bell = threading.Lock()
+            bell.acquire()
+            self._bell = bell
+            if self._is_rung:
+                timeout_s = 0.0
+        bell.acquire(timeout=timeout_s)
+        self._is_rung = False

@@ -28,7 +28,7 @@ from hpcfut.sim.checkers import Checks
 from hpcfut.sim.fabric import Fabric, Frame, Weather
 from hpcfut.sim.frame import Frame as UserFrame
 from hpcfut.sim.frame import Thread
-from hpcfut.sim.ops import Body, Make, Program, Sleep, Wait
+from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.rank import SimRank, broken_link
 from hpcfut.sim.trace import SimulationError, Trace, ids_in
 from hpcfut.sim.truth import Truth
@@ -183,12 +183,9 @@ class SimWorld:
         yield from program(me)
         self._n_scripts -= 1
         me.release(list(me.refs))
-        helper = me.define(resources=(), affinity=(me.rank + 1) % len(self.ranks))
         while self._n_scripts or self._has_tasks():
-            # A rank with a driver works only while its driver waits, so the driver waits for something.
-            (nap,) = me.submit(helper, nap_body)
-            yield Wait([nap], 1, may_run=False)
-            me.release([nap])
+            # A rank with a driver works only while its driver waits, so the driver waits: for nothing, for a while.
+            yield Wait([], 1, may_run=False, timeout_s=0.05)
         self._n_scripts_open -= 1
         if not self._n_scripts_open:
             for rank in self.ranks:
@@ -196,14 +193,7 @@ class SimWorld:
         return None
 
     def _has_tasks(self) -> bool:
-        """Whether any task is left, besides those by which the drivers pass the time."""
-        specs = self.truth.specs
-        return any(
-            specs[task_id].body is not nap_body
-            for rank in self.ranks
-            for table in (rank.core.tasks.tasks, rank.runs)
-            for task_id in table
-        )
+        return any(rank.core.tasks.tasks or rank.runs or rank.mailbox for rank in self.ranks)
 
     # -- the fabric --------------------------------------------------------------------------------------------------
 
@@ -264,12 +254,6 @@ class SimWorld:
         if template.affinity < 0 or (template.affinity_soft and template.affinity not in able):
             return able
         return [rank for rank in able if rank == template.affinity]
-
-
-def nap_body(me: UserFrame) -> Program:
-    """Take some time on another rank."""
-    yield Sleep(0.02)
-    return [Make()]
 
 
 def rows_of(tables: Mapping[str, Transitions]) -> dict[Row, None]:

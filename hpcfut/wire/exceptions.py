@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hpcfut.model.errors import HpcfutError
+from hpcfut.model.errors import HpcfutError, TaskError
 from hpcfut.wire.packing import Pickled, pack_inline
 
 #: Longer chains of causes are cut off.
@@ -47,11 +47,12 @@ _decode: Final = msgspec.msgpack.Decoder(_Carried).decode
 def dumps_exception(error: BaseException, dumps: Callable[[Any], Pickled], loads: Callable[[bytes], Any]) -> bytes:
     """Pickle an exception with its causes, so that ``loads_exception`` surely gives something.
 
-    Attributes and notes travel with it. What cannot be pickled or rebuilt, or holds refs (nobody would count them),
+    Attributes and notes travel with it. The error of another task, which ``get`` raised, goes on as what that task raised. What cannot be pickled or rebuilt, or holds refs (nobody would count them),
     is replaced: first attributes by their texts, then the exception by a ``StandInError``.
     """
-    chain = [error]
+    chain = [_original(error)]
     while (cause := chain[-1].__cause__) is not None and len(chain) <= _N_CAUSES_MAX:
+        cause = _original(cause)
         if any(cause is link for link in chain):
             break
         chain.append(cause)
@@ -78,6 +79,13 @@ def loads_exception(payload: bytes, loads: Callable[[bytes], Any]) -> BaseExcept
         link.__cause__ = cause
         link.__suppress_context__ = is_suppressing
     return links[0][0]
+
+
+def _original(error: BaseException) -> BaseException:
+    """What the first task raised, if this came out of ``get`` in a task: its class exists on this rank alone."""
+    while isinstance(error, TaskError) and error.cause is not None:
+        error = error.cause
+    return error
 
 
 def _body(error: BaseException, dumps: Callable[[Any], Pickled], loads: Callable[[bytes], Any]) -> bytes | None:

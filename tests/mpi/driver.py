@@ -24,6 +24,7 @@ def run_case(name: str, n_ranks: int) -> tuple[str, str]:
     try:
         case = getattr(importlib.import_module(f"programs.{module_name}"), function_name)
         case(**({"n_ranks": n_ranks} if "n_ranks" in inspect.signature(case).parameters else {}))
+        check_emptiness(is_final=False)
     except unittest.SkipTest as skip:
         return "skipped", str(skip)
     except BaseException as error:  # A case may raise anything, and the next one must run.
@@ -31,6 +32,12 @@ def run_case(name: str, n_ranks: int) -> tuple[str, str]:
         told = traceback.TracebackException.from_exception(error, capture_locals=True)
         return "failed", "".join(told.format())
     return "passed", ""
+
+
+def check_emptiness(*, is_final: bool) -> None:
+    """Asserts that nothing is left in any table of any rank, if there are ranks at all."""
+    if "hpcfut" in sys.modules:
+        importlib.import_module("tests.mpi.support").assert_nothing_left(is_final=is_final)
 
 
 def write(report: IO[str], **line: object) -> None:
@@ -48,6 +55,7 @@ def main(report_path: str, n_ranks: str, *cases: str) -> None:
             started = time.monotonic()
             event, text = run_case(case, int(n_ranks))
             write(report, case=case, event=event, text=text, duration_s=time.monotonic() - started)
+    check_emptiness(is_final=True)
 
 
 if __name__ == "__main__":
