@@ -387,11 +387,11 @@ class Engine:
 
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect
-        for waiter in self.waiters.values():
+        for waiter in list(self.waiters.values()):
             waiter.ring()
 
     def _end(self, effect: EndJob) -> None:
         self.end = effect
         self.on_end()
-        for waiter in self.waiters.values():
+        for waiter in list(self.waiters.values()):
             waiter.ring()

@@ -22,6 +22,7 @@ from hpcfut.model.errors import TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.messages import Result
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
@@ -118,7 +119,8 @@ class Executor:
 
     def _spare(self) -> None:
         engine = self.engine
-        self.serve(lambda: engine.end is not None or len(self._idle) > N_IDLE_THREADS_MAX, may_lead=False)
+        with fatal("an executor thread"):
+            self.serve(lambda: engine.end is not None or len(self._idle) > N_IDLE_THREADS_MAX, may_lead=False)
 
     # -- one task ------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.fatal import fatal
 
 PERIOD_S = 0.0005
 #: The thread that gives the GIL up at the latest after this time lets the helper in.
@@ -45,6 +46,10 @@ class Helper:
             return  # It has been rung already.
 
     def _work(self) -> None:
+        with fatal("the helper thread"):
+            self._tick_on()
+
+    def _tick_on(self) -> None:
         n_driven = 0
         while not self._is_closing:
             self._bell.acquire(timeout=PERIOD_S)

@@ -47,8 +47,9 @@ _decode: Final = msgspec.msgpack.Decoder(_Carried).decode
 def dumps_exception(error: BaseException, dumps: Callable[[Any], Pickled], loads: Callable[[bytes], Any]) -> bytes:
     """Pickle an exception with its causes, so that ``loads_exception`` surely gives something.
 
-    Attributes and notes travel with it. The error of another task, which ``get`` raised, goes on as what that task raised. What cannot be pickled or rebuilt, or holds refs (nobody would count them),
-    is replaced: first attributes by their texts, then the exception by a ``StandInError``.
+    Attributes and notes travel with it. The error of another task goes on as what that task raised. What cannot be
+    pickled or rebuilt, or holds refs (nobody would count them), is replaced: first attributes by their texts, then the
+    exception by a ``StandInError``.
     """
     chain = [_original(error)]
     while (cause := chain[-1].__cause__) is not None and len(chain) <= _N_CAUSES_MAX:

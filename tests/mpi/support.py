@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import tempfile
 import time
@@ -81,6 +80,12 @@ class Gate:
             hpcfut.wait(refs, num_returns=len(refs), timeout=0.01, fetch_local=False)
 
 
+def _core() -> Any:
+    runtime = session._session.runtime
+    assert runtime is not None
+    return runtime.engine.core
+
+
 def _what_is_left() -> dict[str, int]:
     """The sizes of the tables of this rank, without those that are empty."""
     gc.collect()
@@ -141,6 +146,17 @@ def assert_nothing_left(*, is_final: bool = False) -> None:
             hpcfut.wait([on_rank(_pass_by, 0).remote()], timeout=WAIT_S)
 
 
-def pid() -> int:
-    """The process, which tells ranks apart."""
-    return os.getpid()
+@hpcfut.remote(num_cpus=0)
+def _n_templates_here() -> int:
+    gc.collect()
+    return _core().statistics().n_templates
+
+
+def n_templates(at_most: int | None = None) -> int:
+    """How many remote functions all ranks know together; waits a moment for ``at_most`` of them."""
+    deadline = time.monotonic() + LEFT_WITHIN_S
+    while True:
+        askers = [on_rank(_n_templates_here, rank) for rank in range(n_ranks_of_job())]
+        n = sum(hpcfut.get([asker.remote() for asker in askers], timeout=WAIT_S))
+        if at_most is None or n <= at_most or time.monotonic() > deadline:
+            return n

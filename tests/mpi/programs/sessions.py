@@ -1,0 +1,173 @@
+"""Sessions: begun by the first call, ended, begun again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hpcfut
+from hpcfut.exceptions import SessionEndedError, TaskUnschedulableError
+from tests.mpi.support import WAIT_S, Gate, on_rank, raised
+
+
+@hpcfut.remote
+def same(value: Any) -> Any:
+    return value
+
+
+@hpcfut.remote
+def pass_gate(gate: Gate) -> None:
+    gate.wait()
+
+
+@contextmanager
+def own_session(**options: Any) -> Iterator[None]:
+    """A session of its own; the next case begins another one."""
+    hpcfut.shutdown()
+    assert not hpcfut.is_initialized()
+    hpcfut.init(**options)
+    try:
+        assert hpcfut.is_initialized()
+        yield
+    finally:
+        hpcfut.shutdown()
+
+
+def case_the_first_call_begins_a_session() -> None:
+    hpcfut.shutdown()
+    assert not hpcfut.is_initialized()
+    assert hpcfut.get(same.remote(1)) == 1
+    assert hpcfut.is_initialized()
+    hpcfut.shutdown()
+    assert hpcfut.get(hpcfut.put(2)) == 2
+    hpcfut.shutdown()
+    assert hpcfut.get_runtime_context().get_rank() == 0
+
+
+def case_a_second_init_raises() -> None:
+    with own_session():
+        error = raised(RuntimeError, hpcfut.init)
+        assert "ignore_reinit_error" in str(error)
+        ref = hpcfut.put(1)
+        hpcfut.init(ignore_reinit_error=True)
+        assert hpcfut.get(ref) == 1
+
+
+def case_shutdown_twice_does_nothing() -> None:
+    hpcfut.shutdown()
+    hpcfut.shutdown()
+    assert not hpcfut.is_initialized()
+
+
+def case_three_cycles_on_the_same_ranks(n_ranks: int) -> None:
+    pids = None
+    for cycle in range(3):
+        with own_session():
+            nodes = hpcfut.nodes()
+            assert len(nodes) == n_ranks
+            assert pids in (None, [node["Pid"] for node in nodes])
+            pids = [node["Pid"] for node in nodes]
+            refs = [on_rank(same, rank).remote(bytes(200_000 + cycle)) for rank in range(n_ranks)]
+            assert [len(value) for value in hpcfut.get(refs)] == [200_000 + cycle] * n_ranks
+            assert hpcfut.get([same.remote(number) for number in range(50)]) == list(range(50))
+
+
+def case_old_refs_raise() -> None:
+    with own_session():
+        old = [same.remote(1), hpcfut.put(2), same.remote(bytes(200_000))]
+        hpcfut.get(old)
+    for ref in old:
+        error = raised(SessionEndedError, hpcfut.get, ref)
+        assert isinstance(error, RuntimeError)
+        assert "shutdown()" in str(error)
+        raised(SessionEndedError, hpcfut.wait, [ref])
+    with own_session():
+        # Ids of the new session do not meet those of the old one.
+        new = [same.remote(10), hpcfut.put(20), same.remote(bytes(300_000))]
+        for ref in old:
+            raised(SessionEndedError, hpcfut.get, ref)
+            raised(SessionEndedError, hpcfut.get, [*new, ref])
+            raised(SessionEndedError, same.remote, ref)
+            raised(SessionEndedError, same.remote, [ref])
+            raised(SessionEndedError, same.remote, value={"a": ref})
+            raised(SessionEndedError, hpcfut.put, [ref])
+        del old, ref
+        assert hpcfut.get(new[:2]) == [10, 20]
+
+
+def case_old_functions_work_in_a_new_session() -> None:
+    captured = 5
+    function = hpcfut.remote(lambda: captured)
+    for _ in range(3):
+        with own_session():
+            assert hpcfut.get(function.remote()) == 5
+            assert hpcfut.get(same.options(num_cpus=0.5).remote(1)) == 1
+
+
+def case_arrays_outlive_their_session() -> None:
+    import numpy as np
+
+    with own_session():
+        array = hpcfut.get(same.remote(np.arange(100_000)))
+    with own_session():
+        assert hpcfut.get(same.remote(np.ones(100_000))).all()
+        assert array[-1] == 99_999
+
+
+def case_a_session_ends_with_queued_and_running_tasks(n_ranks: int) -> None:
+    with Gate() as gate:
+        with own_session():
+            refs = [on_rank(pass_gate, rank).remote(gate) for rank in range(n_ranks)]
+            refs += [same.remote(refs[0]) for _ in range(20)]
+            gate.until_arrived(n_ranks, refs)
+            refs += [on_rank(pass_gate, rank).remote(gate) for rank in range(n_ranks) for _ in range(3)]
+        with own_session():
+            assert hpcfut.get(same.remote("next"), timeout=WAIT_S) == "next"
+
+
+def case_resources_of_ones_own(n_ranks: int) -> None:
+    with own_session(resources={"disk": 2, "licence": 0.5}):
+        assert hpcfut.cluster_resources()["disk"] == 2 * n_ranks
+        assert hpcfut.nodes()[-1]["Resources"]["licence"] == 0.5
+        assert hpcfut.get(same.options(resources={"disk": 2, "licence": 0.5}).remote(1), timeout=WAIT_S) == 1
+        ref = same.options(resources={"disk": 3}).remote(1)
+        assert "disk" in str(raised(TaskUnschedulableError, hpcfut.get, ref, timeout=WAIT_S))
+        half = pass_gate.options(num_cpus=0, resources={"licence": 0.5})
+        with Gate() as gate:
+            holders = [on_rank(half, rank).remote(gate) for rank in range(n_ranks)]
+            gate.until_arrived(n_ranks, holders)
+            assert "licence" not in {name for name, amount in hpcfut.available_resources().items() if amount}
+            late = same.options(num_cpus=0, resources={"licence": 0.25}).remote("late")
+            assert hpcfut.wait([late], timeout=0.1) == ([], [late])
+            gate.open()
+            assert hpcfut.get(late, timeout=WAIT_S) == "late"
+            hpcfut.get(holders)
+    assert "disk" not in hpcfut.cluster_resources()
+
+
+def case_wrong_options_of_init() -> None:
+    hpcfut.shutdown()
+    for resources in ({"CPU": 1}, {"disk": -1}, {"disk": float("nan")}, {"disk": float("inf")}, {"disk": "1"}, {5: 1}):
+        raised(ValueError, hpcfut.init, resources=resources)
+        assert not hpcfut.is_initialized()
+    for nbytes in (0, -1, 1.5, "1"):
+        raised(ValueError, hpcfut.init, object_store_memory=nbytes)
+        assert not hpcfut.is_initialized()
+    assert hpcfut.get(same.remote(1)) == 1
+
+
+def case_an_object_store_that_is_full(n_ranks: int) -> None:
+    with own_session(object_store_memory=1_000_000):
+        assert hpcfut.nodes()[0]["Resources"]["object_store_memory"] == 1_000_000
+        kept = hpcfut.put(bytes(600_000))
+        error = raised(MemoryError, hpcfut.put, bytes(600_000))
+        assert "object store" in str(error)
+        raised(MemoryError, hpcfut.get, same.remote(bytes(2_000)) and hpcfut.remote(lambda: bytes(2_000_000)).remote())
+        # What does not fit where it is read is told there.
+        if n_ranks > 1:
+            there = on_rank(hpcfut.remote(lambda: bytes(700_000)), 1).remote()
+            raised(Exception, hpcfut.get, there, timeout=WAIT_S)
+        assert len(hpcfut.get(kept)) == 600_000
+        del kept
+        assert len(hpcfut.get(hpcfut.put(bytes(600_000)))) == 600_000
