@@ -29,6 +29,7 @@ def main() -> None:
         session.serve(job)
         session.leave(0)
     status = run_script(script)
+    job.note_status(status)
     session.end_session(status, "", is_final=True)
     session.leave(status)
 

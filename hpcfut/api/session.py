@@ -144,6 +144,7 @@ def end_session(status: int, failure: str, *, is_final: bool) -> None:
     if not job.close_session(runtime):
         if end.failure:
             sys.stderr.write(f"hpcfut: {end.failure}\n")
+        job.note_status(end.status, end.failure)
         job.abort(end.status)
     _session.runtime = None
 
@@ -154,7 +155,7 @@ def leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if job is not None:
-        job.leave(status)
+        status = job.leave(status)
     sys.exit(status)
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from hpcfut.cli.deaths import DeathWatch
 from hpcfut.cli.janitor import Janitor
 from hpcfut.cli.leftovers import Leftovers
-from hpcfut.cli.verdict import Death, Verdict, judge, read_complaint
+from hpcfut.cli.verdict import Death, Verdict, describe, judge, read_complaint
 from hpcfut.edges.host.job_files import JobFiles, start_ticks
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import die_with_parent
@@ -158,11 +158,10 @@ class _Supervisor:
             how = signal.Signals(self.interrupted_by).name
             return Verdict(128 + self.interrupted_by, (f"The job was ended by {how}.",))
         if self._is_single:
-            if returncode < 0:
-                how = f"killed by signal {-returncode} ({signal.Signals(-returncode).name})"
-                death = Death(0, self._process.pid, self._job.host, how)
-                return judge(returncode, None, [death], n_started=1, launcher=name)
-            return Verdict(returncode)
+            if returncode >= 0:
+                return Verdict(returncode)
+            how = f"killed by signal {-returncode} ({signal.Signals(-returncode).name})"
+            return Verdict(128 - returncode, (describe([Death(0, self._process.pid, self._job.host, how)]),))
         deaths, notes = self._deaths.first, self._deaths.notes
         told = read_complaint(self._complaint.decode(errors="replace"), notes)
         # The launcher knows how a rank died, and all about those of other hosts.

@@ -75,6 +75,9 @@ def judge(returncode: int, status: Status | None, deaths: Sequence[Death], *, n_
         launcher: Its name, for people.
     """
     failure = 128 - returncode if returncode < 0 else returncode
+    if returncode < 0:
+        # The ranks followed it into death.
+        return Verdict(failure, (f"{launcher} was killed by signal {-returncode}, and the job with it.",))
     if deaths:
         told = (status.sentence,) if status is not None and status.sentence else ()
         return Verdict((status.status if status is not None else 0) or failure or 1, (*told, describe(deaths)))

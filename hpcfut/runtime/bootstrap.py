@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import (
     Place,
     cores_of,
@@ -25,6 +27,7 @@ from hpcfut.edges.host.machine import (
     own_place,
     ranks_on_host_of,
 )
+from hpcfut.edges.host.parent import ParentWatch, die_with_parent
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord, disagreement
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from hpcfut.edges.mpi.start import World
 
 SLEEP_MAX_S = 0.002
+PARENT_CHECK_S = 0.5
 #: A rank that has not come to the end of a session this long after its grace is given up.
 CLOSE_WITHIN_S = 3.0
 
@@ -55,12 +59,23 @@ class RefHooks(msgspec.Struct, frozen=True):
 class Job:
     """This process's part in the job."""
 
-    def __init__(self, world: World | None, transport: Transport, roster: list[RankRecord], n_on_host: int) -> None:
+    def __init__(
+        self,
+        world: World | None,
+        transport: Transport,
+        roster: list[RankRecord],
+        n_on_host: int,
+        files: JobFiles | None,
+    ) -> None:
         self._world = world
+        self._files = files
         self._transport = transport
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
         self._n_sessions = 0
+        if world is not None:
+            watch = ParentWatch()
+            threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
         #: Frames that came before their session was opened here.
         self._early: list[tuple[int, bytes]] = []
 
@@ -158,22 +173,36 @@ class Job:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def leave(self, status: int) -> None:
-        """End this process's part in an orderly way; after the last session, on all ranks together."""
+    def leave(self, status: int) -> int:
+        """End this process's part in an orderly way; after the last session, on all ranks together.
+
+        Returns:
+            The status to exit with: 0 where `hpcfut run` carries it, because launchers complain at length about others.
+        """
         if self.rank == 0:
             frame = encode_session(JobClosed(status))
             for rank in range(1, self.n_ranks):
                 self._transport.send(rank, frame)
         if not self._meet(CLOSE_WITHIN_S):
             self.abort(status or 1)
+        if self._files is not None:
+            self._files.note_end(self.rank)
         if self._world is not None:
             self._transport.close()
             self._world.finalize()
+        return 0 if self._files is not None and self._world is not None else status
+
+    def note_status(self, status: int, sentence: str = "") -> None:
+        """Rank 0: leave the exit status of the script for `hpcfut run`."""
+        if self._files is not None and self.rank == 0:
+            self._files.write_status(status, sentence)
 
     def abort(self, status: int) -> None:
         """End the whole job at once; does not return."""
         sys.stdout.flush()
         sys.stderr.flush()
+        if self._files is not None:
+            self._files.note_end(self.rank)
         if self._world is not None:
             self._world.abort(status)
         os._exit(status)
@@ -188,13 +217,18 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_launch, recognise_library, singletons
 
     launch = recognise_launch(environ)
+    files = JobFiles.of_environment(environ)
+    if files is not None:
+        files.note_start(launch.rank)
+    if launch.n_ranks > 1:
+        die_with_parent()
     if launch.n_ranks <= 1 and "mpi4py.MPI" not in sys.modules:
-        return _start_alone(environ)
+        return _start_alone(environ, files)
     from hpcfut.edges.mpi.start import is_started_by_user, library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
 
     if launch.n_ranks <= 1 and not is_started_by_user():
-        return _start_alone(environ)
+        return _start_alone(environ, files)
     library = recognise_library(library_version())
     _refuse(mismatch(launch, library))
     world = start_mpi()
@@ -206,16 +240,26 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     nbytes = nbytes_of_job_on_host(environ) // n_on_host
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
     _refuse(disagreement(roster))
-    return Job(world, MpiTransport(world.comm), roster, n_on_host)
+    transport = MpiTransport(world.comm)
+    if files is not None:
+        files.note_segments(world.rank)
+    return Job(world, transport, roster, n_on_host, files)
 
 
-def _start_alone(environ: MutableMapping[str, str]) -> Job:
+def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
     from hpcfut.edges.host.loopback import LoopbackTransport
 
     place = own_place()
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
-    return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_of_job_on_host(environ), place)], 1)
+    return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_of_job_on_host(environ), place)], 1, files)
+
+
+def _watch_parent(watch: ParentWatch) -> None:
+    """A rank whose launcher is gone has nobody left to end it."""
+    while not watch.is_orphaned():
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
 
 
 def _refuse(sentence: str) -> None:

@@ -193,7 +193,10 @@ class SimWorld:
         return None
 
     def _has_tasks(self) -> bool:
-        return any(rank.core.tasks.tasks or rank.runs or rank.mailbox for rank in self.ranks)
+        return any(
+            rank.core.tasks.tasks or rank.runs or any(type(event) is e.TaskSubmitted for event in rank.mailbox)
+            for rank in self.ranks
+        )
 
     # -- the fabric --------------------------------------------------------------------------------------------------
 
