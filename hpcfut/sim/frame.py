@@ -12,7 +12,6 @@ from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, TaskS
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.truth import Spec, Value
-from hpcfut.wire.messages import Result
 
 if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
@@ -147,12 +146,14 @@ class Frame:
             n_returns,
             template.n_retries_max + 1,
             template.resources,
+            self.spec.horizon if self.spec is not None else len(world.truth.age),
         )
         spec.is_unschedulable = not world.candidates(template)
         truth = world.truth
         truth.specs[task_id] = spec
         for object_id in return_ids:
             truth.makers[object_id] = spec
+            truth.age[object_id] = len(truth.age)
             rank.hold(object_id)
             self.refs.append(object_id)
         rank.post(TaskSubmitted(task_id, template_id, spec.payload, return_ids, arguments, nested, self.task_id))
@@ -163,7 +164,9 @@ class Frame:
         rank = self.world_rank
         object_id = rank.new_id()
         value = Value(b"put %d" % object_id, tuple(contained), is_stored)
-        rank.world.truth.values[object_id] = value
+        truth = rank.world.truth
+        truth.values[object_id] = value
+        truth.age[object_id] = len(truth.age)
         rank.hold(object_id)
         self.refs.append(object_id)
         rank.post(ObjectPut(object_id, rank.seal(object_id, value)))
@@ -192,9 +195,11 @@ class Frame:
     def advance(self, spec: Spec, n_items: int = 1) -> tuple[int, ...]:
         """Take items from a generator: it may make as many more, under the names that this gives."""
         rank = self.world_rank
+        truth = rank.world.truth
         item_ids = tuple(rank.new_id() for _ in range(n_items))
         for object_id in item_ids:
-            rank.world.truth.makers[object_id] = spec
+            truth.makers[object_id] = spec
+            truth.age[object_id] = len(truth.age)
             rank.hold(object_id)
             self.refs.append(object_id)
         rank.post(StreamAdvanced(spec.task_id, item_ids))
@@ -205,6 +210,10 @@ class Frame:
         self.refs.remove(object_id)
         self.world_rank.stash.append(object_id)
 
-    def result_of(self, object_id: int, value: Value) -> Result:
-        """Seal a value that this frame made."""
-        return self.world_rank.seal(object_id, value)
+    def findable(self) -> list[int]:
+        """The refs in global variables of this rank that this code may take."""
+        stash = self.world_rank.stash
+        if self.spec is None:
+            return stash
+        age, horizon = self.world_rank.world.truth.age, self.spec.horizon
+        return [object_id for object_id in stash if age[object_id] < horizon]

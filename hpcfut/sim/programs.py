@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from random import Random
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -14,7 +13,8 @@ from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Raised, Sleep, Wait
 
-Action = Callable[[Frame], Iterator[Op]]
+Steps = Generator[Op, Any, None]
+Action = Callable[[Frame], Steps]
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class RandomProgram:
 
     # -- actions -----------------------------------------------------------------------------------------------------
 
-    def _submit(self, me: Frame) -> Iterator[Op]:
+    def _submit(self, me: Frame) -> Steps:
         rng, mix = me.rng, self.mix
         if me.depth >= mix.depth_max or self.n_tasks >= mix.n_tasks_max:
             return
@@ -131,7 +131,7 @@ class RandomProgram:
             if rng.random() < 0.3:
                 yield Sleep(rng.random() * 20e-6)
 
-    def _consume(self, me: Frame) -> Iterator[Op]:
+    def _consume(self, me: Frame) -> Steps:
         """Call a generator and take its items; perhaps not all of them."""
         rng = me.rng
         self.n_tasks += 1
@@ -147,9 +147,8 @@ class RandomProgram:
         items = list(spec.return_ids)
         n_wanted = rng.choice((0, 1, 3, 100, 100))
         for index in range(n_wanted):
-            answer = yield from ask(Wait([items[index]], 1, rng.random() < 0.7, rng.random() < 0.8))
-            value = answer[0][1]
-            if isinstance(value, Failure):
+            answer = yield Wait([items[index]], 1, rng.random() < 0.7, rng.random() < 0.8)
+            if isinstance(answer[0][1], Failure):
                 break
             items += me.advance(spec)
             if rng.random() < 0.7:
@@ -166,17 +165,17 @@ class RandomProgram:
             me.cancel(spec.task_id)
             me.release(left)
 
-    def _put(self, me: Frame) -> Iterator[Op]:
+    def _put(self, me: Frame) -> Steps:
         me.put(self._choose(me, 2), is_stored=me.rng.random() < self.mix.p_stored)
         return
         yield
 
-    def _get(self, me: Frame) -> Iterator[Op]:
+    def _get(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 4)))
         if wanted:
             yield Wait(wanted, len(wanted), may_run=me.rng.random() < 0.8)
 
-    def _wait(self, me: Frame) -> Iterator[Op]:
+    def _wait(self, me: Frame) -> Steps:
         rng = me.rng
         wanted = list(dict.fromkeys(self._choose(me, 5)))
         if wanted:
@@ -185,19 +184,19 @@ class RandomProgram:
             may_run = timeout_s is None and rng.random() < 0.8
             yield Wait(wanted, rng.randrange(1, len(wanted) + 1), is_fetching, may_run, timeout_s)
 
-    def _poll(self, me: Frame) -> Iterator[Op]:
+    def _poll(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 3)))
         for _ in range(3):
             if wanted:
                 yield Wait(wanted, len(wanted), may_run=False, timeout_s=0.0)
 
-    def _cancel(self, me: Frame) -> Iterator[Op]:
+    def _cancel(self, me: Frame) -> Steps:
         for object_id in self._choose(me, 1):
             me.cancel(object_id, is_recursive=me.rng.random() < 0.5)
         return
         yield
 
-    def _release(self, me: Frame) -> Iterator[Op]:
+    def _release(self, me: Frame) -> Steps:
         rng = me.rng
         if me.refs:
             n = len(me.refs) if rng.random() < 0.1 else rng.randrange(1, len(me.refs) + 1)
@@ -205,46 +204,46 @@ class RandomProgram:
         return
         yield
 
-    def _copy(self, me: Frame) -> Iterator[Op]:
+    def _copy(self, me: Frame) -> Steps:
         for object_id in self._choose(me, 1):
             me.copy(object_id)
         return
         yield
 
-    def _stash(self, me: Frame) -> Iterator[Op]:
+    def _stash(self, me: Frame) -> Steps:
         for object_id in self._choose(me, 1):
             me.stash(object_id)
         return
         yield
 
-    def _unstash(self, me: Frame) -> Iterator[Op]:
-        stash = me.world_rank.stash
-        if stash:
-            object_id = me.rng.choice(stash)
+    def _unstash(self, me: Frame) -> Steps:
+        findable = me.findable()
+        if findable:
+            object_id = me.rng.choice(findable)
             me.copy(object_id)
             if me.rng.random() < 0.5:
-                stash.remove(object_id)
+                me.world_rank.stash.remove(object_id)
                 me.world_rank.release_refs([object_id])
         return
         yield
 
-    def _define(self, me: Frame) -> Iterator[Op]:
+    def _define(self, me: Frame) -> Steps:
         self._new_template(me)
         return
         yield
 
-    def _undefine(self, me: Frame) -> Iterator[Op]:
+    def _undefine(self, me: Frame) -> Steps:
         templates = me.world_rank.templates
         if len(templates) > 3:
             me.world_rank.drop_template(me.rng.choice(templates))
         return
         yield
 
-    def _compute(self, me: Frame) -> Iterator[Op]:
+    def _compute(self, me: Frame) -> Steps:
         rng, mix = me.rng, self.mix
         yield Sleep(rng.random() * (mix.compute_long_s if rng.random() < 0.1 else mix.compute_s))
 
-    def _query(self, me: Frame) -> Iterator[Op]:
+    def _query(self, me: Frame) -> Steps:
         self._n_queries += 1
         me.world_rank.post(ResourcesQueried(self._n_queries))
         return
@@ -296,14 +295,3 @@ class RandomProgram:
             spread=rng.random() < 0.2,
             **options,
         )
-
-
-def ask(wait: Wait) -> Iterator[Op]:
-    """Wait, and give the answer; for use with ``yield from``."""
-    answer = yield wait
-    return answer  # type: ignore[return-value]
-
-
-def random_of(seed: int) -> Random:
-    """The generator of a scenario's own choices, apart from that of its world."""
-    return Random(seed * 2 + 1)

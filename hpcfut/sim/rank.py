@@ -251,9 +251,9 @@ class SimRank:
         if frame is None:
             return
         frame.item_ids.extend(effect.item_ids)
-        frame.is_counted = True
         if frame.is_held_back:
             frame.is_held_back = False
+            frame.is_counted = True
             self.world.schedule_step(frame.thread, 0.0)
 
     def _forget_template(self, effect: f.ForgetTemplate) -> None:

@@ -34,6 +34,8 @@ class Spec(msgspec.Struct, eq=False):
     n_returns: int
     n_attempts_max: int
     resources: tuple[tuple[str, int], ...]
+    #: What was made before this may be taken from global variables; see ``Truth.n_made``.
+    horizon: int
     is_unschedulable: bool = False
     n_attempts: int = 0
     #: The rank that runs it now, -1 for none.
@@ -44,8 +46,6 @@ class Spec(msgspec.Struct, eq=False):
     #: Whether somebody asked to cancel it, and also what it submits.
     is_cancelled: bool = False
     is_cancelled_below: bool = False
-    #: Items that its consumer may see, and those that came.
-    n_items: int = 0
 
     @property
     def may_be_cancelled(self) -> bool:
@@ -70,6 +70,10 @@ class Truth:
         self.values: dict[int, Value] = {}
         #: Failures that the fabric, not a program, has caused: any task or wait may see them.
         self.injected: list[Failure] = []
+        #: Object → how many objects and tasks were made before it. A task that found its own result, or what waits for
+        #: it, in a global variable would wait for itself; so a task finds only what is older than the oldest of its
+        #: ancestors.
+        self.age: dict[int, int] = {}
         #: Owner → object → how many refs user code anywhere has to it.
         self.held: list[dict[int, int]] = [{} for _ in range(n_ranks)]
 
