@@ -111,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Counts the words of text files with tasks.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     parser.add_argument("--pattern", default="*.py", help="which files (default: %(default)s)")
+    parser.add_argument("--exclude", action="append", default=[], metavar="NAME", help="leave out folders of this name")
     parser.add_argument("--top", type=int, default=10, metavar="K", help="how many words to print")
     parser.add_argument("--maps", type=int, metavar="M", help="map tasks (default: 4 a rank)")
     parser.add_argument("--reduces", type=int, metavar="R", help="reduce tasks (default: 1 a rank)")
@@ -121,7 +122,12 @@ def main() -> None:
     for folder in options.folders:
         if not folder.is_dir():
             parser.exit(2, f"There is no folder {folder}.\n")
-    found = {path.resolve() for folder in options.folders for path in folder.rglob(options.pattern)}
+    found = {
+        path.resolve()
+        for folder in options.folders
+        for path in folder.rglob(options.pattern)
+        if not set(options.exclude).intersection(path.relative_to(folder).parts[:-1])
+    }
     sizes = {path: path.stat().st_size for path in found if path.is_file()}
     if not sizes:
         where = ", ".join(map(str, options.folders))

@@ -24,21 +24,32 @@ check_python() {
     fi
 }
 
+# is_made FOLDER STAMP: whether the environment is whole and was made from what the stamp says.
+is_made() {
+    [ -f "$1/made-from" ] && [ "$(cat "$1/made-from")" = "$2" ] && [ -x "$1/bin/python" ]
+}
+
 # make_environment PYTHON FOLDER EXTRAS: hpcfut[EXTRAS], editable, from the checkout in the working
 # directory. The stamp is written last and says what the environment was made from, so that one
 # that was interrupted, copied or outdated is made anew, and a good one costs nothing.
 make_environment() {
     local python=$1 folder=$2 extras=$3 stamp
     stamp="$PWD|$extras|$("$python" -c 'import sys; print(sys.base_prefix, sys.version)')|$(cksum <pyproject.toml)"
-    if [ -f "$folder/made-from" ] && [ "$(cat "$folder/made-from")" = "$stamp" ] && [ -x "$folder/bin/python" ]; then
+    if is_made "$folder" "$stamp"; then
         return
     fi
     if ! mkdir -p "$(dirname "$folder")" 2>/dev/null || [ ! -w "$(dirname "$folder")" ]; then
         fail "You may not write to '$PWD': clone the project into a folder of your own and start there."
     fi
-    printf '%s\n' "Making the environment $folder with hpcfut[$extras]."
-    rm -rf "$folder"
-    "$python" -m venv "$folder"
-    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
-    printf '%s\n' "$stamp" >"$folder/made-from"
+    # A second run at the same time, or the pip of a killed one, must not write into what is made here.
+    exec 9>"$folder.lock"
+    ! command -v flock >/dev/null || flock 9
+    if ! is_made "$folder" "$stamp"; then
+        printf '%s\n' "Making the environment $folder with hpcfut[$extras]."
+        rm -rf "$folder"
+        "$python" -m venv "$folder"
+        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
+        printf '%s\n' "$stamp" >"$folder/made-from"
+    fi
+    exec 9>&-
 }

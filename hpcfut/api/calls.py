@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, TypeVar, overload
 
 from hpcfut.api.failures import exception_of
-from hpcfut.api.refs import ObjectRef, id_of
-from hpcfut.api.session import current
+from hpcfut.api.refs import ObjectRef
+from hpcfut.api.session import current, runtime_of
 from hpcfut.model.errors import GetTimeoutError, NotARefError
 from hpcfut.model.failure import Failure
 from hpcfut.runtime.runtime import Runtime
@@ -53,15 +55,17 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         TaskError: The task that makes a value raised; also a subclass of the type that it raised.
         GetTimeoutError: The time was over first.
         NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
+        ValueError: The timeout is no number of seconds.
     """
-    runtime = current()
     if isinstance(refs, ObjectRef):
-        _check_session(refs, runtime)
+        runtime = runtime_of(refs)
         object_id = refs._object_id
         return _value(runtime, object_id, _fetch(runtime, [object_id], timeout).values[0])
-    ids = _ids_of(refs, "get", runtime)
-    if not ids:
+    refs = _checked(refs, "get")
+    if not refs:
         return []
+    ids = [ref._object_id for ref in refs]
+    runtime = runtime_of(*refs)
     distinct = list(dict.fromkeys(ids))
     values = _fetch(runtime, distinct, timeout).values
     if len(distinct) != len(ids):
@@ -71,6 +75,8 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
 
 
 def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:
+    if timeout is not None:
+        timeout = _checked_timeout(timeout, "get")
     ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
     if ready is None:
         raise GetTimeoutError(
@@ -105,15 +111,18 @@ def wait(
         The ready refs, ``num_returns`` at most, and all others, both in the order given. A failed task is ready.
 
     Raises:
-        ValueError: A ref stands twice, or ``num_returns`` fits no list of this length.
+        ValueError: A ref stands twice, ``num_returns`` fits no list of this length, or the timeout is no number of seconds.
         NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
     """
-    runtime = current()
-    ids = _ids_of(refs, "wait", runtime)
+    refs = _checked(refs, "wait")
+    ids = [ref._object_id for ref in refs]
     if len(set(ids)) != len(ids):
         raise ValueError("wait() was given a ref twice. Give every ref once.")
     if type(num_returns) is not int or not 0 < num_returns <= len(ids):
         raise ValueError(f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}.")
+    if timeout is not None:
+        timeout = _checked_timeout(timeout, "wait")
+    runtime = runtime_of(*refs)
     ready = runtime.wait(ids, num_returns, timeout, is_fetching=fetch_local, may_run=False)
     if ready is None:
         # Too late for all of them; take those that are ready.
@@ -122,21 +131,20 @@ def wait(
     return [ref for ref in refs if ref._object_id in done], [ref for ref in refs if ref._object_id not in done]
 
 
-def _ids_of(refs: Any, name: str, runtime: Runtime) -> list[int]:
+def _checked_timeout(timeout: Any, name: str) -> float | None:
+    if not isinstance(timeout, Real) or not timeout >= 0:  # The comparison is false for NaN.
+        raise ValueError(f"The timeout of {name}() cannot be {timeout!r}. Give seconds, 0 or more, or None to wait for ever.")
+    return float(timeout) if timeout <= threading.TIMEOUT_MAX else None
+
+
+def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
     if isinstance(refs, str | bytes | dict) or not hasattr(refs, "__iter__"):
         raise NotARefError(f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs.")
-    ids = []
+    refs = list(refs)
     for position, ref in enumerate(refs):
         if not isinstance(ref, ObjectRef):
             raise NotARefError(
                 f"{name}() was given a {type(ref).__name__} at position {position} of the list. Every entry must be a ref, as "
                 f".remote() and put() return them."
             )
-        _check_session(ref, runtime)
-        ids.append(id_of(ref))
-    return ids
-
-
-def _check_session(ref: ObjectRef[Any], runtime: Runtime) -> None:
-    if ref._mailbox is not runtime.mailbox:
-        runtime.demand_same_session(repr(ref))
+    return refs

@@ -41,7 +41,7 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
     if kind is None:
         return TaskError(text)
     try:
-        error = kind.__new__(kind, *cause.args)
+        error = _blank(kind, cause.args)
         error.args = cause.args
         error.__dict__.update(cause.__dict__)
         _copy_members(cause, error)
@@ -49,6 +49,14 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
         # The user's class makes its instances in a way of its own; the cause still tells everything.
         return TaskError(text)
     return error
+
+
+def _blank(kind: type[TaskError], arguments: tuple[Any, ...]) -> TaskError:
+    """An instance without calling the user's constructor, which may want other arguments than those that it kept."""
+    try:
+        return BaseException.__new__(kind, *arguments)
+    except TypeError:  # ``OSError`` and exception groups insist on their own.
+        return kind.__new__(kind, *arguments)
 
 
 def _copy_members(cause: BaseException, error: BaseException) -> None:

@@ -10,11 +10,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hpcfut.api.options import is_amount
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
+from hpcfut.model.errors import SessionEndedError
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
@@ -34,6 +35,19 @@ class _Session:
 
 
 _session = _Session()
+
+
+def _leave_to_parent() -> None:
+    """This is a forked child (of a data loader, say): it has no rank, and hpcfut raises in it."""
+    runtime, _session.runtime, _session.job = _session.runtime, None, None
+    if runtime is not None:
+        runtime.disown()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+#: Resources that every rank has without being told.
+_OWN_NAMES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 def init(
@@ -94,6 +108,25 @@ def current() -> Runtime:
     return _session.runtime
 
 
+def runtime_of(*refs: ObjectRef[Any]) -> Runtime:
+    """The runtime that these refs belong to.
+
+    Raises:
+        SessionEndedError: The session of one of them is over.
+    """
+    runtime = _session.runtime
+    mailbox = runtime.mailbox if runtime is not None else None
+    for ref in refs:
+        if ref._mailbox is not mailbox:
+            _demand_own_process()
+            raise SessionEndedError(
+                f"{ref!r} belongs to a session that is over: shutdown() was called since. Values do not outlive their "
+                f"session; make them anew."
+            )
+    assert runtime is not None
+    return runtime
+
+
 def hooks() -> RefHooks:
     """How the runtime handles refs."""
 
@@ -102,7 +135,12 @@ def hooks() -> RefHooks:
         assert runtime is not None
         return ObjectRef(object_id, runtime.mailbox)
 
-    return RefHooks(ObjectRef, id_of, make_ref)
+    def id_of_own(ref: ObjectRef[object]) -> int:
+        """A ref that is sent must not be one of an earlier session, whose ids mean nothing any more."""
+        runtime_of(ref)
+        return id_of(ref)
+
+    return RefHooks(ObjectRef, id_of_own, make_ref)
 
 
 def ensure_job() -> Job:
@@ -142,10 +180,15 @@ def end_session(status: int, failure: str, *, is_final: bool) -> None:
     end = runtime.engine.end
     assert end is not None
     if not job.close_session(runtime):
-        if end.failure:
-            sys.stderr.write(f"hpcfut: {end.failure}\n")
-        job.note_status(end.status, end.failure)
-        job.abort(end.status)
+        failure, status = end.failure, end.status
+        if not is_final:
+            # The script would go on, but there are no ranks left that could begin a new session together.
+            failure = failure or "shutdown() found a task that does not end, or a rank that does not answer."
+            status = status or 1
+        if failure:
+            sys.stderr.write(f"hpcfut: {failure}\n")
+        job.note_status(status, failure)
+        job.abort(status)
     _session.runtime = None
 
 
@@ -181,7 +224,7 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
     given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
     given.update(resources)
     for name, amount in given.items():
-        if name in ("CPU", "GPU", "memory", "object_store_memory") or not is_amount(amount):
+        if not isinstance(name, str) or name in _OWN_NAMES or not is_amount(amount):
             raise ValueError(
                 f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or more; the "
                 f"number of cores of a rank is set with --cpus-per-rank."

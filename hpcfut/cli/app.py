@@ -14,6 +14,7 @@ app = typer.Typer(
     name="hpcfut",
     help="Distributed futures whose processes are MPI ranks.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -33,15 +34,17 @@ def run(
     args: Annotated[list[str] | None, typer.Argument(help="Its arguments.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Number of ranks.")] = None,
     hosts: Annotated[str, typer.Option(help="Hosts and their ranks, as a:4,b:4; in an allocation, leave it out.")] = "",
-    cpus_per_rank: Annotated[int, typer.Option(min=0, help="Cores of each rank, and bind it to them.")] = 0,
-    slots: Annotated[int, typer.Option(min=0, help="Tasks that a rank runs at a time (one, if not said).")] = 0,
+    cpus_per_rank: Annotated[int | None, typer.Option(min=1, help="Cores of each rank, and bind it to them.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Tasks that a rank runs at a time; one, if not said.")
+    ] = None,
     resources: Annotated[str, typer.Option(help="Further resources of each rank, as a JSON object.")] = "",
     mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich; auto takes what mpi4py loads.")] = "auto",
     launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
 ) -> None:
     """Run a script on N ranks, and exit with its exit status."""
-    from hpcfut.cli.command import RunOptions, n_ranks_of_hosts
-    from hpcfut.cli.run import run_script
+    from hpcfut.cli.command import RunOptions, n_ranks_of_hosts, rank_command
+    from hpcfut.cli.run import run_job
 
     if n is None:
         n = n_ranks_of_hosts(hosts) if hosts else int(os.environ.get("SLURM_NTASKS") or 0) or None
@@ -55,13 +58,34 @@ def run(
     options = RunOptions(
         n_ranks=n,
         hosts=hosts,
-        cpus_per_rank=cpus_per_rank,
-        n_slots=slots,
+        cpus_per_rank=cpus_per_rank or 0,
+        n_slots=slots or 0,
         resources=resources,
         launcher_args=shlex.split(launcher_args),
         script=[str(script), *(args or [])],
     )
-    raise typer.Exit(run_script(options, mpi))
+    raise typer.Exit(run_job(options, rank_command(options), mpi=mpi))
+
+
+@app.command()
+def doctor(
+    n: Annotated[int, typer.Option("-n", help="Number of ranks to try; the first two are measured.")] = 2,
+    hosts: Annotated[str, typer.Option(help="Hosts and their ranks, as a:1,b:1.")] = "",
+    mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich.")] = "auto",
+    launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the findings for programs.")] = False,
+) -> None:
+    """Say what this MPI and this host can do, measure it, and name the remedy for what is missing."""
+    from hpcfut.cli.command import RunOptions
+    from hpcfut.cli.doctor import examine, print_json, print_table
+    from hpcfut.edges.host.launch_environment import recognise_launch
+
+    options = RunOptions(n_ranks=n, hosts=hosts, launcher_args=shlex.split(launcher_args))
+    findings = examine(options, mpi)
+    # Started by mpiexec itself, every rank has come here, and one of them speaks.
+    if recognise_launch(os.environ).rank == 0:
+        (print_json if json else print_table)(findings)
+    raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
 
 
 def _refuse(sentence: str) -> None:

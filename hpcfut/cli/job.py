@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -36,6 +37,8 @@ _DEATH_GRACE_S: Final = 1.5
 #: What still runs after the launcher has ended is asked to end, and killed after this time.
 _LEFTOVER_GRACE_S: Final = 0.3
 _NBYTES_COMPLAINT: Final = 1 << 16
+#: As the `timeout` command has it.
+_TOO_LONG: Final = 124
 
 
 class Job:
@@ -56,7 +59,15 @@ class Job:
         self.leftovers.remove_files()
         self._janitor.dismiss()
 
-    def run(self, command: Sequence[str], environ: Mapping[str, str], *, name: str, is_single: bool) -> int:
+    def run(
+        self,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        name: str,
+        is_single: bool,
+        limit_s: float = math.inf,
+    ) -> int:
         """Run the job to its end, forwarding signals and output; returns its exit status.
 
         Args:
@@ -64,9 +75,10 @@ class Job:
             environ: The whole environment of the command.
             name: The launcher's name, for people.
             is_single: Whether the command is the only rank; then its own exit status is the job's.
+            limit_s: The job is ended after this time.
         """
         with _Supervisor(self, command, environ, is_single) as supervisor:
-            supervisor.watch()
+            supervisor.watch(limit_s)
         verdict = supervisor.verdict(name)
         n_left = self.leftovers.end_processes(_LEFTOVER_GRACE_S if supervisor.interrupted_by is None else 0.0)
         for sentence in verdict.sentences:
@@ -96,6 +108,9 @@ class _Supervisor:
         }
         self._wakeup_before = signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self.interrupted_by: int | None = None
+        self._too_long_s = 0.0
+        #: Whether the launcher ended because we ended it; its exit status says nothing then.
+        self._is_forced = False
         self._plan: list[tuple[float, Callable[[], None]]] = []
         self._deaths = DeathWatch(job.files, job.host)
         self._complaint = bytearray()
@@ -125,8 +140,9 @@ class _Supervisor:
         if self._process.stderr is not None:
             self._process.stderr.close()
 
-    def watch(self) -> None:
+    def watch(self, limit_s: float) -> None:
         """Return when the launcher has ended, by itself or by force."""
+        deadline = time.monotonic() + limit_s
         next_watch = time.monotonic() + _TICK_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reading, selectors.EVENT_READ)
@@ -146,6 +162,9 @@ class _Supervisor:
                 if now >= next_watch:
                     self._job.leftovers.watch(self._process.pid)
                     next_watch = now + _WATCH_S
+                if now >= deadline and not self._too_long_s:
+                    self._too_long_s = limit_s
+                    self._plan = [(now, self._terminate), (now + _TERMINATE_GRACE_S, self._kill)]
                 while self._plan and self._plan[0][0] <= now:
                     self._plan.pop(0)[1]()
         self._forward()
@@ -153,10 +172,12 @@ class _Supervisor:
 
     def verdict(self, name: str) -> Verdict:
         """What became of the job."""
-        returncode = self._process.returncode
+        returncode = 1 if self._is_forced else self._process.returncode
         if self.interrupted_by is not None:
             how = signal.Signals(self.interrupted_by).name
             return Verdict(128 + self.interrupted_by, (f"The job was ended by {how}.",))
+        if self._too_long_s:
+            return Verdict(_TOO_LONG, (f"The job was ended because it took longer than {self._too_long_s:g} s.",))
         if self._is_single:
             if returncode >= 0:
                 return Verdict(returncode)
@@ -208,9 +229,11 @@ class _Supervisor:
         return self._is_single
 
     def _terminate(self) -> None:
+        self._is_forced = True
         self._process.terminate()
 
     def _kill(self) -> None:
+        self._is_forced = True
         self._job.leftovers.watch(self._process.pid)
         self._process.kill()
         self._job.leftovers.end_processes(0.0)

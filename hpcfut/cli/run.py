@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpcfut.cli.command import (
@@ -12,24 +14,32 @@ from hpcfut.cli.command import (
     complaint,
     launcher_command,
     launcher_environment,
-    rank_command,
     rank_environment,
 )
 from hpcfut.cli.job import Job
-from hpcfut.cli.launchers import NAMES, NoMpiError, find_launcher
+from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher
 from hpcfut.edges.host.machine import scratch_parent
 
 #: The exit status of a job that could not be started.
 _NOT_STARTED = 2
 
 
-def run_script(options: RunOptions, mpi: str = "auto", command: list[str] | None = None) -> int:
+def run_job(
+    options: RunOptions,
+    ranks: Sequence[str],
+    *,
+    mpi: str = "auto",
+    limit_s: float = math.inf,
+    before_clean_up: Callable[[Path], None] = lambda scratch: None,
+) -> int:
     """Run a job to its end and return its exit status.
 
     Args:
         options: What the user asked for.
+        ranks: The command that every rank runs.
         mpi: ``auto``, ``openmpi`` or ``mpich``.
-        command: What every rank runs, instead of the script; for tests and for the doctor.
+        limit_s: The job is ended after this time.
+        before_clean_up: Called with the job's scratch folder when the job has ended, before the folder is removed.
     """
     trouble = complaint(options)
     if trouble:
@@ -46,15 +56,20 @@ def run_script(options: RunOptions, mpi: str = "auto", command: list[str] | None
     with Job(_scratch_parent(options)) as job:
         scratch = str(job.files.scratch)
         environ |= rank_environment(options, job.job_id, scratch)
-        ranks = command or rank_command(options)
-        if launcher is None:
-            return job.run(ranks, environ, name="Python", is_single=True)
-        is_root, has_rdma = os.geteuid() == 0, Path("/dev/infiniband").is_dir()
-        environ |= launcher_environment(launcher, scratch, environ, is_root=is_root, has_rdma=has_rdma)
-        n_cores = len(os.sched_getaffinity(0))
-        whole = [*launcher_command(launcher, options, environ, n_cores=n_cores), *ranks]
-        name = f"{NAMES[launcher.family]}'s {Path(launcher.path).name}"
-        return job.run(whole, environ, name=name, is_single=False)
+        command, name = list(ranks), "Python"
+        if launcher is not None:
+            command = [*_launcher_part(launcher, options, environ, scratch), *ranks]
+            name = f"{NAMES[launcher.family]}'s {Path(launcher.path).name}"
+        status = job.run(command, environ, name=name, is_single=launcher is None, limit_s=limit_s)
+        before_clean_up(job.files.scratch)
+        return status
+
+
+def _launcher_part(launcher: Launcher, options: RunOptions, environ: dict[str, str], scratch: str) -> list[str]:
+    """The launcher with its arguments; adds to the environment what it needs there."""
+    is_root, has_rdma = os.geteuid() == 0, Path("/dev/infiniband").is_dir()
+    environ |= launcher_environment(launcher, scratch, environ, is_root=is_root, has_rdma=has_rdma)
+    return launcher_command(launcher, options, environ, n_cores=len(os.sched_getaffinity(0)))
 
 
 def _scratch_parent(options: RunOptions) -> Path:

@@ -6,8 +6,8 @@ Every rank grants leases on itself (``scheduler.py``). An owner keeps one queue 
 and rank. A lease has a depth, set by the rank that granted it from the time its tasks take: how many tasks of the lease
 may be there at a time. Depth 0 means "not now", and the rank will say when. The owner pushes while there is room, and
 asks one more rank for a lease whenever a task finds no room and fewer requests than queued tasks are open: first the
-least loaded by gossip, then the nearest by rank number, itself included. A lease that has had nothing to do for a while
-is returned.
+least loaded by gossip, then the nearest by rank number, itself included. A request that has not been answered for a
+while counts as open no more, so that the next rank is asked. A lease that has had nothing to do for a while is returned.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
     leases: dict[int, Lease] = {}
     #: Leases with room, in the order in which they were last used.
     open: dict[int, Lease] = {}
-    #: Leases with depth 0.
-    n_closed: int = 0
+    #: Leases that may open soon: closed, with none of our tasks there. One that was closed because our tasks there take
+    #: long is not one of them.
+    n_asking: int = 0
     last: Lease | None = None
 
     @property
@@ -167,7 +168,7 @@ class Leases:
                 self._push(task, self._choose(queue))
         if not queue.n_queued:
             tasks.clear()
-        elif queue.n_closed < queue.n_queued and len(queue.leases) < len(queue.candidates):
+        elif queue.n_asking < queue.n_queued and len(queue.leases) < len(queue.candidates):
             self._request(queue)
 
     # -- leases ------------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ class Leases:
         lease = Lease(self._n_leases, rank, queue)
         self.leases[lease.lease_id] = lease
         queue.leases[rank] = lease
-        queue.n_closed += 1
+        queue.n_asking += 1
         self._note_idle(lease)
         self._context.send(rank, LeaseRequested(lease.lease_id, queue.key[0]))
 
@@ -194,17 +195,13 @@ class Leases:
 
     def _set_depth(self, lease: Lease, depth: int) -> None:
         queue = lease.queue
-        queue.n_closed += (not depth) - (not lease.depth)
+        if not lease.n_there:
+            queue.n_asking += (not depth) - (not lease.depth)
         lease.depth = depth
         if lease.n_there < depth:
             queue.open[lease.lease_id] = lease
         else:
             queue.open.pop(lease.lease_id, None)
-
-    def close(self, lease_id: int) -> None:
-        """A rank handed tasks back: it has no room now."""
-        lease = self.leases[lease_id]
-        self._set_depth(lease, 0)
 
     def task_left(self, lease_id: int) -> None:
         """A task of the lease is on its rank no more."""
@@ -216,6 +213,7 @@ class Leases:
             if queue.n_queued:
                 self._pump(queue)
         if not lease.n_there:
+            queue.n_asking += not lease.depth
             self._note_idle(lease)
 
     def pump(self, queue: KeyQueue) -> None:
@@ -233,23 +231,28 @@ class Leases:
         del queue.leases[lease.rank]
         queue.open.pop(lease.lease_id, None)
         if not lease.depth:
-            queue.n_closed -= 1
+            queue.n_asking -= 1
         if queue.last is lease:
             queue.last = None
         self._context.send(lease.rank, LeaseReturned(lease.lease_id))
 
     def tick(self) -> None:
-        """Return the leases that have had nothing to do for a while."""
-        linger_s = self._context.config.lease_linger_s
+        """Return the leases that have had nothing to do for a while; where tasks wait meanwhile, ask one rank more."""
+        now, linger_s = self._context.now, self._context.config.lease_linger_s
         next_at: float | None = None
         for lease in list(self.leases.values()):
-            if lease.n_there or lease.queue.n_queued:
+            if lease.n_there:
                 continue
-            expires_at = lease.idle_since + linger_s
-            if expires_at <= self._context.now:
-                self._return(lease)
-            elif next_at is None or expires_at < next_at:
-                next_at = expires_at
+            queue = lease.queue
+            if lease.idle_since + linger_s <= now:
+                if not queue.n_queued:
+                    self._return(lease)
+                    continue
+                lease.idle_since = now
+                if len(queue.leases) < len(queue.candidates):
+                    self._request(queue)
+            if next_at is None or lease.idle_since + linger_s < next_at:
+                next_at = lease.idle_since + linger_s
         self.check_at = next_at
 
     def check(self) -> None:
@@ -258,8 +261,8 @@ class Leases:
             n_queued = len({task.task_id for task in queue.tasks if task.state == QUEUED})
             if n_queued != queue.n_queued:
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_queued} tasks and holds {n_queued}.")
-            if queue.n_closed != sum(not lease.depth for lease in queue.leases.values()):
-                raise InvariantError(f"Queue {queue.key} counts {queue.n_closed} closed leases.")
+            if queue.n_asking != sum(not (lease.depth or lease.n_there) for lease in queue.leases.values()):
+                raise InvariantError(f"Queue {queue.key} counts {queue.n_asking} leases that may open soon.")
             for lease in queue.leases.values():
                 if (lease.lease_id in queue.open) != (lease.n_there < lease.depth):
                     raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} is in the wrong list.")

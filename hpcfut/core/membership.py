@@ -22,10 +22,7 @@ DEAD: Final = "dead"
 TRANSITIONS: Final = {
     (ALIVE, "stop"): STOPPING,
     (ALIVE, "die"): DEAD,
-    (STOPPING, "stop"): STOPPING,
-    (STOPPING, "die"): DEAD,
     (DEAD, "die"): DEAD,
-    (DEAD, "stop"): DEAD,
 }
 
 

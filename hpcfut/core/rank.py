@@ -109,6 +109,8 @@ class RankCore:
 
     def next_deadline(self) -> float | None:
         """The earliest instant at which ``reach_deadline`` has something to do."""
+        if self.membership.is_stopping:
+            return None
         deadline = self.scheduler.next_deadline()
         at = self.leases.check_at
         if at is not None and (deadline is None or at < deadline):
@@ -192,8 +194,8 @@ class RankCore:
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
-            e.RankLost: lambda event: self.membership.lose(event.rank, event.reason),
-            e.StopRequested: lambda event: self.membership.stop(event.status, event.failure, is_final=event.is_final),
+            e.RankLost: self._on_rank_lost,
+            e.StopRequested: self._on_stop_requested,
         }
 
     def _message_handlers(self) -> dict[type, Callable[[int, Any], None]]:
@@ -225,8 +227,8 @@ class RankCore:
             m.ObjectFreed: lambda _, message: self.transfers.free(message.object_id),
             m.ResourcesAsked: self._on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
-            m.JobEnded: lambda _, message: self.membership.on_job_ended(message),
-            m.RankFailed: self.membership.on_rank_failed,
+            m.JobEnded: self._on_job_ended,
+            m.RankFailed: self._on_rank_failed,
         }
 
     def _on_frame(self, event: e.FrameReceived) -> None:
@@ -250,7 +252,10 @@ class RankCore:
                 object_id, watchers = transfers.arrived.pop(0)
                 for watcher in watchers:
                     if watcher > 0:
-                        self.runs.on_arrived(watcher)
+                        run = self.runs.on_arrived(watcher)
+                        if run is not None and not self.waits.offer(run.task_id):
+                            self.scheduler.remove_ready(run)
+                            self.runs.hand_back([run])
                     elif -watcher in self.waits.waits:
                         self.waits.on_arrived(-watcher)
             elif context.runnable:
@@ -291,6 +296,45 @@ class RankCore:
         self.runs.cancel(message.task_id)
         if message.recursive:
             self.tasks.cancel_children(message.task_id)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _on_rank_lost(self, event: e.RankLost) -> None:
+        self.membership.lose(event.rank, event.reason)
+        self._fall_silent()
+
+    def _on_stop_requested(self, event: e.StopRequested) -> None:
+        self.membership.stop(event.status, event.failure, is_final=event.is_final)
+        self._fall_silent()
+
+    def _on_job_ended(self, source: int, message: m.JobEnded) -> None:
+        self.membership.on_job_ended(message)
+        self._fall_silent()
+
+    def _on_rank_failed(self, source: int, message: m.RankFailed) -> None:
+        self.membership.on_rank_failed(source, message)
+        self._fall_silent()
+
+    def _fall_silent(self) -> None:
+        """After the end of the session only deaths are of interest.
+
+        What is still told is counted and dropped: two ranks that went on would hand tasks to each other for ever, and
+        the transport would never be at rest.
+        """
+        if not self.membership.is_stopping:
+            return
+        context = self.context
+        for table, last in (
+            (self._on_event, (e.FrameReceived, e.RankLost, e.StopRequested)),
+            (self._on_message, (m.JobEnded, m.RankFailed)),
+        ):
+            for kind in table:
+                if kind not in last:
+                    table[kind] = lambda *_: context.count_stale("told after the end of the session")
+        context.inbox.clear()
+        context.ready.clear()
+        context.runnable.clear()
+        self.transfers.arrived.clear()
 
     def _on_resources_asked(self, source: int, message: m.ResourcesAsked) -> None:
         self.context.send(source, m.ResourcesReported(message.query_id, dict(self.scheduler.free)))

@@ -261,16 +261,18 @@ class References:
 
     def on_asked(self, source: int, message: ObjectAsked) -> None:
         """Owner: somebody wants the value or the place."""
-        record = self.ensure(message.object_id)
-        assert isinstance(record, OwnedObject)
+        record = self.ownership.objects.get(message.object_id)
+        if record is None:
+            # The holder may have let go after it asked, and the question may have taken its time.
+            self._context.count_stale("question about a collected object")
+            self._context.send(source, ObjectFailed(message.object_id, lost_failure(message.object_id)))
+            return
         if record.state == PENDING:
             if record.askers is None:
                 record.askers = {}
             record.askers[source] = None
             return
         self._answer(record, source)
-        self._dropped.append(message.object_id)
-        self._drain()
 
     def _answer(self, record: OwnedObject, rank: int) -> None:
         object_id = record.object_id

@@ -14,7 +14,6 @@ FETCHING: Final = "fetching"
 READY: Final = "ready"
 RUNNING: Final = "running"
 BLOCKED: Final = "blocked"
-HELD_BACK: Final = "held back"
 ENDED: Final = "ended"
 
 TRANSITIONS: Final = {
@@ -29,9 +28,6 @@ TRANSITIONS: Final = {
     (READY, "hand back"): ENDED,
     (RUNNING, "block"): BLOCKED,
     (BLOCKED, "unblock"): RUNNING,
-    (RUNNING, "hold back"): HELD_BACK,
-    (HELD_BACK, "resume"): RUNNING,
-    (HELD_BACK, "end"): ENDED,
     (RUNNING, "end"): ENDED,
     (BLOCKED, "end"): ENDED,
 }
@@ -56,8 +52,9 @@ class Run(msgspec.Struct, gc=False, eq=False):
     #: The waiting thread on whose stack it runs, 0 for an executor thread.
     waiter_id: int = 0
     started_at: float = 0.0
-    #: Threads of it that wait.
+    #: Threads of it that wait, a generator's that is held back included.
     n_waits: int = 0
+    is_held_back: bool = False
     #: Items that a generator may make, and has made.
     n_items_max: int = 0
     n_items: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hpcfut.core.context import Context
 from hpcfut.core.effects import InterruptTask, ResumeGenerator, RunTask
 from hpcfut.core.references import References
-from hpcfut.core.run import BLOCKED, FETCHING, HELD_BACK, READY, RUNNING, TRANSITIONS, Run
+from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import MISSING, Transfers
@@ -101,17 +101,24 @@ class Runs:
             run.n_missing += 1
         transfers.pin(object_id)
 
-    def on_arrived(self, task_id: int) -> None:
-        """A stored argument of a run is here (or will never be, which ``dispatch`` sees)."""
+    def on_arrived(self, task_id: int) -> Run | None:
+        """A stored argument of a run is here (or will never be, which ``_start`` sees).
+
+        Gives the run if it is ready, but only a waiting thread may run it: it came to this rank for such a thread.
+        """
         run = self.runs.get(task_id)
         if run is None or run.state != FETCHING:
             self._context.count_stale("argument of a dropped run")
-            return
+            return None
         run.n_missing -= 1
-        if not run.n_missing:
-            run.state = self._next[run.state, "ready"]
-            self._scheduler.add_ready(run)
-            self.dispatch()
+        if run.n_missing:
+            return None
+        run.state = self._next[run.state, "ready"]
+        self._scheduler.add_ready(run)
+        if not run.lease_id and not self._scheduler.accepts(run.owner):
+            return run
+        self.dispatch()
+        return None
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +182,9 @@ class Runs:
         if run is None:
             self._context.count_stale("wait that outlived its task")
             return
+        self._block(run)
+
+    def _block(self, run: Run) -> None:
         run.n_waits += 1
         if run.state == RUNNING:
             run.state = self._next[run.state, "block"]
@@ -188,16 +198,23 @@ class Runs:
         if run is None:
             self._context.count_stale("wait that outlived its task")
             return
+        self._unblock(run)
+
+    def _unblock(self, run: Run) -> None:
         run.n_waits -= 1
-        if run.state == BLOCKED and not run.n_waits:
+        if not run.n_waits:
             run.state = self._next[run.state, "unblock"]
             self._scheduler.unblock(run)
 
     def hand_back_all(self) -> None:
         """This rank has no room for long: what has not started shall not start here."""
         self._scheduler.close_all()
+        self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
+
+    def hand_back(self, runs: list[Run]) -> None:
+        """Give these runs back to their owners; the caller takes them out of the scheduler."""
         by_lease: dict[tuple[int, int], list[int]] = {}
-        for run in [run for run in self.runs.values() if run.state in (FETCHING, READY)]:
+        for run in runs:
             run.state = self._next[run.state, "hand back"]
             self._forget(run, is_reported=False)
             by_lease.setdefault((run.owner, run.lease_id), []).append(run.task_id)
@@ -235,8 +252,6 @@ class Runs:
         return run
 
     def _end(self, run: Run) -> tuple[int, ...]:
-        if run.state == HELD_BACK:
-            self._scheduler.unblock(run)
         run.state = self._next[run.state, "end"]
         self._scheduler.end(run)
         return self._forget(run)
@@ -301,8 +316,8 @@ class Runs:
         if run.n_items < run.n_items_max:
             self._context.count_stale("generator held back after credit had come")
             return
-        run.state = self._next[run.state, "hold back"]
-        self._scheduler.block(run)
+        run.is_held_back = True
+        self._block(run)
         self.dispatch()
 
     def on_credit(self, message: StreamCredit) -> None:
@@ -312,18 +327,18 @@ class Runs:
             self._context.count_stale("credit for an ended generator")
             return
         run.n_items_max += len(message.item_ids)
-        if run.state not in (RUNNING, BLOCKED, HELD_BACK):
+        if run.state not in (RUNNING, BLOCKED):
             run.item_ids += message.item_ids
             return
-        if run.state == HELD_BACK:
-            run.state = self._next[run.state, "resume"]
-            self._scheduler.unblock(run)
+        if run.is_held_back:
+            run.is_held_back = False
+            self._unblock(run)
         self._context.effects.append(ResumeGenerator(message.task_id, message.item_ids))
 
     def check(self) -> None:
         """Assert what must hold between turns."""
         for task_id, run in self.runs.items():
-            if (run.state == BLOCKED) != bool(run.n_waits) and run.state != HELD_BACK:
+            if (run.state == BLOCKED) != bool(run.n_waits):
                 raise InvariantError(f"Run {name_of(task_id)} is {run.state} with {run.n_waits} waiting threads.")
             if run.state == FETCHING and not run.n_missing:
                 raise InvariantError(f"Run {name_of(task_id)} is fetching, but nothing is missing.")

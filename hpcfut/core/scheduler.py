@@ -68,6 +68,8 @@ class Scheduler:
         #: Runs that hold a slot, oldest first.
         self.running: dict[int, Run] = {}
         self.n_blocked = 0
+        #: Blocked runs that have a thread of their own; the others stand on the stack of another blocked run.
+        self._n_stacks_blocked = 0
         self.n_driver_waits = 0
         self.lend_at: float | None = None
         self.hand_back_at: float | None = None
@@ -92,7 +94,7 @@ class Scheduler:
 
     def accepts(self, owner: int) -> bool:
         """Whether runs of this owner may be queued here now."""
-        if self._membership.is_stopping or self.is_full:
+        if self.is_full:
             return False
         if not self._is_driver:
             return True
@@ -145,7 +147,7 @@ class Scheduler:
     @property
     def is_full(self) -> bool:
         """Whether as many runs are blocked as there may be."""
-        return self.n_blocked >= self._config.n_blocked_max
+        return self._n_stacks_blocked >= self._config.n_blocked_max
 
     def close_all(self) -> None:
         """Close every lease and forget the ready runs, which the caller hands back."""
@@ -232,6 +234,7 @@ class Scheduler:
         """A run waits: it gives its slot and its CPU back, and nothing else."""
         del self.running[run.task_id]
         self.n_blocked += 1
+        self._n_stacks_blocked += not run.waiter_id
         grant = self.grants.get((run.owner, run.lease_id))
         if grant is not None:
             grant.n_blocked += 1
@@ -252,6 +255,7 @@ class Scheduler:
 
     def _count_unblocked(self, run: Run) -> None:
         self.n_blocked -= 1
+        self._n_stacks_blocked -= not run.waiter_id
         grant = self.grants.get((run.owner, run.lease_id))
         if grant is not None:
             grant.n_blocked -= 1

@@ -230,20 +230,20 @@ class Waits:
         if wait.may_run:
             self._run_one(wait)
 
-    def offer(self, task_id: int) -> None:
+    def offer(self, task_id: int) -> bool:
         """A task found no room: if a thread here waits for it and does nothing else, it may run it.
 
-        Without a task (0), any waiting thread may run what it waits for.
+        Without a task (0), any waiting thread may run what it waits for. Gives whether a thread runs the task.
         """
         if not task_id:
             for idle in list(self.waits.values()):
                 if idle.may_run and not idle.is_running:
                     idle.cursor = 0
                     self._run_one(idle)
-            return
+            return False
         task = self._tasks.tasks.get(task_id)
         if task is None:
-            return
+            return False
         for object_id in task.return_ids:
             record = self._references.find(object_id)
             if not isinstance(record, OwnedObject) or record.state != PENDING or not record.watchers:
@@ -252,8 +252,8 @@ class Waits:
                 wait = self.waits.get(-watcher)
                 if wait is None or not wait.may_run or wait.is_running or self._scheduler.n_slots_free <= 0:
                     continue
-                self._try(wait, record)
-                return
+                return self._try(wait, record)
+        return False
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -55,6 +55,7 @@ from hpcfut.wire.messages import Message
 FLUSH_EVERY_S = 0.0002
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
+NEVER = float("inf")
 SPIN_FOR_S = 0.0002
 YIELD_FOR_S = 0.001
 SLEEP_FIRST_S = 0.00005
@@ -111,8 +112,12 @@ class Engine:
         self._waiter_ids = count(1)
         self._outboxes: dict[int, list[Message]] = {}
         self._flushed_at = 0.0
+        #: When the core has something to do by itself; it changes only in a turn that tells the core something.
+        self._due_at = NEVER
         self._turned_at = 0.0
         self._reads: dict[int, tuple[int, int]] = {}
+        #: Objects that there was no room for, while and after their bytes come.
+        self._no_room: dict[int, Failure] = {}
         self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
@@ -158,6 +163,10 @@ class Engine:
     def post_now(self, event: Event) -> None:
         """Tell the core what happened; when this returns, it has been heard, and what it caused has been sent."""
         self.mailbox.append(event)
+        self.hear_now()
+
+    def hear_now(self) -> None:
+        """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
         with self._lock:
             if not self._is_closed:
                 self._turn(self._now())
@@ -260,6 +269,9 @@ class Engine:
             idle_s = now - idle_since
             if self._may_spin and idle_s < SPIN_FOR_S:
                 continue
+            if self._transport.is_busy:
+                # Frames or data are under way, which move only while this rank polls.
+                idle_s = 0.0
             if idle_s < YIELD_FOR_S:
                 os.sched_yield()
                 continue
@@ -268,9 +280,7 @@ class Engine:
 
     def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
         """Not longer than until the deadline of the wait or of the core."""
-        due = self.core.next_deadline()
-        if due is not None:
-            sleep_s = min(sleep_s, due - now)
+        sleep_s = min(sleep_s, self._due_at - now)
         if deadline is not None:
             sleep_s = min(sleep_s, deadline - now)
         return max(sleep_s, 0.0)
@@ -292,16 +302,20 @@ class Engine:
                     self._decode(source, frame, events)
             for source, frame in transport.poll():
                 self._decode(source, frame, events)
-            for is_send, rank, transfer_id in transport.completed_data():
-                events.append(self._completed(is_send, rank, transfer_id))
+            if self._reads or self._sends:
+                for is_send, rank, transfer_id in transport.completed_data():
+                    events.append(self._completed(is_send, rank, transfer_id))
         except RankLostError as error:
             events.append(RankLost(error.rank, error.reason))
-        effects = take_turn(self.core, events, now)
-        if effects:
-            self._do(effects)
+        if events or now >= self._due_at:
+            effects = take_turn(self.core, events, now)
+            if effects:
+                self._do(effects)
+            due_at = self.core.next_deadline()
+            self._due_at = NEVER if due_at is None else due_at
         if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
             self._flush(now)
-        return bool(events) or transport.is_busy
+        return bool(events)
 
     def _decode(self, source: int, frame: bytes | bytearray | memoryview, events: list[Event]) -> None:
         if session_of(frame) != self._session:
@@ -317,7 +331,11 @@ class Engine:
     def _completed(self, is_send: bool, rank: int, transfer_id: int) -> Event:
         if is_send:
             return SendCompleted(self._sends.pop((rank, transfer_id))[0])
-        self.window.seal(self._reads.pop(transfer_id)[1])
+        object_id = self._reads.pop(transfer_id)[1]
+        failure = self._no_room.get(object_id)
+        if failure is not None:
+            return ReadFailed(transfer_id, failure)
+        self.window.seal(object_id)
         return ReadCompleted(transfer_id)
 
     def _do(self, effects: Iterable[Effect]) -> None:
@@ -365,9 +383,9 @@ class Engine:
         try:
             buffer = self.window.reserve(effect.object_id, effect.nbytes)
         except MemoryError as error:
-            # The holder will be asked all the same; its bytes are received into nothing by the transport.
-            self.mailbox.append(ReadFailed(effect.transfer_id, Failure(INTERNAL, str(error))))
-            return
+            # The holder is asked all the same, and what it sends must be received, or it would wait for ever.
+            self._no_room[effect.object_id] = Failure(INTERNAL, str(error))
+            buffer = memoryview(bytearray(effect.nbytes))
         self._reads[effect.transfer_id] = (effect.rank, effect.object_id)
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
 
@@ -383,7 +401,8 @@ class Engine:
                 del self._reads[transfer_id]
                 self._transport.abandon_data(rank, transfer_id)
                 break
-        self.window.free(effect.object_id)
+        if self._no_room.pop(effect.object_id, None) is None:
+            self.window.free(effect.object_id)
 
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect

@@ -186,7 +186,11 @@ class Executor:
         if pickled.nbytes <= self._nbytes_inline_max:
             return Result(pack_inline(pickled), pickled.nbytes, pickled.contained)
         window = self.engine.window
-        buffer = window.reserve(object_id, pickled.nbytes)
+        try:
+            buffer = window.reserve(object_id, pickled.nbytes)
+        except MemoryError:
+            self.engine.hear_now()  # Refs that were dropped a moment ago may make room.
+            buffer = window.reserve(object_id, pickled.nbytes)
         try:
             pack_into(pickled, buffer)
         except BaseException:

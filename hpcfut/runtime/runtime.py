@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from hpcfut.core.effects import AnswerQuery
+from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.core.events import (
     ObjectPut,
     ResourcesQueried,
@@ -180,13 +180,14 @@ class Runtime:
     def _until_done(self, waiter: Waiter, task_id: int, deadline: float | None) -> None:
         engine, executor = self.engine, self.executor
         interrupted = executor.interrupted
+        is_main = threading.current_thread() is threading.main_thread()
 
         def is_over() -> bool:
             return (
                 waiter.is_done
                 or waiter.run is not None
                 or engine.end is not None
-                or self._interrupted
+                or (self._interrupted and is_main)
                 or task_id in interrupted
             )
 
@@ -246,14 +247,6 @@ class Runtime:
         finally:
             engine.forget(waiter)
 
-    def demand_same_session(self, ref: str) -> None:
-        """Refuse a ref of another session."""
-        self._demand_session()
-        raise SessionEndedError(
-            f"{ref} belongs to a session that is over: shutdown() was called since. Values do not outlive their session; "
-            f"make them anew."
-        )
-
     def _demand_session(self) -> None:
         end = self.engine.end
         if end is not None:
@@ -268,6 +261,10 @@ class Runtime:
         self._interrupted = True
         for waiter in list(self.engine.waiters.values()):
             waiter.ring()
+
+    def disown(self) -> None:
+        """This is a copy in a forked child: nothing here may be used, and nothing of it is told to anybody."""
+        self.engine.end = EndJob(1, "", is_final=True)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -34,10 +34,12 @@ class Frame:
         "arguments",
         "attempt",
         "depth",
-        "is_counted",
+        "horizon",
         "is_held_back",
         "is_interrupted",
         "item_ids",
+        "main",
+        "n_waiting",
         "pending_item",
         "program",
         "refs",
@@ -55,7 +57,10 @@ class Frame:
     def __init__(self, world_rank: SimRank, thread: Thread, spec: Spec | None, rng: Random) -> None:
         self.world_rank = world_rank
         self.thread = thread
+        #: The task whose attempt this is; drivers and threads have none.
         self.spec = spec
+        #: What may be taken from global variables; see ``Truth.age``.
+        self.horizon = spec.horizon if spec is not None else -1
         self.rng = rng
         self.task_id = spec.task_id if spec is not None else 0
         self.depth = spec.depth if spec is not None else 0
@@ -70,8 +75,10 @@ class Frame:
         #: The latest wait.
         self.wait: Wait | None = None
         self.result: WakeWaiter | None = None
-        #: Whether it holds a slot (a driver: does not wait), as far as the core has been told.
-        self.is_counted = True
+        #: The frame whose slot it shares: its own, unless it runs on a thread that a task started.
+        self.main = self
+        #: How many of its threads wait or are held back, as far as the core has been told.
+        self.n_waiting = 0
         self.is_interrupted = False
         self.is_held_back = False
         self.item_ids: deque[int] = deque()
@@ -146,7 +153,7 @@ class Frame:
             n_returns,
             template.n_retries_max + 1,
             template.resources,
-            self.spec.horizon if self.spec is not None else len(world.truth.age),
+            self.horizon if self.horizon >= 0 else len(world.truth.age),
         )
         spec.is_unschedulable = not world.candidates(template)
         truth = world.truth
@@ -205,6 +212,10 @@ class Frame:
         rank.post(StreamAdvanced(spec.task_id, item_ids))
         return item_ids
 
+    def spawn(self, body: Body, *, is_known: bool) -> None:
+        """Start a thread of one's own; the core knows whose it is, or takes it for a driver's."""
+        self.world_rank.start_thread(body, self, is_known=is_known)
+
     def stash(self, object_id: int) -> None:
         """Move a ref into a global variable of this rank."""
         self.refs.remove(object_id)
@@ -213,7 +224,7 @@ class Frame:
     def findable(self) -> list[int]:
         """The refs in global variables of this rank that this code may take."""
         stash = self.world_rank.stash
-        if self.spec is None:
+        age, horizon = self.world_rank.world.truth.age, self.horizon
+        if horizon < 0:
             return stash
-        age, horizon = self.world_rank.world.truth.age, self.spec.horizon
         return [object_id for object_id in stash if age[object_id] < horizon]

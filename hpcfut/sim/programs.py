@@ -12,6 +12,7 @@ from hpcfut.model.failure import Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Raised, Sleep, Wait
+from hpcfut.sim.truth import Spec
 
 Steps = Generator[Op, Any, None]
 Action = Callable[[Frame], Steps]
@@ -60,6 +61,7 @@ class RandomProgram:
             "undefine": (1, self._undefine),
             "compute": (3, self._compute),
             "query": (1, self._query),
+            "spawn": (1, self._spawn),
         }
         self._actions: list[Action] = []
         for name, (weight, action) in actions.items():
@@ -145,8 +147,16 @@ class RandomProgram:
         if rng.random() < 0.5:
             me.world_rank.drop_template(template_id)
         items = list(spec.return_ids)
-        n_wanted = rng.choice((0, 1, 3, 100, 100))
-        for index in range(n_wanted):
+        try:
+            yield from self._take_items(me, spec, items)
+        finally:
+            # The generator object dies: its producer is not to run on for nobody.
+            me.cancel(spec.task_id)
+            me.release([object_id for object_id in items if object_id in me.refs])
+
+    def _take_items(self, me: Frame, spec: Spec, items: list[int]) -> Steps:
+        rng = me.rng
+        for index in range(rng.choice((0, 1, 3, 100, 100))):
             answer = yield Wait([items[index]], 1, rng.random() < 0.7, rng.random() < 0.8)
             if isinstance(answer[0][1], Failure):
                 break
@@ -156,14 +166,8 @@ class RandomProgram:
             if rng.random() < 0.2:
                 yield from self._compute(me)
         left = [object_id for object_id in items if object_id in me.refs]
-        if rng.random() < 0.8:
-            # The generator object dies: its producer is not to run on for nobody.
-            me.cancel(spec.task_id)
-            me.release(left)
-        else:
+        if left and rng.random() < 0.2:
             yield Wait(left, len(left), timeout_s=rng.random() * 0.05)
-            me.cancel(spec.task_id)
-            me.release(left)
 
     def _put(self, me: Frame) -> Steps:
         me.put(self._choose(me, 2), is_stored=me.rng.random() < self.mix.p_stored)
@@ -248,6 +252,22 @@ class RandomProgram:
         me.world_rank.post(ResourcesQueried(self._n_queries))
         return
         yield
+
+    def _spawn(self, me: Frame) -> Steps:
+        rng = me.rng
+        if me.depth < self.mix.depth_max and rng.random() < 0.3:
+            mine = self._choose(me, 2)
+            me.spawn(lambda thread: self._thread(thread, mine), is_known=rng.random() < 0.5)
+        return
+        yield
+
+    def _thread(self, me: Frame, refs: list[int]) -> Program:
+        """A thread that user code starts; it may outlive the task that started it."""
+        for object_id in refs:
+            me.copy(object_id)
+        for _ in range(me.rng.randrange(4)):
+            yield from me.rng.choice(self._actions)(me)
+        return []
 
     # -- choices -----------------------------------------------------------------------------------------------------
 

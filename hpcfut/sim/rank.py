@@ -38,7 +38,7 @@ class SimRank:
         self.waiters: dict[int, Frame] = {}
         #: Attempts that run here.
         self.runs: dict[int, Frame] = {}
-        #: Frames of driver scripts.
+        #: Frames of scripts, and of threads whose task the core does not know.
         self.drivers: list[Frame] = []
         #: Templates whose function has been loaded here, with the refs of its closure.
         self.functions: dict[int, tuple[int, ...]] = {}
@@ -106,7 +106,7 @@ class SimRank:
             world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
         if self._came_back:
             for frame in self._came_back:
-                frame.is_counted = not frame.waiter_id
+                frame.main.n_waiting -= 1
             self._came_back.clear()
         for check in world.checks.after_turn:
             check(self)
@@ -213,7 +213,7 @@ class SimRank:
             return
         for check in self.world.checks.on_wake:
             check(self, frame, effect)
-        frame.is_counted = True
+        frame.main.n_waiting -= 1
         frame.waiter_id = 0
         frame.result = effect
         if frame.thread.stack[-1] is frame:
@@ -253,7 +253,7 @@ class SimRank:
         frame.item_ids.extend(effect.item_ids)
         if frame.is_held_back:
             frame.is_held_back = False
-            frame.is_counted = True
+            frame.n_waiting -= 1
             self.world.schedule_step(frame.thread, 0.0)
 
     def _forget_template(self, effect: f.ForgetTemplate) -> None:
@@ -271,12 +271,24 @@ class SimRank:
 
     def start_driver(self, body: Body) -> None:
         """Start a driver's script."""
-        thread = Thread()
-        frame = Frame(self, thread, None, self.world.rng)
+        self._start_thread(body, Frame(self, Thread(), None, self.world.rng))
+
+    def start_thread(self, body: Body, parent: Frame, *, is_known: bool) -> None:
+        """Start a thread in user code; ``is_known``: the core is told which task its waits belong to."""
+        frame = Frame(self, Thread(), None, self.world.rng)
+        frame.depth = parent.depth + 1
+        if is_known and parent.task_id:
+            frame.task_id = parent.task_id
+            frame.main = parent.main
+            frame.horizon = parent.horizon
+        self._start_thread(body, frame)
+
+    def _start_thread(self, body: Body, frame: Frame) -> None:
         frame.program = body(frame)
-        thread.stack.append(frame)
-        self.drivers.append(frame)
-        self.world.schedule_step(thread, 0.0)
+        frame.thread.stack.append(frame)
+        if not frame.task_id:
+            self.drivers.append(frame)
+        self.world.schedule_step(frame.thread, 0.0)
 
     def step(self, thread: Thread) -> None:
         """Let the topmost frame of a thread go on to its next op."""
@@ -331,7 +343,7 @@ class SimRank:
         self._n_waiters += 1
         waiter_id = frame.waiter_id = self._n_waiters
         frame.wait = op
-        frame.is_counted = False
+        frame.main.n_waiting += 1
         self.waiters[waiter_id] = frame
         self.post(
             e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.task_id),
@@ -360,7 +372,7 @@ class SimRank:
         if not frame.item_ids:
             frame.pending_item = value
             frame.is_held_back = True
-            frame.is_counted = False
+            frame.n_waiting += 1
             self.post(e.RunHeldBack(frame.task_id))
             return
         frame.pending_item = None
@@ -374,8 +386,7 @@ class SimRank:
         self.world.schedule_step(frame.thread, self.world.rng.random() * 50e-6)
 
     def _return(self, frame: Frame, made: tuple[Make, ...]) -> None:
-        if not frame.task_id:
-            self.drivers.remove(frame)
+        if frame.spec is None:
             self._leave(frame, frame.refs)
             return
         values = self.world.truth.values
@@ -393,7 +404,6 @@ class SimRank:
             frame.refs = [object_id for object_id in frame.refs if object_id in kept]
             self.release_refs(early)
         self.post(e.RunReturned(frame.task_id, tuple(results)))
-        assert frame.spec is not None
         frame.spec.has_succeeded = True
         self._leave(frame, frame.refs)
 
@@ -415,6 +425,8 @@ class SimRank:
         if frame.spec is not None:
             frame.spec.running_on = -1
             del self.runs[frame.task_id]
+        elif not frame.task_id:
+            self.drivers.remove(frame)
         stack = frame.thread.stack
         stack.pop()
         if stack:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -90,3 +92,22 @@ def test_room_is_limited_and_comes_back(window: Window) -> None:
     assert window.n_objects == 1
     window.free(1)
     window.reserve(2, 1_000_000)
+
+
+def test_threads_reserve_and_free_at_a_time(window: Window) -> None:
+    def work(first_id: int) -> None:
+        for object_id in range(first_id, first_id + 10_000):
+            window.reserve(object_id, 100)
+            window.free(object_id)
+
+    threads = [threading.Thread(target=work, args=(1 + 10_000 * number,)) for number in range(3)]
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert (window.nbytes_used, window.n_objects) == (0, 0)

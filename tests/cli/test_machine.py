@@ -1,0 +1,135 @@
+"""What a process has of its machine, from made-up machines."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcfut.edges.host.machine import (
+    THREAD_VARIABLES,
+    Place,
+    cores_of,
+    host_key,
+    limit_threads,
+    make_scratch,
+    nbytes_of_job_on_host,
+    nbytes_of_machine,
+    own_place,
+    ranks_on_host_of,
+    scratch_parent,
+)
+from tests.mpi.jobs import CHECKOUT
+
+GIB = 1 << 30
+
+
+def places(*cpus: list[int], host: str = "a") -> list[Place]:
+    return [Place(host, host, mask) for mask in cpus]
+
+
+def test_own_place_is_this_process() -> None:
+    place = own_place()
+    assert place.cpus == sorted(os.sched_getaffinity(0))
+    assert place.host_key == host_key()
+    assert len(place.host_key.split()) == 3
+
+
+@pytest.mark.parametrize(
+    ("masks", "cores"),
+    [
+        ([[0, 1, 2, 3]], [4]),
+        # Bound: each has its own.
+        ([[0, 1], [2, 3]], [2, 2]),
+        # Not bound: the same ones are shared out.
+        ([[0, 1, 2, 3], [0, 1, 2, 3]], [2, 2]),
+        ([[0, 1, 2, 3]] * 3, [1, 1, 1]),
+        # More ranks than cores: at least one.
+        ([[0, 1]] * 5, [1] * 5),
+        # Some of both.
+        ([[0, 1, 2, 3], [2, 3]], [3, 1]),
+    ],
+)
+def test_cores_are_shared_out(masks: list[list[int]], cores: list[int]) -> None:
+    everywhere = places(*masks)
+    assert [cores_of(everywhere, rank) for rank in range(len(masks))] == cores
+
+
+def test_cores_of_other_hosts_do_not_count() -> None:
+    both = places([0, 1], [0, 1], host="a") + places([0, 1], host="b")
+    assert [cores_of(both, rank) for rank in range(3)] == [1, 1, 2]
+    assert ranks_on_host_of(both, 1) == [0, 1]
+    assert ranks_on_host_of(both, 2) == [2]
+
+
+def test_threads_are_limited_where_the_user_has_not_spoken() -> None:
+    environ = {"MKL_NUM_THREADS": "7"}
+    limit_threads(3, environ)
+    assert environ == {**dict.fromkeys(THREAD_VARIABLES, "3"), "MKL_NUM_THREADS": "7"}
+
+
+@pytest.mark.parametrize("name", ["machine", "launch_environment", "job_files", "parent", "loopback", "clock"])
+def test_numpy_and_mpi_are_not_loaded(name: str) -> None:
+    code = f"import sys, hpcfut.edges.host.{name}; sys.exit('numpy' in sys.modules or 'mpi4py' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
+    assert done.returncode == 0, f"{name} loads NumPy or mpi4py"
+
+
+def make_machine(root: Path, files: dict[str, str]) -> Path:
+    for name, text in {"proc/meminfo": f"MemTotal:  {16 * GIB // 1024} kB\n", **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V2 = {"proc/self/cgroup": "0::/jobs/7\n"}
+V1 = {"proc/self/cgroup": "5:cpu:/\n3:memory:/slurm/job_7/step_0\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "environ", "n_gib"),
+    [
+        ({}, {}, 16),
+        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": "max\n"}, {}, 16),
+        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": f"{3 * GIB}\n"}, {}, 3),
+        # The limit of a group above holds as well.
+        ({**V2, "sys/fs/cgroup/jobs/memory.max": f"{2 * GIB}\n", "sys/fs/cgroup/jobs/7/memory.max": "max\n"}, {}, 2),
+        # A container sees its own group at the top.
+        ({**V2, "sys/fs/cgroup/memory.max": f"{4 * GIB}\n"}, {}, 4),
+        ({**V1, "sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes": f"{5 * GIB}\n"}, {}, 5),
+        ({**V1, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, {}, 16),
+        ({}, {"SLURM_MEM_PER_NODE": "8192"}, 8),
+        ({}, {"SLURM_MEM_PER_NODE": "0"}, 16),
+        ({}, {"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "6"}, 6),
+        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": f"{3 * GIB}\n"}, {"SLURM_MEM_PER_NODE": "8192"}, 3),
+    ],
+)
+def test_memory_is_the_least_of_all_limits(
+    tmp_path: Path, files: dict[str, str], environ: dict[str, str], n_gib: int
+) -> None:
+    assert nbytes_of_job_on_host(environ, make_machine(tmp_path, files)) == n_gib * GIB
+
+
+def test_memory_of_this_machine_is_plausible() -> None:
+    assert 0 < nbytes_of_job_on_host(os.environ) <= nbytes_of_machine()
+
+
+def test_scratch_is_for_one_user_and_one_job(tmp_path: Path) -> None:
+    one, two = make_scratch(tmp_path), make_scratch(tmp_path)
+    assert one != two
+    assert stat.S_IMODE(one.stat().st_mode) == 0o700
+    assert one.name.startswith("hpcfut-")
+
+
+def test_scratch_is_where_the_job_says(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    assert scratch_parent({"SLURM_TMPDIR": str(ours), "TMPDIR": str(theirs)}) == ours
+    assert scratch_parent({"SLURM_TMPDIR": str(tmp_path / "none"), "TMPDIR": str(theirs)}) == theirs
+    assert scratch_parent({}).is_dir()

@@ -1,0 +1,160 @@
+"""The public API on one rank, in this process: loopback edges, no MPI."""
+
+import gc
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hpcfut
+from hpcfut.api import session
+
+
+@pytest.fixture(autouse=True)
+def one_session() -> Iterator[None]:
+    hpcfut.init()
+    runtime = session.current()
+    yield
+    gc.collect()
+    if hpcfut.is_initialized() and session.current() is runtime:
+        assert hpcfut.get(hpcfut.put(0)) == 0  # One turn, so that all refs dropped so far are told.
+        gc.collect()
+        runtime.engine.hear()
+        core = runtime.engine.core
+        core.check()
+        statistics = core.statistics()
+        assert statistics.n_owned + statistics.n_tasks + statistics.n_runs + statistics.n_copies == 0, statistics
+        assert runtime.engine.window.n_objects == 0
+        assert not core.waits.waits
+    hpcfut.shutdown()
+    assert not hpcfut.is_initialized()
+
+
+def test_mpi_is_not_loaded() -> None:
+    assert "mpi4py.MPI" not in sys.modules
+
+
+def test_a_call_and_its_arguments() -> None:
+    @hpcfut.remote
+    def join(a: Any, b: Any = 2, *, c: Any = 3) -> tuple[Any, Any, Any]:
+        return a, b, c
+
+    assert hpcfut.get(join.remote(1)) == (1, 2, 3)
+    assert hpcfut.get(join.remote(hpcfut.put(7), c=join.remote(0))) == (7, 2, (0, 2, 3))
+
+
+def test_nested_gets_run_on_the_waiter() -> None:
+    @hpcfut.remote
+    def fib(n: int) -> int:
+        return n if n < 2 else sum(hpcfut.get([fib.remote(n - 1), fib.remote(n - 2)]))
+
+    assert hpcfut.get(fib.remote(12)) == 144
+
+
+def test_a_deep_recursion_of_gets() -> None:
+    @hpcfut.remote
+    def depth(n: int) -> int:
+        return 0 if n == 0 else 1 + int(hpcfut.get(depth.remote(n - 1)))
+
+    assert hpcfut.get(depth.remote(400)) == 400
+
+
+def test_wait_runs_tasks_on_other_threads() -> None:
+    main = threading.get_ident()
+
+    @hpcfut.remote
+    def thread() -> int:
+        return threading.get_ident()
+
+    refs = [thread.remote() for _ in range(20)]
+    rest = list(refs)
+    while rest:
+        done, rest = hpcfut.wait(rest)
+        assert len(done) == 1
+    assert main not in hpcfut.get(refs)
+
+
+def test_values_are_snapshots_and_read_only() -> None:
+    array = np.arange(100_000)
+    ref = hpcfut.put(array)
+    array[0] = 9
+    again = hpcfut.get(ref)
+    assert again[0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = 1
+
+
+def test_errors_keep_the_users_type() -> None:
+    class Odd(Exception):
+        pass
+
+    @hpcfut.remote
+    def fail() -> None:
+        raise Odd("nine")
+
+    with pytest.raises(Odd, match="nine") as caught:
+        hpcfut.get(fail.remote())
+    assert isinstance(caught.value, hpcfut.exceptions.TaskError)
+    assert 'raise Odd("nine")' in str(caught.value)
+
+
+def test_timeouts() -> None:
+    release = threading.Event()
+
+    @hpcfut.remote
+    def plain() -> int:
+        return 1
+
+    slow = plain.remote()
+    with pytest.raises(hpcfut.exceptions.GetTimeoutError):
+        hpcfut.get([slow, _pending(release)], timeout=0)
+    assert hpcfut.get(slow, timeout=20) == 1
+    release.set()
+
+
+def _pending(release: threading.Event) -> Any:
+    """A ref that is not ready before ``release`` is set: the function is found by name in this process."""
+    _EVENTS[id(release)] = release
+
+    @hpcfut.remote
+    def hold(key: int) -> bool:
+        from tests.runtime import test_session
+
+        return bool(test_session._EVENTS.pop(key).wait(20))
+
+    return hold.remote(id(release))
+
+
+_EVENTS: dict[int, threading.Event] = {}
+
+
+def test_refs_of_an_old_session_are_refused() -> None:
+    ref = hpcfut.put(1)
+    hpcfut.shutdown()
+    with pytest.raises(hpcfut.exceptions.SessionEndedError):
+        hpcfut.get(ref)
+    hpcfut.init()
+    with pytest.raises(hpcfut.exceptions.SessionEndedError):
+        hpcfut.get(ref)
+    assert hpcfut.get(hpcfut.put(2)) == 2
+
+
+def test_many_threads_of_a_driver() -> None:
+    @hpcfut.remote
+    def double(x: int) -> int:
+        return 2 * x
+
+    results: dict[int, list[int]] = {}
+
+    def drive(number: int) -> None:
+        results[number] = hpcfut.get([double.remote(number * 100 + k) for k in range(50)])
+
+    threads = [threading.Thread(target=drive, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {n: [2 * (n * 100 + k) for k in range(50)] for n in range(6)}
