@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from hpcfut.api.options import is_amount
@@ -149,6 +149,7 @@ def ensure_job() -> Job:
     if _session.job is None:
         _session.job = start_job(os.environ)
         atexit.register(_leave_at_exit)
+        _note_uncaught_exceptions()
     return _session.job
 
 
@@ -183,7 +184,7 @@ def end_session(status: int, failure: str, *, is_final: bool) -> None:
         failure, status = end.failure, end.status
         if not is_final:
             # The script would go on, but there are no ranks left that could begin a new session together.
-            failure = failure or "shutdown() found a task that does not end, or a rank that does not answer."
+            failure = failure or "shutdown() met a rank that does not answer, or whose task does not end."
             status = status or 1
         if failure:
             sys.stderr.write(f"hpcfut: {failure}\n")
@@ -200,6 +201,17 @@ def leave(status: int) -> NoReturn:
     if job is not None:
         status = job.leave(status)
     sys.exit(status)
+
+
+def _note_uncaught_exceptions() -> None:
+    """At exit nobody says with which status; the other ranks must not take the end of a failed script for a good one."""
+    tell = sys.excepthook
+
+    def note(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _session.status = 1
+        tell(kind, error, trace)
+
+    sys.excepthook = note
 
 
 def _leave_at_exit() -> None:
@@ -260,7 +272,7 @@ def _catch_interrupts(runtime: Runtime) -> None:
             if frame.f_code is runtime.executor.execute.__func__.__code__:
                 break  # User code, inside a task that runs on this stack.
             frame = frame.f_back
-        raise KeyboardInterrupt
+        signal.default_int_handler(number, frame)
 
     _session.old_sigint = signal.signal(signal.SIGINT, handle)
 

@@ -1,18 +1,26 @@
 """Tells which rank of this host died first.
 
-MPICH's launcher names a rank that it killed itself, as often as not. The kernel knows better: the descriptors of dead
-processes become readable one after the other, and epoll hands them out in that order, however late it is asked.
+MPICH's launcher kills the others within a millisecond and then names one of those, as often as not. But every rank
+holds a file of its own open, the kernel closes it while the process dies, and inotify keeps these closings in order
+until somebody asks.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
-import select
+import re
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
 
 from hpcfut.cli.verdict import Death
-from hpcfut.edges.host.job_files import JobFiles, RankNote, start_ticks
+from hpcfut.edges.host.job_files import ALIVE_SUFFIX, JobFiles, RankNote, start_ticks
+
+_IN_CLOSE_WRITE: Final = 0x8
+_EVENT: Final = struct.Struct("iIII")
+_ALIVE: Final = re.compile(rf"rank-(\d+){re.escape(ALIVE_SUFFIX)}")
 
 
 class DeathWatch:
@@ -21,57 +29,50 @@ class DeathWatch:
     def __init__(self, files: JobFiles, host: str) -> None:
         self._files = files
         self._host = host
-        self._epoll = select.epoll()
-        self._watched: dict[int, RankNote] = {}
+        libc = ctypes.CDLL(None, use_errno=True)
+        #: Negative where the user has too many watches already; then several ranks may count as the first.
+        self._inotify: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        libc.inotify_add_watch(self._inotify, os.fsencode(files.scratch), _IN_CLOSE_WRITE)
         #: Ranks that have said that they have started, on any host.
         self.notes: Sequence[RankNote] = ()
-        #: Ranks that died without having said that they had ended, as far as their order is known: mostly one.
+        #: The rank that died first without having said that it had ended; several if their order is not known.
         self.first: list[Death] = []
-        self._n_gone = 0
-
-    def fileno(self) -> int:
-        """For a selector: readable when a rank has died."""
-        return self._epoll.fileno()
-
-    @property
-    def are_all_gone(self) -> bool:
-        """Whether all the ranks that were ever seen are on this host and have ended, by themselves or not."""
-        return bool(self.notes) and self._n_gone == len(self.notes)
+        #: Whether all the ranks that were ever seen are on this host and have come to their end, whichever it was.
+        self.are_all_gone = False
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        for descriptor in self._watched:
-            os.close(descriptor)
-        self._watched = {}
-        self._epoll.close()
+        """Give the watch back."""
+        if self._inotify >= 0:
+            os.close(self._inotify)
 
     def look(self) -> None:
         """Take in what has happened since the last time."""
-        known = {note.rank for note in self.notes}
         self.notes = self._files.read_ranks()
-        together = []
-        for note in self.notes:
-            if note.rank not in known and note.host == self._host and not self._start_watching(note):
-                together += self._gone(note)
-        self.first = self.first or together
-        for descriptor, _ in self._epoll.poll(0):
-            note = self._watched.pop(descriptor)
-            self._epoll.unregister(descriptor)
-            os.close(descriptor)
-            self.first = self.first or self._gone(note)
+        gone = [note for note in self.notes if note.host == self._host and start_ticks(note.pid) != note.started]
+        self.are_all_gone = bool(self.notes) and len(gone) == len(self.notes)
+        # After the look at the processes: whoever is dead by then has an earlier entry here.
+        closed = self._closed_ranks()
+        if self.first:
+            return
+        by_rank = {note.rank: note for note in self.notes}
+        in_order = [by_rank[rank] for rank in closed if rank in by_rank]
+        # A rank has no entry if a child made by `fork` alone keeps its file open.
+        dead = [note for note in in_order if not self._files.has_ended(note.rank)][:1]
+        dead = dead or [note for note in gone if not self._files.has_ended(note.rank)]
+        self.first = [Death(note.rank, note.pid, note.host) for note in dead]
 
-    def _start_watching(self, note: RankNote) -> bool:
-        """Returns whether the process is alive, or can be asked later."""
+    def _closed_ranks(self) -> list[int]:
+        """The ranks whose files were closed since the last time, in that order."""
+        data = b""
         with suppress(OSError):
-            descriptor = os.pidfd_open(note.pid)
-            # Only now is it certain that the descriptor is not that of a later process with the same pid.
-            if start_ticks(note.pid) == note.started:
-                self._epoll.register(descriptor, select.EPOLLIN)
-                self._watched[descriptor] = note
-                return True
-            os.close(descriptor)
-        return start_ticks(note.pid) == note.started
-
-    def _gone(self, note: RankNote) -> list[Death]:
-        self._n_gone += 1
-        return [] if self._files.has_ended(note.rank) else [Death(note.rank, note.pid, note.host)]
+            while part := os.read(self._inotify, 1 << 16):
+                data += part
+        ranks, start = [], 0
+        while start < len(data):
+            *_, nbytes_name = _EVENT.unpack_from(data, start)
+            start += _EVENT.size
+            name = data[start : start + nbytes_name].rstrip(b"\0").decode(errors="replace")
+            start += nbytes_name
+            if match := _ALIVE.fullmatch(name):
+                ranks.append(int(match[1]))
+        return ranks

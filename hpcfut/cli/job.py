@@ -146,7 +146,6 @@ class _Supervisor:
         next_watch = time.monotonic() + _TICK_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reading, selectors.EVENT_READ)
-            selector.register(self._deaths, selectors.EVENT_READ)
             if self._process.stderr is not None:
                 os.set_blocking(self._process.stderr.fileno(), False)
                 selector.register(self._process.stderr, selectors.EVENT_READ)

@@ -17,7 +17,8 @@ waiting: such a rank lends itself only meanwhile, to its own tasks at once, to t
 
 Ready runs start oldest first, so that owners share the rank by their depths. Once a run here is blocked, the newest
 starts first: depth first, a recursion needs a number of threads that grows with its depth and not with its breadth. At
-``n_blocked_max`` blocked runs nothing new starts but what a blocked thread runs on its own stack.
+``n_blocked_max`` blocked runs nothing new starts but what a blocked thread runs on its own stack; only if nothing at all
+has run for ``hand_back_after_s``, one run more may start, because what is waited for may be behind it.
 """
 
 from __future__ import annotations
@@ -70,10 +71,13 @@ class Scheduler:
         self.n_blocked = 0
         #: Blocked runs that have a thread of their own; the others stand on the stack of another blocked run.
         self._n_stacks_blocked = 0
+        #: How many more than ``n_blocked_max`` there may be, because nothing moved.
+        self._n_extra = 0
         self.n_driver_waits = 0
         self.lend_at: float | None = None
         self.hand_back_at: float | None = None
         self.expect_at: float | None = None
+        self.widen_at: float | None = None
         self._note_load()
 
     # -- grants ------------------------------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ class Scheduler:
     @property
     def is_full(self) -> bool:
         """Whether as many runs are blocked as there may be."""
-        return self._n_stacks_blocked >= self._config.n_blocked_max
+        return self._n_stacks_blocked >= self._config.n_blocked_max + self._n_extra
 
     def close_all(self) -> None:
         """Close every lease and forget the ready runs, which the caller hands back."""
@@ -228,6 +232,7 @@ class Scheduler:
             self.n_slots_free += 1
             self._add_resources(run, 1)
             self._measure(run)
+        self._note_standstill()
         self._note_load()
 
     def block(self, run: Run) -> None:
@@ -242,6 +247,7 @@ class Scheduler:
                 self._tell(grant)
         self.n_slots_free += 1
         self._add_resources(run, 1, only_cpu=True)
+        self._note_standstill()
         self._note_load()
 
     def unblock(self, run: Run) -> None:
@@ -256,9 +262,15 @@ class Scheduler:
     def _count_unblocked(self, run: Run) -> None:
         self.n_blocked -= 1
         self._n_stacks_blocked -= not run.waiter_id
+        if self._n_extra and self._n_stacks_blocked < self._config.n_blocked_max:
+            self._n_extra = 0
         grant = self.grants.get((run.owner, run.lease_id))
         if grant is not None:
             grant.n_blocked -= 1
+
+    def _note_standstill(self) -> None:
+        if self.is_full and not self.running:
+            self.widen_at = self._context.now + self._config.hand_back_after_s
 
     def _add_resources(self, run: Run, sign: int, *, only_cpu: bool = False, but_cpu: bool = False) -> None:
         for name, amount in run.template.resources:
@@ -304,7 +316,7 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """The earliest instant at which ``tick`` has something to do."""
         deadline = self.lend_at
-        for other in (self.hand_back_at, self.expect_at):
+        for other in (self.hand_back_at, self.expect_at, self.widen_at):
             if other is not None and (deadline is None or other < deadline):
                 deadline = other
         return deadline
@@ -319,6 +331,11 @@ class Scheduler:
             self._expected = {key: at for key, at in self._expected.items() if at > now}
             self.expect_at = min(self._expected.values(), default=None)
             self.open_some()
+        if self.widen_at is not None and self.widen_at <= now:
+            self.widen_at = None
+            if self.is_full and not self.running:
+                self._n_extra += 1
+                self.open_some()
         if self.hand_back_at is not None and self.hand_back_at <= now:
             oldest = next(iter(self.running.values()), None)
             if not self.ready or oldest is None:

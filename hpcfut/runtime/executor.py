@@ -57,6 +57,7 @@ class Executor:
         #: Tasks that were cancelled while they ran.
         self.interrupted: dict[int, None] = {}
         self._n_threads = 0
+        self._winding_down: threading.Thread | None = None
         engine.on_run = self._find_thread
         engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
         engine.on_interrupt = self.interrupt
@@ -249,13 +250,15 @@ class Executor:
     def wind_down(self) -> None:
         """The session is over: cancel what runs, without waiting for it."""
         if self.running:
-            threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True).start()
+            self._winding_down = threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True)
+            self._winding_down.start()
 
     def _wind_down(self) -> None:
         for task_id in list(self.running):
             self.interrupt(task_id)
-        if self.wait_until_idle(self._stop_grace_s):
-            return
+        deadline = time.monotonic() + self._stop_grace_s
+        while self.running and time.monotonic() < deadline:
+            time.sleep(0.001)
         for task_id in list(self.running):
             sys.stderr.write(
                 f"hpcfut: task {name_of(task_id)} on rank {self.engine.core.context.rank} did not end within "
@@ -263,11 +266,8 @@ class Executor:
             )
         sys.stderr.flush()
 
-    def wait_until_idle(self, within_s: float) -> bool:
-        """Wait until no task runs here; false if some still do after this time."""
-        deadline = time.monotonic() + within_s
-        while self.running:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.001)
-        return True
+    def wait_until_wound_down(self) -> None:
+        """The session is over: wait until what runs here has ended, or has been abandoned with a sentence."""
+        self.engine.hear_now()  # The turn that ended the session has come to its own end.
+        if self._winding_down is not None:
+            self._winding_down.join()

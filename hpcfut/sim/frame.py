@@ -212,9 +212,9 @@ class Frame:
         rank.post(StreamAdvanced(spec.task_id, item_ids))
         return item_ids
 
-    def spawn(self, body: Body, *, is_known: bool) -> None:
-        """Start a thread of one's own; the core knows whose it is, or takes it for a driver's."""
-        self.world_rank.start_thread(body, self, is_known=is_known)
+    def spawn(self, body: Body, refs: Sequence[int], *, is_known: bool) -> None:
+        """Start a thread with copies of these refs; the core knows whose it is, or takes it for a driver's."""
+        self.world_rank.start_thread(body, self, list(refs), is_known=is_known)
 
     def stash(self, object_id: int) -> None:
         """Move a ref into a global variable of this rank."""

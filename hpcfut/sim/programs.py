@@ -186,7 +186,8 @@ class RandomProgram:
             timeout_s = rng.choice((None, 10e-6, 500e-6, 0.02))
             is_fetching = rng.random() < 0.5
             may_run = timeout_s is None and rng.random() < 0.8
-            yield Wait(wanted, rng.randrange(1, len(wanted) + 1), is_fetching, may_run, timeout_s)
+            # None wanted: which of them are ready now?
+            yield Wait(wanted, rng.randrange(len(wanted) + 1), is_fetching, may_run, timeout_s)
 
     def _poll(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 3)))
@@ -256,15 +257,12 @@ class RandomProgram:
     def _spawn(self, me: Frame) -> Steps:
         rng = me.rng
         if me.depth < self.mix.depth_max and rng.random() < 0.3:
-            mine = self._choose(me, 2)
-            me.spawn(lambda thread: self._thread(thread, mine), is_known=rng.random() < 0.5)
+            me.spawn(self._thread, self._choose(me, 2), is_known=rng.random() < 0.5)
         return
         yield
 
-    def _thread(self, me: Frame, refs: list[int]) -> Program:
+    def _thread(self, me: Frame) -> Program:
         """A thread that user code starts; it may outlive the task that started it."""
-        for object_id in refs:
-            me.copy(object_id)
         for _ in range(me.rng.randrange(4)):
             yield from me.rng.choice(self._actions)(me)
         return []

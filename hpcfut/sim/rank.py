@@ -40,6 +40,8 @@ class SimRank:
         self.runs: dict[int, Frame] = {}
         #: Frames of scripts, and of threads whose task the core does not know.
         self.drivers: list[Frame] = []
+        #: How many of them wait, as far as the core has been told.
+        self.n_drivers_waiting = 0
         #: Templates whose function has been loaded here, with the refs of its closure.
         self.functions: dict[int, tuple[int, ...]] = {}
         #: Object → how many refs user code of this rank has to it.
@@ -106,7 +108,7 @@ class SimRank:
             world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
         if self._came_back:
             for frame in self._came_back:
-                frame.main.n_waiting -= 1
+                self._count_waiting(frame, -1)
             self._came_back.clear()
         for check in world.checks.after_turn:
             check(self)
@@ -213,7 +215,7 @@ class SimRank:
             return
         for check in self.world.checks.on_wake:
             check(self, frame, effect)
-        frame.main.n_waiting -= 1
+        self._count_waiting(frame, -1)
         frame.waiter_id = 0
         frame.result = effect
         if frame.thread.stack[-1] is frame:
@@ -273,7 +275,7 @@ class SimRank:
         """Start a driver's script."""
         self._start_thread(body, Frame(self, Thread(), None, self.world.rng))
 
-    def start_thread(self, body: Body, parent: Frame, *, is_known: bool) -> None:
+    def start_thread(self, body: Body, parent: Frame, refs: list[int], *, is_known: bool) -> None:
         """Start a thread in user code; ``is_known``: the core is told which task its waits belong to."""
         frame = Frame(self, Thread(), None, self.world.rng)
         frame.depth = parent.depth + 1
@@ -281,6 +283,9 @@ class SimRank:
             frame.task_id = parent.task_id
             frame.main = parent.main
             frame.horizon = parent.horizon
+        frame.refs += refs
+        self.add_refs(refs)
+        self.world.n_threads += 1
         self._start_thread(body, frame)
 
     def _start_thread(self, body: Body, frame: Frame) -> None:
@@ -343,13 +348,18 @@ class SimRank:
         self._n_waiters += 1
         waiter_id = frame.waiter_id = self._n_waiters
         frame.wait = op
-        frame.main.n_waiting += 1
+        self._count_waiting(frame, 1)
         self.waiters[waiter_id] = frame
         self.post(
             e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.task_id),
         )
         if op.timeout_s is not None:
             self.world.schedule(self.world.now + op.timeout_s, self._time_out, waiter_id)
+
+    def _count_waiting(self, frame: Frame, by: int) -> None:
+        frame.main.n_waiting += by
+        if not frame.task_id:
+            self.n_drivers_waiting += by
 
     def _time_out(self, waiter_id: int) -> None:
         frame = self.waiters.pop(waiter_id, None)
@@ -425,8 +435,10 @@ class SimRank:
         if frame.spec is not None:
             frame.spec.running_on = -1
             del self.runs[frame.task_id]
-        elif not frame.task_id:
-            self.drivers.remove(frame)
+        else:
+            world.n_threads -= 1
+            if not frame.task_id:
+                self.drivers.remove(frame)
         stack = frame.thread.stack
         stack.pop()
         if stack:

@@ -31,16 +31,17 @@ class Outcome(msgspec.Struct):
     hits: list[Row]
 
 
-def scenario_of(seed: int) -> tuple[int, Scenario, Mix]:
+def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, Mix]:
     """The number of ranks, the world and the mix of programs for a seed."""
     rng = Random(seed)
-    n_ranks = rng.choice((3, 3, 3, 4, 5))
+    n_ranks = rng.choice((3, 3, 3, 4, 5)) if n_ranks is None else n_ranks
     n_drivers = n_ranks if rng.random() < 0.1 else 1
     config = Config(
         n_slots=rng.choice((1, 1, 1, 2)),
         lease_linger_s=rng.choice((0.5, 0.005)),
         lease_depth_max=rng.choice((256, 2)),
         hand_back_after_s=rng.choice((0.02, 0.002)),
+        n_blocked_max=rng.choice((256, 256, 256, 3)),
         driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
     )
     extra = ("GPU",) if rng.random() < 0.5 else ()
@@ -68,14 +69,14 @@ def scenario_of(seed: int) -> tuple[int, Scenario, Mix]:
     return n_ranks, scenario, mix
 
 
-def world_of(seed: int) -> SimWorld:
+def world_of(seed: int, n_ranks: int | None = None) -> SimWorld:
     """The world of a seed, before it has begun."""
-    n_ranks, scenario, mix = scenario_of(seed)
+    n_ranks, scenario, mix = scenario_of(seed, n_ranks)
     return SimWorld(n_ranks, seed, RandomProgram(mix).driver, scenario)
 
 
-def run_seed(seed: int) -> Outcome:
+def run_seed(seed: int, n_ranks: int | None = None) -> Outcome:
     """Run one seed to its end; raises ``SimulationError`` with the story if anything is wrong."""
-    world = world_of(seed)
+    world = world_of(seed, n_ranks)
     world.run()
     return Outcome(seed, len(world.truth.specs), len(world.ranks), world.n_steps, list(world.hits))

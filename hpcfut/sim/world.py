@@ -114,6 +114,8 @@ class SimWorld:
         self._reads: dict[tuple[int, int], _Read] = {}
         #: Scripts that go on, and those that have not even passed the time until all others were done.
         self._n_scripts = self._n_scripts_open = scenario.n_drivers
+        #: Threads of user code, the scripts included.
+        self.n_threads = scenario.n_drivers
         for rank in self.ranks[: scenario.n_drivers]:
             rank.start_driver(lambda me: self._script(me, program))
 
@@ -183,7 +185,7 @@ class SimWorld:
         yield from program(me)
         self._n_scripts -= 1
         me.release(list(me.refs))
-        while self._n_scripts or self._has_tasks():
+        while self._n_scripts or self.n_threads > self._n_scripts_open or self._has_tasks():
             # A rank with a driver works only while its driver waits, so the driver waits: for nothing, for a while.
             yield Wait([], 1, may_run=False, timeout_s=0.05)
         self._n_scripts_open -= 1

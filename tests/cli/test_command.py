@@ -122,7 +122,11 @@ def test_nonsense_is_a_sentence(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"n_ranks": 8, "hosts": "a:4,node-1.cluster:4"}, {"n_ranks": 8, "hosts": "a,b"}, {"n_ranks": 1, "resources": "{}"}],
+    [
+        {"n_ranks": 8, "hosts": "a:4,node-1.cluster:4"},
+        {"n_ranks": 8, "hosts": "a,b"},
+        {"n_ranks": 1, "resources": "{}"},
+    ],
 )
 def test_sense_is_accepted(options: dict[str, Any]) -> None:
     assert complaint(RunOptions(**options)) == ""

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -106,7 +107,9 @@ class Interrupted:
 def send(*numbers: int) -> Callable[[int], None]:
     def act(pid: int) -> None:
         for number in numbers:
-            os.kill(pid, number)
+            # It may have ended before the second one.
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
             time.sleep(0.2)  # Two equal signals at the same time are one.
 
     return act

@@ -64,7 +64,9 @@ def test_what_fits_is_not_complained_about() -> None:
 
 
 def test_mixtures_are_named() -> None:
-    assert "Open MPI's mpirun started this job of 4, but mpi4py loads MPICH" in mismatch(Launch("openmpi", 0, 4), "mpich")
+    assert "Open MPI's mpirun started this job of 4, but mpi4py loads MPICH" in mismatch(
+        Launch("openmpi", 0, 4), "mpich"
+    )
     assert "mpi4py loads Open MPI" in mismatch(Launch("mpich", 0, 4), "openmpi")
     assert "--mpi=pmix" in mismatch(Launch("slurm", 0, 8), "openmpi")
     assert "--mpi=pmi2" in mismatch(Launch("slurm", 0, 8), "mpich")

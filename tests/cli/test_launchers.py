@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import sysconfig
 from pathlib import Path
@@ -93,9 +94,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
     def version(package: str) -> str:
         if package in versions:
             return versions[package]
-        raise launchers.importlib.metadata.PackageNotFoundError(package)
+        raise importlib.metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(launchers.importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
 
 
 def test_the_wheel_tells_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ no notes.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +21,10 @@ import msgspec
 ID_VARIABLE: Final = "HPCFUT_JOB_ID"
 SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
 SHARED_MEMORY: Final = "/dev/shm/"
+#: Of the file that a rank holds open for as long as it lives.
+ALIVE_SUFFIX: Final = ".alive"
+#: Below the usual limit of 1024, and above what libraries open.
+_HIGH_DESCRIPTOR: Final = 1000
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -55,6 +61,15 @@ class JobFiles:
         """Say that this process is a rank of the job, before MPI is initialised if the rank is known by then."""
         note = RankNote(rank, os.getpid(), start_ticks(os.getpid()), socket.gethostname())
         self._write(f"rank-{rank}.pid", msgspec.json.encode(note))
+        path = self.scratch / f"rank-{rank}{ALIVE_SUFFIX}"
+        alive = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Kernels put the files of a dying process away from the highest descriptor down; MPICH's launcher reads of the
+        # death in the closing of another one, so that ours has to be above it.
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        high = fcntl.fcntl(alive, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
+        os.close(alive)
+        # Only the death of this process is to close it; a forked child would keep it open for longer.
+        os.register_at_fork(after_in_child=lambda: os.close(high))
 
     def note_segments(self, rank: int) -> None:
         """Say which shared segments MPI has mapped here: a death leaves them behind. After MPI was initialised."""

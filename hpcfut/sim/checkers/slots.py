@@ -39,5 +39,5 @@ class Slots:
             if amount > total.get(name, 0):
                 raise SimulationError(f"{task} takes too much {name} on rank {rank.rank}: {taken}.", [effect.task_id])
         has_driver = rank.rank < world.scenario.n_drivers
-        if has_driver and not effect.waiter_id and not any(frame.n_waiting for frame in rank.drivers):
+        if has_driver and not effect.waiter_id and not rank.n_drivers_waiting:
             raise SimulationError(f"{task} is started on rank {rank.rank}, whose driver works.", [effect.task_id])

@@ -40,7 +40,8 @@ class Values:
         wait = frame.wait
         assert wait is not None
         wanted = [object_id for object_id in wait.object_ids if object_id in effect.object_ids]
-        if wanted != effect.object_ids or len(wanted) != wait.n_wanted or len(effect.values) != wait.n_wanted:
+        is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted
+        if wanted != effect.object_ids or not is_enough or len(effect.values) != len(wanted):
             raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if isinstance(value, Failure):

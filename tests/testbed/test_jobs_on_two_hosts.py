@@ -1,0 +1,34 @@
+"""The transport and a whole program over two hosts, and proof that their data went over the cable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.transport_body import NBYTES_LARGE
+from tests.examples.texts import make_wide_texts
+from tests.mpi.jobs import CHECKOUT, Mpi
+from tests.testbed.hosts import TwoHosts
+
+pytestmark = [pytest.mark.mpi, pytest.mark.testbed]
+
+TRANSPORT_RANKS = CHECKOUT / "tests" / "contract" / "transport_ranks.py"
+WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
+
+
+def test_transport_keeps_its_contract(hosts: TwoHosts, mpi: Mpi, tmp_path: Path) -> None:
+    before = hosts.nbytes_crossed()
+    job = hosts.run(mpi, 2, TRANSPORT_RANKS, tmp_path, "ours", how="mpirun python").check()
+    assert job.stdout.count("is done") == 2, job.story()
+    assert hosts.nbytes_crossed() - before > 2 * NBYTES_LARGE, job.story()
+
+
+def test_wordcount_agrees_with_the_serial_count(hosts: TwoHosts, mpi: Mpi, tmp_path: Path) -> None:
+    make_wide_texts(tmp_path, n_files=16, n_words=20_000)
+    before = hosts.nbytes_crossed()
+    job = hosts.run(mpi, 4, WORDCOUNT, tmp_path, "--pattern", "*.txt", "--verify").check()
+    crossed = hosts.nbytes_crossed() - before
+    assert "on 4 rank(s) of 2 host(s)" in job.stdout, job.story()
+    assert job.stdout.endswith("A serial count of the same files agrees.\n"), job.story()
+    print(crossed)
