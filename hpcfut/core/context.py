@@ -40,7 +40,7 @@ MakeTable = Callable[[str, Transitions], Table]
 class Context:
     """Shared by all machines of one rank; see the module's docstring."""
 
-    __slots__ = ("config", "effects", "inbox", "load", "make_table", "now", "rank", "ready", "runnable", "stale")
+    __slots__ = ("config", "effects", "inbox", "make_table", "now", "rank", "ready", "runnable", "stale")
 
     def __init__(self, rank: int, config: Config, make_table: MakeTable) -> None:
         self.rank = rank
@@ -54,8 +54,6 @@ class Context:
         self.ready: deque[int] = deque()
         #: Tasks that found no room with any lease, or came back: whoever waits for one may run it on the spot.
         self.runnable: deque[int] = deque()
-        #: Runs of this rank, running or ready, as gossiped to others.
-        self.load = 0
         #: Inputs that came too late to matter, by name; each kind is expected and named where it is counted.
         self.stale: dict[str, int] = {}
 

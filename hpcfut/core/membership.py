@@ -6,7 +6,7 @@ that dies ends the job, and rank 0 says so: it alone decides, the others tell it
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 from hpcfut.core.context import Context
@@ -33,8 +33,9 @@ class Membership:
         self._context = context
         self._next = context.make_table("membership", TRANSITIONS)
         self.roster = tuple(roster)
-        #: Last gossip of each rank: runs that it had, running or ready. The own entry is kept by the scheduler.
+        #: Last gossip of each rank: runs that it had, running or ready. The own one is asked for when it is wanted.
         self.load = [0] * len(self.roster)
+        self.own_load: Callable[[], int] = lambda: 0
         self.states = [ALIVE] * len(self.roster)
         self._queries: dict[int, dict[int, dict[str, int]]] = {}
         self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
@@ -68,6 +69,7 @@ class Membership:
     def nearest_idle(self, candidates: Sequence[int], but_not: Container[int]) -> int:
         """The least loaded candidate; among equals the nearest above the own rank, so that owners do not herd."""
         own, n_ranks, load = self._context.rank, len(self.roster), self.load
+        load[own] = self.own_load()
         return min(
             (rank for rank in candidates if rank not in but_not),
             key=lambda rank: (load[rank], (rank - own) % n_ranks),

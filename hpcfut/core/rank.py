@@ -6,7 +6,7 @@ itself, objects that became ready, copies that arrived, tasks that found no room
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -87,6 +87,7 @@ class RankCore:
         self.leases = Leases(context, self.references, self.templates, self.membership)
         self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership)
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
+        self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
         self.waits = Waits(context, self.references, self.transfers, self.tasks, self.runs, self.scheduler)
         self._on_event = self._event_handlers()
@@ -96,15 +97,21 @@ class RankCore:
 
     def handle(self, event: e.Event, now: float) -> Sequence[Effect]:
         """Take one event; returns the effects to perform, in order."""
-        context = self.context
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[e.Event], now: float) -> list[Effect]:
+        """Take several events, one after the other; returns the effects to perform, in order."""
+        context, on_event, arrived = self.context, self._on_event, self.transfers.arrived
         context.now = now
-        effects = context.effects = []
-        handler = self._on_event.get(type(event))
-        if handler is None:
-            raise IllegalTransitionError(f"The core of rank {context.rank} was given {event!r}, which is no event.")
-        handler(event)
-        if context.inbox or context.ready or context.runnable or self.transfers.arrived:
-            self._settle()
+        effects: list[Effect] = []
+        context.effects = effects
+        for event in events:
+            handler = on_event.get(type(event))
+            if handler is None:
+                raise IllegalTransitionError(f"The core of rank {context.rank} was given {event!r}, which is no event.")
+            handler(event)
+            if context.inbox or context.ready or context.runnable or arrived:
+                self._settle()
         return effects
 
     def next_deadline(self) -> float | None:
@@ -165,7 +172,7 @@ class RankCore:
     @property
     def load(self) -> int:
         """What this rank gossips with every frame."""
-        return self.context.load
+        return self.scheduler.load()
 
     def template(self, template_id: int) -> TaskTemplate:
         """The template of a task that runs here."""

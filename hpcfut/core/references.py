@@ -92,8 +92,9 @@ class References:
 
     def drop_local(self, object_ids: list[int]) -> None:
         """User code dropped these refs."""
+        owned, borrowed = self.ownership.objects, self.borrowing.objects
         for object_id in object_ids:
-            record = self.find(object_id)
+            record = owned.get(object_id) or borrowed.get(object_id)
             if record is None:
                 self._context.count_stale("release of an unknown ref")
                 continue

@@ -125,6 +125,8 @@ class Runs:
     def dispatch(self) -> None:
         """Start what can start, and open leases if nothing is left to start."""
         scheduler = self._scheduler
+        if not scheduler.has_work:
+            return
         while (run := scheduler.take_next()) is not None:
             self._start(run)
         if scheduler.is_full:
@@ -208,6 +210,8 @@ class Runs:
 
     def hand_back_all(self) -> None:
         """This rank has no room for long: what has not started shall not start here."""
+        if not self._scheduler.grants:
+            return  # Every run that has not started came under a lease.
         self._scheduler.close_all()
         self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
 

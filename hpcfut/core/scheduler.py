@@ -49,6 +49,8 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     n_blocked: int = 0
     #: Mean time of its runs, weighted towards the latest; negative before the first.
     service_s: float = -1.0
+    #: The mean time by which its depth was set last; the depth follows when the mean has changed by half.
+    told_s: float = 0.0
 
 
 class Scheduler:
@@ -78,7 +80,6 @@ class Scheduler:
         self.hand_back_at: float | None = None
         self.expect_at: float | None = None
         self.widen_at: float | None = None
-        self._note_load()
 
     # -- grants ------------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class Scheduler:
 
     def open_some(self) -> None:
         """Open closed leases, if the rank has room for their tasks."""
-        if not self._closed or self.n_slots_free <= 0 or any(self.fits(run) for run in self.ready):
+        if not self._closed or self.n_slots_free <= 0 or any(map(self.fits, self.ready)):
             return
         budget = 2 * self.n_slots_free - len(self._expected)
         for key, grant in list(self._closed.items()):
@@ -122,6 +123,7 @@ class Scheduler:
             if self.expect_at is None:
                 self.expect_at = self._context.now + EXPECTED_FOR_S
             grant.depth = self._depth_of(grant)
+            grant.told_s = max(grant.service_s, 0.0)
             self._tell(grant)
 
     def _depth_of(self, grant: Grant) -> int:
@@ -132,13 +134,17 @@ class Scheduler:
         return min(max(depth, 1), self._config.lease_depth_max)
 
     def _measure(self, run: Run) -> None:
+        if not run.lease_id:
+            return
         grant = self.grants.get((run.owner, run.lease_id))
         if grant is None:
             return
         took_s = self._context.now - run.started_at
-        grant.service_s = took_s if grant.service_s < 0 else 0.75 * grant.service_s + 0.25 * took_s
-        if not grant.depth:
+        service_s = took_s if grant.service_s < 0 else 0.75 * grant.service_s + 0.25 * took_s
+        grant.service_s = service_s
+        if not grant.depth or grant.told_s < 2 * service_s < 4 * grant.told_s:
             return
+        grant.told_s = service_s
         depth = self._depth_of(grant)
         if depth >= 2 * grant.depth or 2 * depth <= grant.depth:
             grant.depth = depth
@@ -164,7 +170,6 @@ class Scheduler:
         self.expect_at = None
         self.ready.clear()
         self.hand_back_at = None
-        self._note_load()
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -172,8 +177,10 @@ class Scheduler:
         """Whether a run that was pushed may stay; it was sent before the owner heard that its lease is closed."""
         if not run.lease_id:
             return True
-        self._expected.pop((run.owner, run.lease_id), None)
-        grant = self.grants.get((run.owner, run.lease_id))
+        key = (run.owner, run.lease_id)
+        if self._expected:
+            self._expected.pop(key, None)
+        grant = self.grants.get(key)
         return grant is not None and bool(grant.depth) and self.accepts(run.owner)
 
     def add_ready(self, run: Run) -> None:
@@ -181,12 +188,15 @@ class Scheduler:
         self.ready.append(run)
         if self.hand_back_at is None and self.running:
             self.hand_back_at = self._context.now + self._config.hand_back_after_s
-        self._note_load()
 
     def remove_ready(self, run: Run) -> None:
         """A ready run is cancelled, or starts on the stack of whoever waits for it."""
         self.ready.remove(run)
-        self._note_load()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to start or to open."""
+        return bool(self.ready or self._closed or self.n_blocked)
 
     def take_next(self) -> Run | None:
         """The ready run that starts now, if one can."""
@@ -210,18 +220,21 @@ class Scheduler:
     def fits_resources(self, resources: tuple[tuple[str, int], ...]) -> bool:
         """Whether these resources are free now."""
         free = self.free
-        return all(free.get(name, 0) >= amount for name, amount in resources)
+        for name, amount in resources:  # Not all(...): a generator costs more than all the rest on the task path.
+            if free.get(name, 0) < amount:
+                return False
+        return True
 
     def start(self, run: Run) -> None:
         """A run takes its slot and its resources."""
         run.started_at = self._context.now
         self.n_slots_free -= 1
+        free = self.free
         for name, amount in run.template.resources:
-            self.free[name] = self.free.get(name, 0) - amount
+            free[name] -= amount
         self.running[run.task_id] = run
         if self.ready and self.hand_back_at is None:
             self.hand_back_at = self._context.now + self._config.hand_back_after_s
-        self._note_load()
 
     def end(self, run: Run) -> None:
         """A run gives everything back."""
@@ -230,10 +243,11 @@ class Scheduler:
             self._add_resources(run, 1, but_cpu=True)
         else:
             self.n_slots_free += 1
-            self._add_resources(run, 1)
+            free = self.free
+            for name, amount in run.template.resources:
+                free[name] += amount
             self._measure(run)
         self._note_standstill()
-        self._note_load()
 
     def block(self, run: Run) -> None:
         """A run waits: it gives its slot and its CPU back, and nothing else."""
@@ -248,7 +262,6 @@ class Scheduler:
         self.n_slots_free += 1
         self._add_resources(run, 1, only_cpu=True)
         self._note_standstill()
-        self._note_load()
 
     def unblock(self, run: Run) -> None:
         """A run goes on, at once: for a moment more runs than slots may be active, and nothing new starts then."""
@@ -257,7 +270,6 @@ class Scheduler:
         self._add_resources(run, -1, only_cpu=True)
         run.started_at = self._context.now
         self.running[run.task_id] = run
-        self._note_load()
 
     def _count_unblocked(self, run: Run) -> None:
         self.n_blocked -= 1
@@ -269,7 +281,7 @@ class Scheduler:
             grant.n_blocked -= 1
 
     def _note_standstill(self) -> None:
-        if self.is_full and not self.running:
+        if not self.running and self.is_full:
             self.widen_at = self._context.now + self._config.hand_back_after_s
 
     def _add_resources(self, run: Run, sign: int, *, only_cpu: bool = False, but_cpu: bool = False) -> None:
@@ -290,7 +302,6 @@ class Scheduler:
         self.n_driver_waits += 1
         if self.n_driver_waits == 1:
             self.lend_at = self._context.now + self._config.driver_lends_after_s
-            self._note_load()
             self.open_some()
 
     def driver_goes_on(self) -> bool:
@@ -301,15 +312,12 @@ class Scheduler:
         if self.n_driver_waits:
             return False
         self.lend_at = None
-        self._note_load()
         return True
 
-    def _note_load(self) -> None:
+    def load(self) -> int:
+        """Runs of this rank, running or ready, as gossiped; a driver that does not wait counts as very busy."""
         load = len(self.ready) + self.n_slots - self.n_slots_free
-        if self._is_driver and not self.n_driver_waits:
-            load += DRIVER_BUSY_LOAD
-        self._context.load = load
-        self._membership.load[self._context.rank] = load
+        return load if self.n_driver_waits or not self._is_driver else load + DRIVER_BUSY_LOAD
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -333,7 +341,7 @@ class Scheduler:
             self.open_some()
         if self.widen_at is not None and self.widen_at <= now:
             self.widen_at = None
-            if self.is_full and not self.running:
+            if not self.running and self.is_full:
                 self._n_extra += 1
                 self.open_some()
         if self.hand_back_at is not None and self.hand_back_at <= now:

@@ -51,6 +51,7 @@ class SimRank:
         #: Functions in global variables.
         self.templates: list[int] = []
         self.ended: f.EndJob | None = None
+        self.is_dead = False
         self._last_id = first_id(rank, 0) - 1
         self._n_waiters = 0
         self._outgoing: dict[int, list[Message]] = {}
@@ -75,6 +76,8 @@ class SimRank:
 
     def post(self, event: e.Event) -> None:
         """Put an event into the mailbox, and see to it that a turn comes soon."""
+        if self.is_dead:
+            return
         self.mailbox.append(event)
         world = self.world
         at = world.now + world.rng.random() * world.scenario.turn_delay_s
@@ -83,7 +86,7 @@ class SimRank:
             world.schedule(at, self._turn_if_due, at)
 
     def _turn_if_due(self, at: float) -> None:
-        if at == self.turn_at:
+        if at == self.turn_at and not self.is_dead:
             self.turn_at = float("inf")
             self.turn()
 
@@ -110,8 +113,9 @@ class SimRank:
             for frame in self._came_back:
                 self._count_waiting(frame, -1)
             self._came_back.clear()
-        for check in world.checks.after_turn:
-            check(self)
+        if self.ended is None:
+            for check in world.checks.after_turn:
+                check(self)
 
     # -- refs, ids, values -----------------------------------------------------------------------------------------
 
@@ -298,6 +302,8 @@ class SimRank:
     def step(self, thread: Thread) -> None:
         """Let the topmost frame of a thread go on to its next op."""
         thread.is_scheduled = False
+        if self.ended is not None or self.is_dead:
+            return
         frame = thread.stack[-1]
         if frame.pending_item is not None and not frame.is_interrupted:
             self._yield_item(frame, frame.pending_item)

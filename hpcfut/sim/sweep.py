@@ -44,6 +44,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         n_blocked_max=rng.choice((256, 256, 256, 3)),
         driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
     )
+    is_cut = n_ranks > 1 and rng.random() < 0.05
     extra = ("GPU",) if rng.random() < 0.5 else ()
     resources = tuple(
         {"CPU": RESOURCE_UNIT * rng.choice((1, 2, 4))} | ({"GPU": RESOURCE_UNIT} if extra and rank else {})
@@ -54,6 +55,8 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         config=config,
         resources=resources,
         n_drivers=n_drivers,
+        cut_at=rng.random() * 0.1 if is_cut else float("inf"),
+        dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
         p_broken_read=0.05 if rng.random() < 0.2 else 0.0,
         uses_codec=rng.random() < 0.1,

@@ -47,6 +47,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     n_drivers: int = 1
     #: Events that come within this time are told in one turn.
     turn_delay_s: float = 10e-6
+    #: When the session is cut short, if it is: a rank dies then, or (-1) rank 0 ends the session.
+    cut_at: float = float("inf")
+    dies: int = -1
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
     uses_codec: bool = False
@@ -114,10 +117,13 @@ class SimWorld:
         self._reads: dict[tuple[int, int], _Read] = {}
         #: Scripts that go on, and those that have not even passed the time until all others were done.
         self._n_scripts = self._n_scripts_open = scenario.n_drivers
+        self.is_cut = False
         #: Threads of user code, the scripts included.
         self.n_threads = scenario.n_drivers
         for rank in self.ranks[: scenario.n_drivers]:
             rank.start_driver(lambda me: self._script(me, program))
+        if scenario.cut_at < float("inf"):
+            self.schedule(scenario.cut_at, self._cut, None)
 
     def _make_rank(self, rank: int) -> SimRank:
         core = RankCore(
@@ -147,10 +153,11 @@ class SimWorld:
         """Run to the end: everything done, everything dropped, everything empty."""
         try:
             self._run_dry()
-            for check in self.checks.at_rest:
-                check()
-            self.ranks[0].post(e.StopRequested(0, "", True))
-            self._run_dry()
+            if not self.is_cut:
+                for check in self.checks.at_rest:
+                    check()
+                self.ranks[0].post(e.StopRequested(0, "", True))
+                self._run_dry()
             for check in self.checks.at_end:
                 check()
         except SimulationError as error:
@@ -201,6 +208,21 @@ class SimWorld:
         )
 
     # -- the fabric --------------------------------------------------------------------------------------------------
+
+    def _cut(self, _: None) -> None:
+        """The session is cut short: by rank 0, or because a rank dies, of which others hear sooner or later."""
+        self.is_cut = True
+        dies = self.scenario.dies
+        if dies < 0:
+            self.ranks[0].post(e.StopRequested(3, "", True))
+            return
+        self.ranks[dies].is_dead = True
+        survivors = [rank for rank in self.ranks if rank.rank != dies]
+        # Only if rank 0 dies, everybody has to notice by himself.
+        n_noticing = self.rng.randrange(1, len(survivors) + 1) if dies else len(survivors)
+        for rank in self.rng.sample(survivors, n_noticing):
+            at = self.now + self.rng.random() * 0.1
+            self.schedule(at, rank.post, e.RankLost(dies, "its connection was closed"))
 
     def deliver(self, frame: Frame) -> None:
         """A frame arrives."""

@@ -37,5 +37,10 @@ class Progress:
     def at_end(self) -> None:
         """The session was ended: every rank must know."""
         for rank in self._world.ranks:
+            if rank.is_dead:
+                continue
             if rank.ended is None:
                 raise SimulationError(f"Rank {rank.rank} was not told that the session is over.")
+            dies = self._world.scenario.dies
+            if dies >= 0 and f"Rank {dies} " not in rank.ended.failure:
+                raise SimulationError(f"Rank {rank.rank} was not told who died: {rank.ended}.")
