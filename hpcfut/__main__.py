@@ -47,7 +47,7 @@ def run_script(script: str) -> int:
         sys.stderr.write(f"hpcfut: the script {script} cannot be run: {error}\n")
         return 2
     try:
-        exec(code, module.__dict__)  # noqa: S102  (running the user's script is the purpose)
+        exec(code, module.__dict__)
     except SystemExit as error:
         return exit_status(error)
     except BaseException as error:

@@ -80,8 +80,8 @@ def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Wa
     ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
     if ready is None:
         raise GetTimeoutError(
-            f"After {timeout:g} s not all of the {len(object_ids)} values were ready. Wait longer, or use wait() to take "
-            f"those that are."
+            f"After {timeout:g} s not all of the {len(object_ids)} values were ready. Wait longer, or use wait() to "
+            f"take those that are."
         )
     return ready
 
@@ -111,15 +111,17 @@ def wait(
         The ready refs, ``num_returns`` at most, and all others, both in the order given. A failed task is ready.
 
     Raises:
-        ValueError: A ref stands twice, ``num_returns`` fits no list of this length, or the timeout is no number of seconds.
-        NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
+        ValueError: A ref stands twice, ``num_returns`` fits no list of this length, or the timeout is no number of
+        seconds. NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
     """
     refs = _checked(refs, "wait")
     ids = [ref._object_id for ref in refs]
     if len(set(ids)) != len(ids):
         raise ValueError("wait() was given a ref twice. Give every ref once.")
     if type(num_returns) is not int or not 0 < num_returns <= len(ids):
-        raise ValueError(f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}.")
+        raise ValueError(
+            f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}."
+        )
     if timeout is not None:
         timeout = _checked_timeout(timeout, "wait")
     runtime = runtime_of(*refs)
@@ -132,19 +134,23 @@ def wait(
 
 
 def _checked_timeout(timeout: Any, name: str) -> float | None:
-    if not isinstance(timeout, Real) or not timeout >= 0:  # The comparison is false for NaN.
-        raise ValueError(f"The timeout of {name}() cannot be {timeout!r}. Give seconds, 0 or more, or None to wait for ever.")
+    if not isinstance(timeout, Real) or not float(timeout) >= 0:  # The comparison is false for NaN.
+        raise ValueError(
+            f"The timeout of {name}() cannot be {timeout!r}. Give seconds, 0 or more, or None to wait for ever."
+        )
     return float(timeout) if timeout <= threading.TIMEOUT_MAX else None
 
 
 def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
     if isinstance(refs, str | bytes | dict) or not hasattr(refs, "__iter__"):
-        raise NotARefError(f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs.")
-    refs = list(refs)
-    for position, ref in enumerate(refs):
+        raise NotARefError(
+            f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs."
+        )
+    checked: list[ObjectRef[Any]] = list(refs)
+    for position, ref in enumerate(checked):
         if not isinstance(ref, ObjectRef):
             raise NotARefError(
-                f"{name}() was given a {type(ref).__name__} at position {position} of the list. Every entry must be a ref, as "
-                f".remote() and put() return them."
+                f"{name}() was given a {type(ref).__name__} at position {position} of the list. Every entry must be a "
+                f"ref, as .remote() and put() return them."
             )
-    return refs
+    return checked

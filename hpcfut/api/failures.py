@@ -37,7 +37,8 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
     """An exception that is a ``TaskError`` and, where its type allows that, also of the user's type."""
     if cause is None or isinstance(cause, TaskError):
         return TaskError(text)
-    kind = _dual(type(cause))
+    cause_type: Any = type(cause)
+    kind = _dual(cause_type)
     if kind is None:
         return TaskError(text)
     try:

@@ -10,7 +10,6 @@ import msgspec
 from hpcfut.model.template import RESOURCE_UNIT
 
 
-
 class NodeAffinitySchedulingStrategy:
     """Run the task on one rank.
 
@@ -19,7 +18,7 @@ class NodeAffinitySchedulingStrategy:
         soft: Run elsewhere if that rank can never run the task, instead of failing.
     """
 
-    def __init__(self, node_id: int | str, soft: bool = False) -> None:  # noqa: FBT001, FBT002  (Ray's signature)
+    def __init__(self, node_id: int | str, soft: bool = False) -> None:
         self.node_id = int(node_id)
         self.soft = soft
 

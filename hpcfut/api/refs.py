@@ -49,8 +49,8 @@ class ObjectRef(Generic[Value]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self!r} cannot be pickled by hand, because nobody would know that the copy needs the value. Pass the ref as "
-            f"an argument or a result of a task, or inside one: hpcfut counts it there."
+            f"{self!r} cannot be pickled by hand, because nobody would know that the copy needs the value. Pass the "
+            f"ref as an argument or a result of a task, or inside one: hpcfut counts it there."
         )
 
     def __copy__(self) -> ObjectRef[Value]:

@@ -25,13 +25,14 @@ class RemoteFunction:
         self._runtime: Runtime | None = None
         self._template_id = 0
         self._n_returns = options.num_returns
+        self.__name__ = self._name
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """A remote function cannot be called directly, so that nobody mistakes one for the other."""
         raise TypeError(
-            f"The remote function {self._name} cannot be called directly. Call {self._name}.remote(...) to run it as a task, "
-            f"or keep the plain function under another name: g = remote(f)."
+            f"The remote function {self._name} cannot be called directly. Call {self._name}.remote(...) to run it as a "
+            f"task, or keep the plain function under another name: g = remote(f)."
         )
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,7 @@ from hpcfut.model.errors import SessionEndedError
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.runtime import Runtime
 
 
@@ -204,7 +205,7 @@ def leave(status: int) -> NoReturn:
 
 
 def _note_uncaught_exceptions() -> None:
-    """At exit nobody says with which status; the other ranks must not take the end of a failed script for a good one."""
+    """At exit nobody says with which status, and a failed script must not pass for a good one."""
     tell = sys.excepthook
 
     def note(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -227,8 +228,8 @@ def _leave_at_exit() -> None:
 def _demand_own_process() -> None:
     if os.getpid() != _session.pid:
         raise RuntimeError(
-            "hpcfut was used in a forked child process of a rank. A child has no rank of its own: give the work to a task "
-            "instead, or pass plain values to the child."
+            "hpcfut was used in a forked child process of a rank. A child has no rank of its own: give the work to a "
+            "task instead, or pass plain values to the child."
         )
 
 
@@ -238,8 +239,8 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
     for name, amount in given.items():
         if not isinstance(name, str) or name in _OWN_NAMES or not is_amount(amount):
             raise ValueError(
-                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or more; the "
-                f"number of cores of a rank is set with --cpus-per-rank."
+                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or "
+                f"more; the number of cores of a rank is set with --cpus-per-rank."
             )
     if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
         raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")
@@ -252,9 +253,7 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------
 
-_ENGINE_CODE = frozenset(
-    function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__")
-)
+_ENGINE_CODE = frozenset(function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__"))
 
 
 def _catch_interrupts(runtime: Runtime) -> None:
@@ -269,7 +268,7 @@ def _catch_interrupts(runtime: Runtime) -> None:
             if frame.f_code in _ENGINE_CODE:
                 runtime.interrupt()
                 return
-            if frame.f_code is runtime.executor.execute.__func__.__code__:
+            if frame.f_code is Executor.execute.__code__:
                 break  # User code, inside a task that runs on this stack.
             frame = frame.f_back
         signal.default_int_handler(number, frame)

@@ -14,14 +14,14 @@ holds it, so every hold must be visible to the owner, or be *covered* by somebod
 4. To report means: the owner itself counts at once; anybody else sends ``BorrowAdded`` to the owner and keeps a hold of
    its own (``n_uses``) until ``BorrowConfirmed`` comes back. Because of this hold, a report can never be overtaken by
    the release that it protects against, whatever the order of messages between different pairs of ranks.
-5. A borrower notes how often each reporter has named it (``reports``; the reporter's message to the borrower always says
-   so by itself). When its last hold goes, it sends ``BorrowReleased`` with these numbers to the owner.
+5. A borrower notes how often each reporter has named it (``reports``; the reporter's message to the borrower always
+   says so by itself). When its last hold goes, it sends ``BorrowReleased`` with these numbers to the owner.
 6. The owner keeps one signed count per (reporter, borrower), because a release may arrive before the report it answers.
-   Per pair the counts become exact once both have arrived; the object lives while any of them is not zero. One count per
-   borrower would not do: the early release of one report would hide another.
+   Per pair the counts become exact once both have arrived; the object lives while any of them is not zero. One count
+   per borrower would not do: the early release of one report would hide another.
 
-No report is needed where borrower and owner are the same rank, nor where the receiver already knows (the reporter is the
-owner: rule 4). What is not promised: cycles of refs are not collected, and deaths are not handled here.
+No report is needed where borrower and owner are the same rank, nor where the receiver already knows (the reporter is
+the owner: rule 4). What is not promised: cycles of refs are not collected, and deaths are not handled here.
 """
 
 from __future__ import annotations

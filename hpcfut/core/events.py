@@ -32,9 +32,10 @@ class TemplateDropped(msgspec.Struct, gc=False):
 class TaskSubmitted(msgspec.Struct, gc=False):
     """Code on this rank called a remote function. The caller holds one local ref on every return id.
 
-    ``task_id`` equals ``return_ids[0]`` of a task with results. For a generator they name its first items: as many as it
-    may be ahead of its consumer, and one more, which is kept back for telling its end. ``parent`` is the task that called, 0 for a driver.
-    ``arguments`` are the refs at the top level of the call; ``nested`` the refs deeper inside ``payload``.
+    ``task_id`` equals ``return_ids[0]`` of a task with results. For a generator they name its first items: as many as
+    it may be ahead of its consumer, and one more, which is kept back for telling its end. ``parent`` is the task that
+    called, 0 for a driver. ``arguments`` are the refs at the top level of the call; ``nested`` the refs deeper inside
+    ``payload``.
     """
 
     task_id: int

@@ -7,7 +7,8 @@ and rank. A lease has a depth, set by the rank that granted it from the time its
 may be there at a time. Depth 0 means "not now", and the rank will say when. The owner pushes while there is room, and
 asks one more rank for a lease whenever a task finds no room and fewer requests than queued tasks are open: first the
 least loaded by gossip, then the nearest by rank number, itself included. A request that has not been answered for a
-while counts as open no more, so that the next rank is asked. A lease that has had nothing to do for a while is returned.
+while counts as open no more, so that the next rank is asked. A lease that has had nothing to do for a while is
+returned.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Statistics(msgspec.Struct, frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether every table that belongs to tasks and objects is empty (templates live as long as their functions)."""
+        """Whether every table of tasks and objects is empty (templates live as long as their functions)."""
         return not (
             self.n_owned
             or self.n_borrowed
@@ -256,7 +256,7 @@ class RankCore:
             elif context.ready:
                 self._notify(context.ready.popleft())
             elif transfers.arrived:
-                object_id, watchers = transfers.arrived.pop(0)
+                _, watchers = transfers.arrived.pop(0)
                 for watcher in watchers:
                     if watcher > 0:
                         run = self.runs.on_arrived(watcher)

@@ -324,6 +324,6 @@ def lost_failure(object_id: int) -> Failure:
     """What a ref to a collected object gives."""
     return Failure(
         LOST,
-        f"Object {name_of(object_id)} is not known to its owner, rank {owner_of(object_id)}, any more. Every ref to it had "
-        f"been dropped; keep a ref, or pass it as an argument, instead of rebuilding it from its id.",
+        f"Object {name_of(object_id)} is not known to its owner, rank {owner_of(object_id)}, any more. Every ref to it "
+        f"had been dropped; keep a ref, or pass it as an argument, instead of rebuilding it from its id.",
     )

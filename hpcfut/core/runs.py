@@ -1,7 +1,8 @@
 """Runs: the tasks that other ranks, and this one, have put on this rank, from arrival to reply.
 
 Arguments are read before a run becomes ready, so that no slot waits for the network. While a run lives, the refs that
-came with it are covered by its caller; the reply lists those that user code here still holds (``borrowing.py``, rule 2).
+came with it are covered by its caller; the reply lists those that user code here still holds (rule 2 of
+``borrowing.py``).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ waiting: such a rank lends itself only meanwhile, to its own tasks at once, to t
 
 Ready runs start oldest first, so that owners share the rank by their depths. Once a run here is blocked, the newest
 starts first: depth first, a recursion needs a number of threads that grows with its depth and not with its breadth. At
-``n_blocked_max`` blocked runs nothing new starts but what a blocked thread runs on its own stack; only if nothing at all
-has run for ``hand_back_after_s``, one run more may start, because what is waited for may be behind it.
+``n_blocked_max`` blocked runs nothing new starts but what a blocked thread runs on its own stack; only if nothing at
+all has run for ``hand_back_after_s``, one run more may start, because what is waited for may be behind it.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Scheduler:
     def fits_resources(self, resources: tuple[tuple[str, int], ...]) -> bool:
         """Whether these resources are free now."""
         free = self.free
-        for name, amount in resources:  # Not all(...): a generator costs more than all the rest on the task path.
+        for name, amount in resources:  # noqa: SIM110 - all() makes a generator on the task path.
             if free.get(name, 0) < amount:
                 return False
         return True
@@ -357,12 +357,14 @@ class Scheduler:
     def check(self) -> None:
         """Assert what must hold between turns."""
         if self.n_slots_free != self.n_slots - len(self.running):
-            raise InvariantError(f"{self.n_slots_free} of {self.n_slots} slots are free while {len(self.running)} runs hold one.")
+            raise InvariantError(
+                f"{self.n_slots_free} of {self.n_slots} slots are free, and {len(self.running)} runs hold one."
+            )
         total = self._membership.roster[self._context.rank].resources
         if not self.running and not self.n_blocked:
             for name, amount in self.free.items():
                 if amount != total.get(name, 0):
-                    raise InvariantError(f"Nothing runs, but {amount} of {total.get(name, 0)} of resource {name} are free.")
+                    raise InvariantError(f"Nothing runs, but {amount} of {total.get(name, 0)} of {name} are free.")
         for key, grant in self.grants.items():
             if (key in self._closed) != (not grant.depth):
                 raise InvariantError(f"Grant {key} with depth {grant.depth} is in the wrong list.")

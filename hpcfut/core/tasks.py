@@ -12,11 +12,11 @@ from collections import deque
 from hpcfut.core.context import Context
 from hpcfut.core.events import StreamAdvanced, TaskSubmitted
 from hpcfut.core.leases import KeyQueue, Leases
+from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import FAILED as OBJECT_FAILED
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
 from hpcfut.core.references import References
 from hpcfut.core.task import PUSHED, QUEUED, TRANSITIONS, WAITING, TaskRecord
-from hpcfut.core.membership import Membership
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import CANCELLED, ENDED, UNSCHEDULABLE, Failure
@@ -25,7 +25,6 @@ from hpcfut.model.template import STREAMING
 from hpcfut.wire.messages import (
     CancelAsked,
     ItemYielded,
-    Result,
     StreamCredit,
     TaskCancelled,
     TaskDone,
@@ -314,8 +313,10 @@ class Tasks:
         """Assert what must hold between turns."""
         for task_id, task in self.tasks.items():
             if (task.state == WAITING) != bool(task.n_missing):
-                raise InvariantError(f"Task {name_of(task_id)} is {task.state} with {task.n_missing} missing arguments.")
+                raise InvariantError(f"Task {name_of(task_id)} is {task.state}, and misses {task.n_missing} arguments.")
             for object_id in task.return_ids:
                 record = self._owned.get(object_id)
                 if record is None or record.state != PENDING:
-                    raise InvariantError(f"Task {name_of(task_id)} runs, but its result {name_of(object_id)} does not wait.")
+                    raise InvariantError(
+                        f"Task {name_of(task_id)} runs; its result {name_of(object_id)} does not wait."
+                    )

@@ -103,4 +103,6 @@ class Templates:
         """Assert what must hold between turns."""
         for template_id, record in self.own.items():
             if record.n_tasks < 0 or (record.is_dropped and not record.n_tasks):
-                raise InvariantError(f"Template {template_id} ({record.template.name}) was not forgotten: {record.n_tasks}.")
+                raise InvariantError(
+                    f"Template {template_id} ({record.template.name}) was not forgotten: {record.n_tasks}."
+                )

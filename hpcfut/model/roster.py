@@ -33,8 +33,8 @@ def disagreement(records: Sequence[RankRecord]) -> str:
             theirs = record.versions.get(name, "nothing")
             if theirs != version:
                 return (
-                    f"Rank {record.rank} on host {record.host} runs {name} {theirs}, but rank 0 on host {first.host} runs "
-                    f"{name} {version}. Start all ranks from the same environment."
+                    f"Rank {record.rank} on host {record.host} runs {name} {theirs}, but rank 0 on host {first.host} "
+                    f"runs {name} {version}. Start all ranks from the same environment."
                 )
         if record.config_digest != first.config_digest:
             return (

@@ -294,7 +294,8 @@ def _with_resources(record: RankRecord, config: Config, incarnation: int) -> Ran
     """The record with what the session's configuration gives each rank."""
     memory = record.resources["memory"]
     store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
-    resources = {**record.resources, "memory": memory - min(store, memory), "object_store_memory": store, **config.resources}
+    amounts = {"memory": memory - min(store, memory), "object_store_memory": store}
+    resources = {**record.resources, **amounts, **config.resources}
     return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
 
 

@@ -2,13 +2,13 @@
 
 Theory of operation
 
-Two locks. ``_lock`` guards the core, the transport and everything that effects touch; it is held for one turn at a time,
-by anybody. ``_lead`` is held by the one thread that drives: it polls the transport, turn after turn, while it waits for
-something of its own. Every other waiting thread is a follower and sleeps on its bell. A leader that leaves (its wait is
-over, or it has a task to run) rings a follower, which then leads.
+Two locks. ``_lock`` guards the core, the transport and everything that effects touch; it is held for one turn at a
+time, by anybody. ``_lead`` is held by the one thread that drives: it polls the transport, turn after turn, while it
+waits for something of its own. Every other waiting thread is a follower and sleeps on its bell. A leader that leaves
+(its wait is over, or it has a task to run) rings a follower, which then leads.
 
-* A follower registers first and tries ``_lead`` then; a leader releases ``_lead`` first and looks for followers then. So
-  one of them sees the other, and no wake-up is lost.
+* A follower registers first and tries ``_lead`` then; a leader releases ``_lead`` first and looks for followers then.
+  So one of them sees the other, and no wake-up is lost.
 * Whoever has something to tell appends to the mailbox first and tries ``_lock`` then, and looks into the mailbox again
   after releasing it. So nothing stays in the mailbox while nobody holds the lock.
 * A sleeping leader sleeps on its bell and without ``_lock``: who posts meanwhile turns the core, and rings it if that
@@ -298,8 +298,8 @@ class Engine:
         try:
             if self.early:
                 early, self.early = self.early, []
-                for source, frame in early:
-                    self._decode(source, frame, events)
+                for source, early_frame in early:
+                    self._decode(source, early_frame, events)
             for source, frame in transport.poll():
                 self._decode(source, frame, events)
             if self._reads or self._sends:

@@ -147,7 +147,7 @@ class Executor:
             if run.payload or run.arguments:
                 args, kwargs = self.pickling.loads_call(run.payload, self._values_of(run))
                 value = function(*args, **kwargs)
-                args = kwargs = None
+                del args, kwargs
             else:
                 value = function()
             event: RunReturned | RunRaised
@@ -211,8 +211,8 @@ class Executor:
         if values is None or len(values) != n_returns:
             what = f"{type(value).__name__}" if values is None else f"{len(values)} values"
             raise ValueError(
-                f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as num_returns "
-                f"says, in a tuple or a list."
+                f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as "
+                f"num_returns says, in a tuple or a list."
             )
         # All are pickled before the first is stored, so that one that cannot be leaves nothing behind.
         pickled = [self.pickling.dumps(value) for value in values]

@@ -252,7 +252,7 @@ class Runtime:
         if end is not None:
             raise SessionEndedError(
                 end.failure
-                or "The hpcfut session that this belongs to is over: shutdown() was called, or the script has ended. Call "
+                or "The hpcfut session that this belongs to is over: shutdown() was called, or the script ended. Call "
                 "init() for a new one; refs and values of the old one cannot be used there."
             )
 

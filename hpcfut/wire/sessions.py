@@ -52,6 +52,7 @@ def decode_session(frame: bytes | bytearray | memoryview) -> SessionOpened | Job
         CodecError: The frame is damaged.
     """
     try:
-        return _decode(bytes(frame[2:]))
+        record: SessionOpened | JobClosed = _decode(bytes(frame[2:]))
     except Exception as error:
         raise CodecError(f"A frame that opens a session is damaged ({error}). This is a bug in hpcfut.") from error
+    return record

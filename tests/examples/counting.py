@@ -18,14 +18,13 @@ from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Every rank gets the path of rank 0: there too the tasks are functions of these modules.
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "examples")]
+sys.path.insert(0, str(CHECKOUT))
 
-import wordcount
-
-import hpcfut
-from hpcfut.api import session
-from hpcfut.model.config import Config
-from tests.mpi.support import on_rank
+import hpcfut  # noqa: E402
+from examples import wordcount  # noqa: E402
+from hpcfut.api import session  # noqa: E402
+from hpcfut.model.config import Config  # noqa: E402
+from tests.mpi.support import on_rank  # noqa: E402
 
 N_MAPS = 6
 N_REDUCES = 3
@@ -98,9 +97,10 @@ def main(where: str, folder: str) -> None:
     runtime: Any = session.current()
     asked = Asked(runtime.engine.core.transfers)
     paths = sorted(Path(folder).glob("*.txt"))
+    program: Any = wordcount
     if where == "elsewhere":
-        wordcount.map_files = Elsewhere(wordcount.map_files)
-        wordcount.reduce_parts = Elsewhere(wordcount.reduce_parts)
+        program.map_files = Elsewhere(wordcount.map_files)
+        program.reduce_parts = Elsewhere(wordcount.reduce_parts)
     counted, _ = wordcount.count_in_tasks(paths, N_MAPS, N_REDUCES, TOP)
     said = {
         "is_right": counted == wordcount.summarize(wordcount.count_words(paths)[0], TOP),

@@ -39,7 +39,8 @@ def kinds(*args: Any, **kwargs: Any) -> list[str]:
 
 @hpcfut.remote
 def first_of(refs: Any) -> Any:
-    return hpcfut.get(refs[0])
+    ref: Ref = hpcfut.get(refs[0])
+    return ref
 
 
 @hpcfut.remote
@@ -256,7 +257,8 @@ def case_a_value_larger_than_the_ref_list_that_holds_it() -> None:
     held = hpcfut.put(refs)
     del refs
     gc.collect()
-    assert hpcfut.get(hpcfut.get(held)) == list(range(1_000))
+    got = hpcfut.get(held)
+    assert hpcfut.get(got) == list(range(1_000))
 
 
 def case_put_of_a_ref_is_refused() -> None:

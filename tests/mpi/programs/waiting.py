@@ -260,7 +260,7 @@ def case_threads_inside_a_task(n_ranks: int) -> None:
     def fan_out(n: int) -> list[int]:
         got: list[int] = []
         threads = [
-            threading.Thread(target=lambda number=number: got.append(hpcfut.get(same.remote(number))))  # type: ignore[misc]
+            threading.Thread(target=lambda number=number: got.append(hpcfut.get(same.remote(number))))
             for number in range(n)
         ]
         for thread in threads:
