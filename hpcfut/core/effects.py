@@ -44,7 +44,11 @@ class WakeWaiter(msgspec.Struct, gc=False):
 
 
 class StartRead(msgspec.Struct, gc=False):
-    """Make room for ``nbytes`` and get ready to receive a transfer; the request goes out as a message after this."""
+    """Make room for ``nbytes``, get ready to receive a transfer, and only then send ``ReadRequested`` to ``rank``.
+
+    It ends as ``ReadCompleted`` or ``ReadFailed``; or, where there is no room and so nothing was asked for, as
+    ``RoomDenied``.
+    """
 
     transfer_id: int
     object_id: int

@@ -139,8 +139,15 @@ class ReadCompleted(msgspec.Struct, gc=False):
     transfer_id: int
 
 
+class RoomDenied(msgspec.Struct, gc=False):
+    """There is no room here for a transfer: nothing was reserved, and the holder was not asked."""
+
+    transfer_id: int
+    failure: Failure
+
+
 class ReadFailed(msgspec.Struct, gc=False):
-    """A transfer to this rank cannot be done (no memory, broken link)."""
+    """A transfer to this rank broke off; its buffer is still reserved."""
 
     transfer_id: int
     failure: Failure
@@ -190,6 +197,7 @@ Event = (
     | RunHeldBack
     | CancelRequested
     | ReadCompleted
+    | RoomDenied
     | ReadFailed
     | SendCompleted
     | ResourcesQueried

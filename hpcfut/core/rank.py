@@ -198,6 +198,7 @@ class RankCore:
             e.RunHeldBack: lambda event: self.runs.held_back(event.task_id),
             e.CancelRequested: lambda event: self.tasks.cancel_maker(event.object_id, is_recursive=event.is_recursive),
             e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
+            e.RoomDenied: lambda event: self.transfers.on_room_denied(event.transfer_id, event.failure),
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),

@@ -4,6 +4,9 @@ A *copy* is an object whose bytes are, or will be, on this rank: a stored result
 copy read from elsewhere. Runs pin the copies that are their arguments. A copy is freed when its object is collected or
 released and nobody pins or sends it. A read that is no longer wanted cannot be stopped in the middle, because the
 buffer belongs to the edge until the last byte; it is abandoned, and freed when it completes.
+
+The holder is asked only when the reader has room, so the request leaves with the performing of ``StartRead`` and not
+here: what a holder sends, somebody must receive.
 """
 
 from __future__ import annotations
@@ -31,10 +34,12 @@ TRANSITIONS: Final = {
     (ABSENT, "store"): LOCAL,
     (ABSENT, "start"): IN_FLIGHT,
     (IN_FLIGHT, "completed"): LOCAL,
+    (IN_FLIGHT, "no room"): MISSING,
     (IN_FLIGHT, "failed"): MISSING,
     (IN_FLIGHT, "free"): ABANDONED,
     (ABANDONED, "start"): IN_FLIGHT,
     (ABANDONED, "completed"): FREED,
+    (ABANDONED, "no room"): FREED,
     (ABANDONED, "failed"): FREED,
     (MISSING, "free"): FREED,
     (LOCAL, "free"): FREED,
@@ -94,7 +99,6 @@ class Transfers:
             copy.transfer_id = self._n_transfers
             self._reads[copy.transfer_id] = object_id
             self._context.effects.append(StartRead(copy.transfer_id, object_id, rank, nbytes))
-            self._context.send(rank, ReadRequested(object_id, copy.transfer_id))
         elif copy.state == ABANDONED:
             copy.state = self._next[ABANDONED, "start"]
         if is_held:
@@ -150,20 +154,27 @@ class Transfers:
         """The bytes are here and sealed."""
         copy = self.copies[self._reads.pop(transfer_id)]
         copy.state = self._next[copy.state, "completed"]
-        self._settle(copy)
+        self._settle(copy, has_segment=True)
+
+    def on_room_denied(self, transfer_id: int, failure: Failure) -> None:
+        """There is no room for the bytes here."""
+        copy = self.copies[self._reads.pop(transfer_id)]
+        copy.state = self._next[copy.state, "no room"]
+        copy.failure = failure
+        self._settle(copy, has_segment=False)
 
     def on_read_failed(self, transfer_id: int, failure: Failure) -> None:
         """The bytes will not come."""
         copy = self.copies[self._reads.pop(transfer_id)]
         copy.state = self._next[copy.state, "failed"]
         copy.failure = failure
-        self._settle(copy)
+        self._settle(copy, has_segment=True)
 
-    def _settle(self, copy: Copy) -> None:
+    def _settle(self, copy: Copy, *, has_segment: bool) -> None:
         if copy.state == FREED:
-            self._forget(copy, has_segment=True)
+            self._forget(copy, has_segment=has_segment)
             return
-        if copy.state == MISSING:
+        if copy.state == MISSING and has_segment:
             self._context.effects.append(FreeSegment(copy.object_id))
         if copy.watchers:
             watchers, copy.watchers = copy.watchers, None

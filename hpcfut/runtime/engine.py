@@ -39,17 +39,18 @@ from hpcfut.core.effects import (
     StartRead,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, FrameReceived, RankLost, ReadCompleted, ReadFailed, SendCompleted
+from hpcfut.core.events import Event, FrameReceived, RankLost, ReadCompleted, RoomDenied, SendCompleted
 from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
 from hpcfut.model.config import Config
 from hpcfut.model.errors import CodecError, RankLostError
 from hpcfut.model.failure import INTERNAL, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.ports import Clock, Transport, Window
 from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.codec import decode_frame, encode_frame, session_of
-from hpcfut.wire.messages import Message
+from hpcfut.wire.messages import Message, ReadRequested
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
@@ -116,8 +117,8 @@ class Engine:
         self._due_at = NEVER
         self._turned_at = 0.0
         self._reads: dict[int, tuple[int, int]] = {}
-        #: Objects that there was no room for, while and after their bytes come.
-        self._no_room: dict[int, Failure] = {}
+        #: Reads that there was no room for, to be told in the same turn.
+        self._denied: list[RoomDenied] = []
         self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
@@ -309,8 +310,10 @@ class Engine:
             events.append(RankLost(error.rank, error.reason))
         if events or now >= self._due_at:
             effects = take_turn(self.core, events, now)
-            if effects:
+            while effects:
                 self._do(effects)
+                denied, self._denied = self._denied, []
+                effects = take_turn(self.core, denied, now) if denied else []
             due_at = self.core.next_deadline()
             self._due_at = NEVER if due_at is None else due_at
         if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
@@ -332,9 +335,6 @@ class Engine:
         if is_send:
             return SendCompleted(self._sends.pop((rank, transfer_id))[0])
         object_id = self._reads.pop(transfer_id)[1]
-        failure = self._no_room.get(object_id)
-        if failure is not None:
-            return ReadFailed(transfer_id, failure)
         self.window.seal(object_id)
         return ReadCompleted(transfer_id)
 
@@ -383,11 +383,12 @@ class Engine:
         try:
             buffer = self.window.reserve(effect.object_id, effect.nbytes)
         except MemoryError as error:
-            # The holder is asked all the same, and what it sends must be received, or it would wait for ever.
-            self._no_room[effect.object_id] = Failure(INTERNAL, str(error))
-            buffer = memoryview(bytearray(effect.nbytes))
+            text = f"Rank {self.core.context.rank} cannot read object {name_of(effect.object_id)}. {error}"
+            self._denied.append(RoomDenied(effect.transfer_id, Failure(INTERNAL, text)))
+            return
         self._reads[effect.transfer_id] = (effect.rank, effect.object_id)
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
+        self._do([SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))])
 
     def _send_object(self, effect: SendObject) -> None:
         view = self.window.view(effect.object_id)
@@ -401,8 +402,7 @@ class Engine:
                 del self._reads[transfer_id]
                 self._transport.abandon_data(rank, transfer_id)
                 break
-        if self._no_room.pop(effect.object_id, None) is None:
-            self.window.free(effect.object_id)
+        self.window.free(effect.object_id)
 
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect

@@ -11,14 +11,14 @@ from hpcfut.core import events as e
 from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
 from hpcfut.model.failure import CANCELLED, INTERNAL, RAISED, Failure
-from hpcfut.model.ids import first_id
+from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.fabric import Frame as Batch
 from hpcfut.sim.frame import Frame, Thread
 from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
 from hpcfut.sim.truth import Value
 from hpcfut.sim.window import SimWindow
-from hpcfut.wire.messages import Message, Result
+from hpcfut.wire.messages import Message, ReadRequested, Result
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
@@ -226,8 +226,15 @@ class SimRank:
             self.world.schedule_step(frame.thread, self.world.rng.random() * 20e-6)
 
     def _start_read(self, effect: f.StartRead) -> None:
+        world = self.world
+        if world.scenario.p_no_room and world.rng.random() < world.scenario.p_no_room:
+            failure = no_room(effect.object_id, self.rank)
+            world.truth.injected.append(failure)
+            self.post(e.RoomDenied(effect.transfer_id, failure))
+            return
         self.window.reserve(effect.object_id)
-        self.world.open_read(self, effect)
+        world.open_read(self, effect)
+        self._send_message(f.SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id)))
 
     def _send_object(self, effect: f.SendObject) -> None:
         self.world.send_object(self, effect)
@@ -458,3 +465,8 @@ class SimRank:
 def broken_link(object_id: int, rank: int) -> Failure:
     """The failure of a read that the fabric breaks off."""
     return Failure(INTERNAL, f"the link to rank {rank} broke while {object_id} was read")
+
+
+def no_room(object_id: int, rank: int) -> Failure:
+    """The failure of a read for which the reader's window is too full."""
+    return Failure(INTERNAL, f"Rank {rank} has no room for object {name_of(object_id)}.")

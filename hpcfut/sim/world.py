@@ -50,6 +50,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     #: When the session is cut short, if it is: a rank dies then, or (-1) rank 0 ends the session.
     cut_at: float = float("inf")
     dies: int = -1
+    #: Chance that a rank's window has no room for what it wants to read.
+    p_no_room: float = 0.0
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
     uses_codec: bool = False
@@ -230,9 +232,7 @@ class SimWorld:
 
     def open_read(self, reader: SimRank, effect: f.StartRead) -> None:
         """A reader is ready for bulk data."""
-        self._reads[reader.rank, effect.transfer_id] = _Read(
-            reader, effect.object_id, effect.transfer_id, effect.rank
-        )
+        self._reads[reader.rank, effect.transfer_id] = _Read(reader, effect.object_id, effect.transfer_id, effect.rank)
 
     def send_object(self, holder: SimRank, effect: f.SendObject) -> None:
         """A holder sends bulk data; it leaves and arrives at different times."""

@@ -24,7 +24,9 @@ class Owners:
         ranks = self._world.ranks
         for object_id, record in rank.core.ownership.objects.items():
             if owner_of(object_id) != rank.rank:
-                raise SimulationError(f"Rank {rank.rank} owns {name_of(object_id)}, which it did not make.", [object_id])
+                raise SimulationError(
+                    f"Rank {rank.rank} owns {name_of(object_id)}, which it did not make.", [object_id]
+                )
             if record.state == STORED:
                 segment = ranks[record.rank].window.segments.get(object_id)
                 if segment is None or not segment.is_sealed:

@@ -1,0 +1,90 @@
+"""A read for which this rank has no room: nobody is asked for bytes that could not be received, and the wait ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfut.core.events import RefsAdded, RefsReleased, WaitStarted
+from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.clock import MonotonicClock
+from hpcfut.edges.host.heap_window import HeapWindow
+from hpcfut.model.config import Config
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import first_id
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.runtime.engine import Engine
+from hpcfut.wire.codec import decode_frame, encode_frame
+from hpcfut.wire.messages import Message, ObjectLocated, ReadRequested
+
+OBJECT = first_id(1, 0)
+NBYTES_WINDOW = 1000
+
+
+class StubTransport:
+    """Keeps what is sent, and hands out what the test says has come."""
+
+    rank = 0
+    n_ranks = 2
+    is_busy = False
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.comes: list[Message] = []
+        self.receives: list[tuple[int, int, int]] = []
+
+    def send(self, rank: int, frame: bytes) -> None:
+        assert rank == 1
+        self.sent += decode_frame(frame)[1]
+
+    def poll(self) -> list[tuple[int, bytes]]:
+        messages, self.comes = self.comes, []
+        return [(1, encode_frame(0, messages, 0))] if messages else []
+
+    def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
+        self.receives.append((rank, transfer_id, buffer.nbytes))
+
+    def send_data(self, rank: int, transfer_id: int, data: memoryview) -> None:
+        raise AssertionError("Nobody asked for an object of this rank.")
+
+    def abandon_data(self, rank: int, transfer_id: int) -> None:
+        raise AssertionError("No read was given up.")
+
+    def completed_data(self) -> list[tuple[bool, int, int]]:
+        return []
+
+    def start_barrier(self) -> None: ...
+
+    def is_barrier_done(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("nbytes", [NBYTES_WINDOW, NBYTES_WINDOW + 1])
+def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
+    roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}, {}, "") for rank in range(2)]
+    config = Config()
+    core = RankCore(0, roster, config, is_driver=True)
+    transport, window = StubTransport(), HeapWindow(NBYTES_WINDOW)
+    engine = Engine(core, transport, window, MonotonicClock(), config, session=0, may_spin=False)
+    waiter = engine.new_waiter()
+    engine.post_now(RefsAdded([OBJECT]))
+    engine.post_now(WaitStarted(waiter.waiter_id, [OBJECT], 1, True, False, 0))
+    transport.sent.clear()
+    transport.comes.append(ObjectLocated(OBJECT, 1, nbytes))
+    engine.hear_now()
+    if nbytes <= NBYTES_WINDOW:
+        assert transport.sent == [ReadRequested(OBJECT, 1)]
+        assert transport.receives == [(1, 1, nbytes)]
+        assert not waiter.is_done
+        return
+    assert waiter.is_done
+    assert (transport.sent, transport.receives, window.n_objects) == ([], [], 0)
+    (failure,) = waiter.values
+    assert isinstance(failure, Failure)
+    assert failure.text.startswith("Rank 0 cannot read object 1.1. There is no room for object 1.1 of 1001 bytes")
+    engine.post_now(RefsReleased([OBJECT]))
+    engine.forget(waiter)
+    core.check()
+    assert core.statistics().is_empty
