@@ -164,7 +164,7 @@ class RankCore:
             n_runs=len(self.runs.runs),
             n_grants=len(self.scheduler.grants),
             n_copies=len(self.transfers.copies),
-            n_waits=len(self.waits.waits),
+            n_waits=len(self.waits.waits) + len(self.waits.covered),
             n_templates=len(self.templates.own) + len(self.templates.here),
             stale=dict(self.context.stale),
         )
@@ -291,14 +291,18 @@ class RankCore:
     def _on_run_returned(self, event: e.RunReturned) -> None:
         run = self.runs.returned(event.task_id, event.results)
         if run.waiter_id:
-            self._settle()
-            self.waits.on_run_ended(run.waiter_id)
+            self._on_inline_run_ended(run.waiter_id)
 
     def _on_run_raised(self, event: e.RunRaised) -> None:
         run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
         if run.waiter_id:
-            self._settle()
-            self.waits.on_run_ended(run.waiter_id)
+            self._on_inline_run_ended(run.waiter_id)
+
+    def _on_inline_run_ended(self, waiter_id: int) -> None:
+        self.waits.on_run_ended(waiter_id)
+        self._settle()
+        self.waits.run_next(waiter_id)
+        self.runs.dispatch()
 
     def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
         self.runs.cancel(message.task_id)

@@ -179,13 +179,14 @@ class Runs:
         self._scheduler.remove_ready(run)
         return self._start(run)
 
-    def block(self, task_id: int) -> None:
-        """A thread of the task waits."""
+    def block(self, task_id: int) -> Run | None:
+        """A thread of the task waits; gives the run that ``unblock`` wants back."""
         run = self.runs.get(task_id)
-        if run is None:
+        if run is None or run.state not in (RUNNING, BLOCKED):
             self._context.count_stale("wait that outlived its task")
-            return
+            return None
         self._block(run)
+        return run
 
     def _block(self, run: Run) -> None:
         run.n_waits += 1
@@ -195,13 +196,12 @@ class Runs:
             if self._scheduler.is_full:
                 self.hand_back_all()
 
-    def unblock(self, task_id: int) -> None:
-        """A thread of the task goes on."""
-        run = self.runs.get(task_id)
-        if run is None:
+    def unblock(self, run: Run) -> None:
+        """A thread of the task goes on. By now the task may have ended, and even have come here once more."""
+        if self.runs.get(run.task_id) is run:
+            self._unblock(run)
+        else:
             self._context.count_stale("wait that outlived its task")
-            return
-        self._unblock(run)
 
     def _unblock(self, run: Run) -> None:
         run.n_waits -= 1
@@ -211,8 +211,8 @@ class Runs:
 
     def hand_back_all(self) -> None:
         """This rank has no room for long: what has not started shall not start here."""
-        if not self._scheduler.grants:
-            return  # Every run that has not started came under a lease.
+        if not (self._scheduler.grants or self._scheduler.ready):
+            return
         self._scheduler.close_all()
         self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
 
@@ -229,7 +229,7 @@ class Runs:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def returned(self, task_id: int, results: tuple[Result, ...]) -> Run:
-        """User code returned."""
+        """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
         for object_id, result in zip(run.return_ids, results, strict=False):
             self._keep(run, object_id, result)
@@ -238,7 +238,8 @@ class Runs:
             self._context.send(run.owner, TaskDone(task_id, results[0].payload))
         else:
             self._context.send(run.owner, TaskReturned(task_id, results, borrowed))
-        self.dispatch()
+        if not run.waiter_id:
+            self.dispatch()
         return run
 
     def _keep(self, run: Run, object_id: int, result: Result) -> None:
@@ -249,11 +250,12 @@ class Runs:
             self._references.report_all(result.contained, run.owner)
 
     def raised(self, task_id: int, failure: Failure, *, is_retriable: bool) -> Run:
-        """User code raised, or the run could not start."""
+        """User code raised, or the run could not start; what is said of ``returned`` holds here too."""
         run = self.runs[task_id]
         borrowed = self._end(run)
         self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed))
-        self.dispatch()
+        if not run.waiter_id:
+            self.dispatch()
         return run
 
     def _end(self, run: Run) -> tuple[int, ...]:

@@ -99,8 +99,10 @@ class Scheduler:
 
     def accepts(self, owner: int) -> bool:
         """Whether runs of this owner may be queued here now."""
-        if self.is_full:
-            return False
+        return not self.is_full and self.lends_to(owner)
+
+    def lends_to(self, owner: int) -> bool:
+        """Whether a driver of this rank, if it has one, waits and so lends the rank to this owner."""
         if not self._is_driver:
             return True
         if not self.n_driver_waits:

@@ -3,6 +3,9 @@
 A waiting thread may run, on its own stack, a task that makes one of the objects it waits for, if that task has not
 started: it is either in this rank's queue (``tasks.py``) or ready here (``scheduler.py``). So a ``get`` on one rank
 needs no other thread, and nested ``get``s end even when no thread is left.
+
+A wait that is over while its thread runs such a task is *covered*: the thread cannot go on before that task has ended,
+and until then its own task does not hold a slot, and its driver does not claim the rank.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import WaitStarted
 from hpcfut.core.ownership import PENDING, STORED, OwnedObject
 from hpcfut.core.references import Record, References
-from hpcfut.core.run import READY
+from hpcfut.core.run import READY, Run
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
@@ -41,6 +44,8 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     cursor: int = 0
     #: Whether the thread runs a task at the moment.
     is_running: bool = False
+    #: The run whose thread waits, None for a driver's.
+    run: Run | None = None
 
 
 class Waits:
@@ -62,6 +67,8 @@ class Waits:
         self._runs = runs
         self._scheduler = scheduler
         self.waits: dict[int, Wait] = {}
+        #: Waits that are over, while their threads still run a task.
+        self.covered: dict[int, Wait] = {}
 
     def start(self, event: WaitStarted) -> None:
         """A thread waits."""
@@ -92,7 +99,7 @@ class Waits:
         for record in missing:
             self._watch(record, wait)
         if wait.task_id:
-            self._runs.block(wait.task_id)
+            wait.run = self._runs.block(wait.task_id)
         else:
             self._scheduler.driver_waits()
         if wait.may_run:
@@ -137,14 +144,23 @@ class Waits:
         if wait.n_ready >= wait.n_wanted:
             self._finish(wait)
             self._wake(wait)
+            if wait.is_running:
+                self.covered[wait.waiter_id] = wait
+            else:
+                self._go_on(wait)
 
     def abandon(self, waiter_id: int) -> None:
         """The thread stopped waiting."""
         wait = self.waits.get(waiter_id)
+        if wait is not None:
+            self._finish(wait)
+        else:
+            wait = self.covered.pop(waiter_id, None)
         if wait is None:
             self._context.count_stale("abandoned wait that was over")
-            return
-        self._finish(wait)
+        else:
+            # A task that was given to this thread in the same moment goes to another one.
+            self._go_on(wait)
 
     def _finish(self, wait: Wait) -> None:
         del self.waits[wait.waiter_id]
@@ -154,8 +170,11 @@ class Waits:
                 if record is not None and record.watchers is not None:
                     record.watchers.pop(-wait.waiter_id, None)
                 self._transfers.unwatch(object_id, -wait.waiter_id)
+
+    def _go_on(self, wait: Wait) -> None:
         if wait.task_id:
-            self._runs.unblock(wait.task_id)
+            if wait.run is not None:
+                self._runs.unblock(wait.run)
         elif self._scheduler.driver_goes_on():
             self._runs.hand_back_all()
 
@@ -210,7 +229,7 @@ class Waits:
         if template.n_returns == STREAMING:
             # Held back, a generator would keep the stack of its own consumer. A lease finds it a thread of its own;
             # where there are too many threads for leases, it is the lesser evil to start one more.
-            if not self._scheduler.is_full:
+            if not self._scheduler.is_full or not self._scheduler.lends_to(self._context.rank):
                 return False
             waiter_id = 0
         if task is not None:
@@ -222,12 +241,19 @@ class Waits:
         return wait.is_running
 
     def on_run_ended(self, waiter_id: int) -> None:
-        """The thread has run a task to its end; it may run the next."""
+        """The thread has run a task to its end, so it goes on if its wait is over."""
         wait = self.waits.get(waiter_id)
-        if wait is None:
+        if wait is not None:
+            wait.is_running = False
             return
-        wait.is_running = False
-        if wait.may_run:
+        wait = self.covered.pop(waiter_id, None)
+        if wait is not None:
+            self._go_on(wait)
+
+    def run_next(self, waiter_id: int) -> None:
+        """The thread has run a task, whose end has been told; if it still waits, it may run the next."""
+        wait = self.waits.get(waiter_id)
+        if wait is not None and wait.may_run and not wait.is_running:
             self._run_one(wait)
 
     def offer(self, task_id: int) -> bool:

@@ -35,6 +35,7 @@ class Frame:
         "attempt",
         "depth",
         "horizon",
+        "is_covered",
         "is_held_back",
         "is_interrupted",
         "item_ids",
@@ -79,6 +80,8 @@ class Frame:
         self.main = self
         #: How many of its threads wait or are held back, as far as the core has been told.
         self.n_waiting = 0
+        #: Whether its wait is over, while another frame stands on it.
+        self.is_covered = False
         self.is_interrupted = False
         self.is_held_back = False
         self.item_ids: deque[int] = deque()

@@ -219,11 +219,13 @@ class SimRank:
             return
         for check in self.world.checks.on_wake:
             check(self, frame, effect)
-        self._count_waiting(frame, -1)
         frame.waiter_id = 0
         frame.result = effect
         if frame.thread.stack[-1] is frame:
+            self._count_waiting(frame, -1)
             self.world.schedule_step(frame.thread, self.world.rng.random() * 20e-6)
+        else:
+            frame.is_covered = True
 
     def _start_read(self, effect: f.StartRead) -> None:
         world = self.world
@@ -456,6 +458,9 @@ class SimRank:
         stack.pop()
         if stack:
             below = stack[-1]
+            if below.is_covered:
+                below.is_covered = False
+                self._comes_back.append(below)
             if below.is_interrupted:
                 self._break_off(below)
             elif below.result is not None or not below.waiter_id:

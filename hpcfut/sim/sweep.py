@@ -58,7 +58,6 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         cut_at=rng.random() * 0.1 if is_cut else float("inf"),
         dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
-        p_no_room=0.05 if rng.random() < 0.2 else 0.0,
         p_broken_read=0.05 if rng.random() < 0.2 else 0.0,
         uses_codec=rng.random() < 0.1,
     )
@@ -70,6 +69,8 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         extra=extra,
         weights={"cancel": rng.choice((0, 1, 4))},
     )
+    if rng.random() < 0.2:
+        scenario = msgspec.structs.replace(scenario, p_no_room=0.05)
     return n_ranks, scenario, mix
 
 

@@ -1,0 +1,139 @@
+"""What waiting threads may claim of their rank, where several of them, and the tasks on their stacks, come together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpcfut.core.effects import Effect, RunTask, StartRead, WakeWaiter
+from hpcfut.core.events import (
+    Event,
+    FrameReceived,
+    ReadCompleted,
+    RefsAdded,
+    RunRaised,
+    RunReturned,
+    TaskSubmitted,
+    TemplateDefined,
+    WaitAbandoned,
+    WaitStarted,
+)
+from hpcfut.core.rank import RankCore
+from hpcfut.model.config import Config
+from hpcfut.model.failure import RAISED, Failure
+from hpcfut.model.ids import first_id
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
+from hpcfut.wire.messages import ObjectLocated, Result
+
+PLAIN, RETRIED, GENERATOR = 1, 2, 3
+SMALL = (Result(b"value", 5),)
+
+
+def make_core(n_ranks: int = 1, *, n_slots: int = 1, n_blocked_max: int = 256) -> RankCore:
+    """Rank 0, where a driver has made three functions."""
+    cpus = {"CPU": 4 * RESOURCE_UNIT}
+    roster = [RankRecord(rank, 0, "host", "host", rank, cpus, {}, "") for rank in range(n_ranks)]
+    core = RankCore(0, roster, Config(n_slots=n_slots, n_blocked_max=n_blocked_max), is_driver=True)
+    for template in (
+        TaskTemplate(PLAIN, "plain", b""),
+        TaskTemplate(RETRIED, "retried", b"", n_retries_max=1),
+        TaskTemplate(GENERATOR, "generator", b"", n_returns=STREAMING),
+    ):
+        core.handle(TemplateDefined(template), 0.0)
+    return core
+
+
+def started(effects: Sequence[Effect]) -> list[tuple[int, int]]:
+    """(task, waiter on whose stack it runs) of every start."""
+    return [(effect.task_id, effect.waiter_id) for effect in effects if isinstance(effect, RunTask)]
+
+
+def told(core: RankCore, *events: Event, now: float = 0.0) -> list[tuple[int, int]]:
+    """Tell the core, and give what it starts."""
+    effects = core.handle_all(events, now)
+    core.check()
+    return started(effects)
+
+
+def wait_for(waiter_id: int, *object_ids: int, n_wanted: int = 0, may_run: bool = True, task_id: int = 0) -> Event:
+    return WaitStarted(waiter_id, list(object_ids), n_wanted or len(object_ids), True, may_run, task_id)
+
+
+def test_a_driver_under_a_task_does_not_claim_its_rank() -> None:
+    # first, second = f.remote(), g.remote(); wait([first, second])    # f runs on the driver's stack and then calls
+    # get(h.remote()), when g has ended and the driver's wait is over already
+    core = make_core(n_slots=2)
+    f, g, h = 11, 12, 13
+    told(core, TaskSubmitted(f, PLAIN, b"", (f,)), TaskSubmitted(g, PLAIN, b"", (g,)))
+    assert told(core, wait_for(1, f, g, n_wanted=1)) == [(f, 1), (g, 0)]
+    effects = core.handle(RunReturned(g, SMALL), 0.0)
+    assert [effect.waiter_id for effect in effects if isinstance(effect, WakeWaiter)] == [1]
+    submitted, waits = TaskSubmitted(h, PLAIN, b"", (h,), parent=f), wait_for(2, h, may_run=False, task_id=f)
+    assert told(core, submitted, waits) == [(h, 0)]
+    assert told(core, RunReturned(h, SMALL), RunReturned(f, SMALL)) == []
+    assert not core.scheduler.n_driver_waits
+
+
+def test_a_task_under_a_task_does_not_hold_its_slot() -> None:
+    # The same one level deeper: the outer task waits, as the driver does above, with f on its stack.
+    core = make_core()
+    outer, f, g, h = 11, 12, 13, 14
+    told(core, TaskSubmitted(outer, PLAIN, b"", (outer,)))
+    assert told(core, wait_for(1, outer)) == [(outer, 1)]
+    told(core, TaskSubmitted(f, PLAIN, b"", (f,), parent=outer), TaskSubmitted(g, PLAIN, b"", (g,), parent=outer))
+    assert told(core, wait_for(2, f, g, n_wanted=1, task_id=outer)) == [(f, 2)]
+    told(core, TaskSubmitted(h, PLAIN, b"", (h,), parent=f))
+    # f waits for h, and meanwhile g runs and ends: the wait of the outer task is over, but f still stands on it.
+    assert set(told(core, wait_for(3, h, may_run=False, task_id=f))) <= {(g, 0), (h, 0)}
+    ran = list(core.scheduler.running)
+    assert ran in ([g], [h])
+    if ran == [g]:
+        assert told(core, RunReturned(g, SMALL)) == [(h, 0)]
+    told(core, RunReturned(h, SMALL))
+    assert list(core.scheduler.running) in ([f], [f, g])
+
+
+def test_a_wait_of_an_earlier_attempt_does_not_count_for_the_next() -> None:
+    # A thread that the first attempt has started still waits while the second runs.
+    core = make_core(n_slots=2)
+    task, other = 11, 12
+    told(core, TaskSubmitted(task, RETRIED, b"", (task,)))
+    assert told(core, wait_for(1, task)) == [(task, 1)]
+    told(core, TaskSubmitted(other, PLAIN, b"", (other,), parent=task))
+    told(core, wait_for(2, other, may_run=False, task_id=task))
+    assert told(core, RunRaised(task, Failure(RAISED), True)) == [(task, 1)]
+    told(core, WaitAbandoned(2))
+    assert core.runs.runs[task].n_waits == 0
+    assert core.context.stale["wait that outlived its task"] == 1
+
+
+def test_a_run_that_came_for_a_waiting_thread_can_be_handed_back() -> None:
+    # Two threads of the driver: one waits for what has to be read first, the other runs a long task meanwhile.
+    core = make_core(2)
+    stored, reads, long = first_id(1, 0), 11, 12
+    told(core, RefsAdded([stored]))
+    told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
+    told(core, FrameReceived(1, 0, [ObjectLocated(stored, 1, 10**6)]))
+    effects = core.handle(wait_for(1, reads), 0.0)
+    assert any(isinstance(effect, StartRead) for effect in effects)
+    told(core, TaskSubmitted(long, PLAIN, b"", (long,)))
+    assert told(core, wait_for(2, long)) == [(long, 2)]
+    told(core, ReadCompleted(1))
+    now = core.context.config.hand_back_after_s
+    while (deadline := core.next_deadline()) is not None and deadline <= now:
+        core.reach_deadline(now)
+        core.check()
+        after = core.next_deadline()
+        assert after is None or after > deadline, "The same deadline would be due for ever."
+
+
+def test_a_generator_gets_no_thread_of_its_own_while_the_driver_works() -> None:
+    # A task of the driver's rank waits for a generator, and there are no threads for leases left.
+    core = make_core(n_blocked_max=1)
+    task, generator, item, spare = 11, 12, 13, 14
+    told(core, TaskSubmitted(task, PLAIN, b"", (task,)))
+    assert told(core, wait_for(1, task, may_run=False)) == [(task, 0)]
+    told(core, WaitAbandoned(1))
+    told(core, TaskSubmitted(generator, GENERATOR, b"", (item, spare), parent=task))
+    assert told(core, wait_for(2, item, task_id=task)) == []
+    assert told(core, wait_for(3, task, may_run=False)) == [(generator, 0)]
