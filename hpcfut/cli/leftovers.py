@@ -17,7 +17,8 @@ from typing import Final
 
 import psutil
 
-from hpcfut.edges.host.job_files import ID_VARIABLE, JobFiles, mapped_segments, start_ticks
+from hpcfut.edges.host.job_files import ID_VARIABLE, JobFiles, start_ticks
+from hpcfut.edges.host.segments import mapped_segments
 
 _N_KILLS_MAX: Final = 3
 _KILL_TAKES_S: Final = 0.5

@@ -28,6 +28,7 @@ from hpcfut.edges.host.machine import (
     ranks_on_host_of,
 )
 from hpcfut.edges.host.parent import ParentWatch, die_with_parent
+from hpcfut.edges.host.segments import StartSegments
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord, disagreement
@@ -235,7 +236,11 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     world = start_mpi()
     _refuse(singletons(launch, library, world.n_ranks))
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
-    n_on_host = len(ranks_on_host_of(places, world.rank))
+    neighbours = ranks_on_host_of(places, world.rank)
+    n_on_host = len(neighbours)
+    segments = StartSegments()
+    digests = world.gather(segments.digest)
+    segments.unname([digests[rank] for rank in neighbours])
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
     nbytes = nbytes_of_job_on_host(environ) // n_on_host

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, Status, mapped_segments, start_ticks
+from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, Status, start_ticks
+from hpcfut.edges.host.segments import mapped_segments
 
 
 def test_a_rank_without_hpcfut_run_leaves_no_notes(tmp_path: Path) -> None:
@@ -48,7 +49,8 @@ def test_segments_are_those_that_are_mapped(tmp_path: Path) -> None:
         "with open(sys.argv[1], 'w+b') as file:\n"
         "    file.truncate(4096)\n"
         "    kept = mmap.mmap(file.fileno(), 4096)\n"
-        "from hpcfut.edges.host.job_files import JobFiles, mapped_segments\n"
+        "from hpcfut.edges.host.job_files import JobFiles\n"
+        "from hpcfut.edges.host.segments import mapped_segments\n"
         "from pathlib import Path\n"
         "JobFiles(Path(sys.argv[2])).note_segments(0)\n"
         "os.unlink(sys.argv[1])\n"

@@ -11,16 +11,17 @@ import fcntl
 import os
 import resource
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from hpcfut.edges.host.segments import mapped_segments
+
 #: Names of a job in the environment of its processes.
 ID_VARIABLE: Final = "HPCFUT_JOB_ID"
 SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
-SHARED_MEMORY: Final = "/dev/shm/"
 #: Of the file that a rank holds open for as long as it lives.
 ALIVE_SUFFIX: Final = ".alive"
 #: Below the usual limit of 1024, and above what libraries open.
@@ -72,7 +73,7 @@ class JobFiles:
         os.register_at_fork(after_in_child=lambda: os.close(high))
 
     def note_segments(self, rank: int) -> None:
-        """Say which shared segments MPI has mapped here: a death leaves them behind. After MPI was initialised."""
+        """Say which named shared segments are mapped here: a death leaves them behind. After MPI has started."""
         self._write(f"rank-{rank}.segments", "\n".join(mapped_segments(os.getpid())).encode())
 
     def note_end(self, rank: int) -> None:
@@ -123,13 +124,3 @@ def start_ticks(pid: int) -> int:
     except OSError:
         return 0
     return 0 if fields[0] in ("Z", "X") else int(fields[19])
-
-
-def mapped_segments(pid: int) -> Iterable[str]:
-    """The named shared segments that a process has mapped."""
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    except OSError:
-        return []
-    paths = {line.split(maxsplit=5)[5] for line in lines if SHARED_MEMORY in line}
-    return sorted(path for path in paths if path.startswith(SHARED_MEMORY) and not path.endswith(" (deleted)"))

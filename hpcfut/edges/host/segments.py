@@ -1,0 +1,53 @@
+"""The named shared segments through which ranks of one host talk, which a death would leave behind in memory.
+
+MPICH and Open MPI give them a name so that the ranks find each other, and take the name away when MPI ends. A rank that
+is killed never comes there: MPICH's launcher then leaves the segment where it is, and so does any launcher that is
+killed itself. Once all ranks of the host have mapped them the names are of no use any more, and a segment without one
+lives exactly as long as its last process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+SHARED_MEMORY: Final = "/dev/shm/"
+#: What MPICH and Open MPI open by name only while they start; windows and other libraries are none of our business.
+_OF_MPI: Final = re.compile(rf"{SHARED_MEMORY}(mpich_(shm|vci)_|sm_segment\.)[^/]*")
+
+
+def mapped_segments(pid: int) -> list[str]:
+    """The named shared segments that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in lines if SHARED_MEMORY in line}
+    return sorted(path for path in paths if path.startswith(SHARED_MEMORY) and not path.endswith(" (deleted)"))
+
+
+class StartSegments:
+    """What MPI has mapped in this process by the end of its start."""
+
+    def __init__(self) -> None:
+        """Look; to be made after MPI was initialised."""
+        self._paths = [path for path in mapped_segments(os.getpid()) if _OF_MPI.fullmatch(path)]
+        #: Equal on two ranks that have mapped the same segments.
+        self.digest = blake2b("\n".join(self._paths).encode(), digest_size=16).digest()
+
+    def unname(self, digests: Sequence[bytes]) -> None:
+        """Take the names away, if all these ranks, which are those of this host, have mapped the same segments.
+
+        Otherwise some rank may still have to open one by its name.
+        """
+        if any(digest != self.digest for digest in digests):
+            return
+        for path in self._paths:
+            # Every rank of the host does it, because the first one may be killed before it has.
+            with suppress(OSError):
+                os.unlink(path)
