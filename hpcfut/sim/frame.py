@@ -52,6 +52,7 @@ class Frame:
         "thread",
         "wait",
         "waiter_id",
+        "waits_as",
         "world_rank",
     )
 
@@ -73,6 +74,8 @@ class Frame:
         self.arguments: tuple[int, ...] = ()
         self.return_ids: tuple[int, ...] = ()
         self.waiter_id = 0
+        #: The task that the latest wait belongs to, as the core has been told; 0 for a driver's.
+        self.waits_as = 0
         #: The latest wait.
         self.wait: Wait | None = None
         self.result: WakeWaiter | None = None
@@ -161,6 +164,7 @@ class Frame:
         spec.is_unschedulable = not world.candidates(template)
         truth = world.truth
         truth.specs[task_id] = spec
+        world.note_submitted()
         for object_id in return_ids:
             truth.makers[object_id] = spec
             truth.age[object_id] = len(truth.age)
@@ -217,7 +221,7 @@ class Frame:
 
     def spawn(self, body: Body, refs: Sequence[int], *, is_known: bool) -> None:
         """Start a thread with copies of these refs; the core knows whose it is, or takes it for a driver's."""
-        self.world_rank.start_thread(body, self, list(refs), is_known=is_known)
+        self.world_rank.threads.start(body, self, list(refs), is_known=is_known)
 
     def stash(self, object_id: int) -> None:
         """Move a ref into a global variable of this rank."""

@@ -12,6 +12,9 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.world import Row, Scenario, SimWorld
 
+#: What every seed submits at least.
+N_TASKS_MIN = 50
+
 WEATHERS = (
     Weather(),
     Weather(slow=0.1),
@@ -55,13 +58,14 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         config=config,
         resources=resources,
         n_drivers=n_drivers,
-        cut_at=rng.random() * 0.1 if is_cut else float("inf"),
+        cut_at_n_tasks=rng.randrange(N_TASKS_MIN, N_TASKS_MIN + 15) if is_cut else 0,
         dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
         p_broken_read=0.05 if rng.random() < 0.2 else 0.0,
         uses_codec=rng.random() < 0.1,
     )
     mix = Mix(
+        n_tasks_min=N_TASKS_MIN,
         depth_max=rng.choice((2, 4, 8)),
         p_raise=rng.choice((0.02, 0.1)),
         p_stored=rng.choice((0.0, 0.3, 0.6)),

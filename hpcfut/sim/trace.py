@@ -70,7 +70,7 @@ def describe(record: object) -> str:
     if isinstance(record, bool):
         return "yes" if record else "no"
     if isinstance(record, int):
-        return name_of(record) if record > 0 and record >> (RANK_SHIFT - 6) or record >> 32 else str(record)
+        return name_of(record) if (record > 0 and record >> (RANK_SHIFT - 6)) or record >> 32 else str(record)
     if isinstance(record, bytes):
         return record[:16].decode("latin1")
     if isinstance(record, list | tuple):

@@ -47,8 +47,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     n_drivers: int = 1
     #: Events that come within this time are told in one turn.
     turn_delay_s: float = 10e-6
-    #: When the session is cut short, if it is: a rank dies then, or (-1) rank 0 ends the session.
-    cut_at: float = float("inf")
+    #: The session is cut short soon after so many tasks have been submitted (0: never): then a rank dies, or (-1)
+    #: rank 0 ends the session.
+    cut_at_n_tasks: int = 0
     dies: int = -1
     #: Chance that a rank's window has no room for what it wants to read.
     p_no_room: float = 0.0
@@ -123,9 +124,7 @@ class SimWorld:
         #: Threads of user code, the scripts included.
         self.n_threads = scenario.n_drivers
         for rank in self.ranks[: scenario.n_drivers]:
-            rank.start_driver(lambda me: self._script(me, program))
-        if scenario.cut_at < float("inf"):
-            self.schedule(scenario.cut_at, self._cut, None)
+            rank.threads.start_driver(lambda me: self._script(me, program))
 
     def _make_rank(self, rank: int) -> SimRank:
         core = RankCore(
@@ -149,7 +148,7 @@ class SimWorld:
         if not thread.is_scheduled:
             thread.is_scheduled = True
             rank = thread.stack[-1].world_rank
-            self.schedule(self.now + seconds, rank.step, thread)
+            self.schedule(self.now + seconds, rank.threads.step, thread)
 
     def run(self) -> None:
         """Run to the end: everything done, everything dropped, everything empty."""
@@ -205,11 +204,16 @@ class SimWorld:
 
     def _has_tasks(self) -> bool:
         return any(
-            rank.core.tasks.tasks or rank.runs or any(type(event) is e.TaskSubmitted for event in rank.mailbox)
+            rank.core.tasks.tasks or rank.threads.runs or any(type(event) is e.TaskSubmitted for event in rank.mailbox)
             for rank in self.ranks
         )
 
     # -- the fabric --------------------------------------------------------------------------------------------------
+
+    def note_submitted(self) -> None:
+        """User code has submitted a task."""
+        if len(self.truth.specs) == self.scenario.cut_at_n_tasks:
+            self.schedule(self.now + self.rng.random() * 0.05, self._cut, None)
 
     def _cut(self, _: None) -> None:
         """The session is cut short: by rank 0, or because a rank dies, of which others hear sooner or later."""

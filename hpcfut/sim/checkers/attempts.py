@@ -32,8 +32,8 @@ class Attempts:
             wrong = f"has had all its {spec.n_attempts_max} attempts"
         elif rank.rank not in world.candidates(world.templates[spec.template_id]):
             wrong = "may not run there"
-        elif effect.waiter_id and effect.waiter_id in rank.waiters:
-            waiter = rank.waiters[effect.waiter_id]
+        elif effect.waiter_id and effect.waiter_id in rank.threads.waiters:
+            waiter = rank.threads.waiters[effect.waiter_id]
             assert waiter.wait is not None
             if waiter.thread.stack[-1] is not waiter:
                 wrong = f"shall run on the stack of waiter {effect.waiter_id}, who runs something else"

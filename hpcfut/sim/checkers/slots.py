@@ -25,7 +25,7 @@ class Slots:
         specs = world.truth.specs
         taken = dict(specs[effect.task_id].resources)
         n_running = 1
-        for task_id, frame in rank.runs.items():
+        for task_id, frame in rank.threads.runs.items():
             n_running += not frame.n_waiting
             for name, amount in specs[task_id].resources:
                 # A task that waits gives back its CPU only.
@@ -39,5 +39,5 @@ class Slots:
             if amount > total.get(name, 0):
                 raise SimulationError(f"{task} takes too much {name} on rank {rank.rank}: {taken}.", [effect.task_id])
         has_driver = rank.rank < world.scenario.n_drivers
-        if has_driver and not effect.waiter_id and not rank.n_drivers_waiting:
+        if has_driver and not effect.waiter_id and not rank.threads.n_drivers_waiting:
             raise SimulationError(f"{task} is started on rank {rank.rank}, whose driver works.", [effect.task_id])

@@ -1,0 +1,305 @@
+"""The virtual threads of one rank: scripts, attempts of tasks, what they wait for, and what they leave behind."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from hpcfut.core import effects as f
+from hpcfut.core import events as e
+from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.sim.frame import Frame, Thread
+from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
+from hpcfut.sim.truth import Value
+from hpcfut.wire.messages import Result
+
+if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
+
+
+class Threads:
+    """See the module's docstring."""
+
+    def __init__(self, rank: SimRank) -> None:
+        self._rank = rank
+        self._world = rank.world
+        self.waiters: dict[int, Frame] = {}
+        #: Attempts that run here.
+        self.runs: dict[int, Frame] = {}
+        #: Frames of scripts, and of threads whose task the core does not know.
+        self.drivers: list[Frame] = []
+        #: How many wait as a driver's, as far as the core has been told.
+        self.n_drivers_waiting = 0
+        self._n_waiters = 0
+        #: Frames that have left a wait by themselves: the core will be told, is being told.
+        self._comes_back: list[Frame] = []
+        self._came_back: list[Frame] = []
+
+    def turn_begins(self) -> None:
+        """The core is about to be told what has been posted."""
+        self._came_back, self._comes_back = self._comes_back, []
+
+    def turn_ends(self) -> None:
+        """The core has been told, and its effects are done."""
+        for frame in self._came_back:
+            self._count_waiting(frame, -1)
+        self._came_back.clear()
+
+    # -- effects ---------------------------------------------------------------------------------------------------
+
+    def run_task(self, effect: f.RunTask) -> None:
+        """An attempt starts: on the stack of a waiting thread, or on a thread of its own."""
+        world = self._world
+        for check in world.checks.on_run:
+            check(self._rank, effect)
+        waiter = self.waiters.get(effect.waiter_id) if effect.waiter_id else None
+        # A thread that has just stopped waiting is not there any more; then an executor thread does it.
+        thread = waiter.thread if waiter is not None else Thread()
+        spec = world.truth.specs[effect.task_id]
+        frame = Frame(self._rank, thread, spec, world.rng)
+        frame.attempt = spec.n_attempts = spec.n_attempts + 1
+        spec.running_on = self._rank.rank
+        frame.return_ids = effect.return_ids
+        frame.item_ids = deque(effect.item_ids)
+        frame.program = spec.body(frame)
+        self.runs[effect.task_id] = frame
+        thread.stack.append(frame)
+        found = list(spec.nested)
+        for argument in effect.arguments:
+            found += argument.contained
+        if effect.template_id not in self._rank.functions:
+            nested = world.templates[effect.template_id].nested
+            self._rank.functions[effect.template_id] = nested
+            self._rank.add_refs(list(nested))
+        frame.refs += found
+        self._rank.add_refs(found)
+        world.schedule_step(thread, world.rng.random() * 20e-6)
+
+    def wake(self, effect: f.WakeWaiter) -> None:
+        """A wait is over."""
+        frame = self.waiters.pop(effect.waiter_id, None)
+        if frame is None:
+            return
+        for check in self._world.checks.on_wake:
+            check(self._rank, frame, effect)
+        frame.waiter_id = 0
+        frame.result = effect
+        if frame.thread.stack[-1] is frame:
+            self._count_waiting(frame, -1)
+            self._world.schedule_step(frame.thread, self._world.rng.random() * 20e-6)
+        else:
+            frame.is_covered = True
+
+    def interrupt(self, effect: f.InterruptTask) -> None:
+        """An attempt is cancelled."""
+        frame = self.runs.get(effect.task_id)
+        if frame is None:
+            return
+        frame.is_interrupted = True
+        if frame.thread.stack[-1] is frame:
+            self._break_off(frame)
+
+    def resume(self, effect: f.ResumeGenerator) -> None:
+        """A generator may make further items."""
+        frame = self.runs.get(effect.task_id)
+        if frame is None:
+            return
+        frame.item_ids.extend(effect.item_ids)
+        if frame.is_held_back:
+            frame.is_held_back = False
+            frame.n_waiting -= 1
+            self._world.schedule_step(frame.thread, 0.0)
+
+    def start_driver(self, body: Body) -> None:
+        """Start a driver's script."""
+        self._start(body, Frame(self._rank, Thread(), None, self._world.rng))
+
+    def start(self, body: Body, parent: Frame, refs: list[int], *, is_known: bool) -> None:
+        """Start a thread in user code; ``is_known``: the core is told which task its waits belong to."""
+        frame = Frame(self._rank, Thread(), None, self._world.rng)
+        frame.depth = parent.depth + 1
+        if is_known and parent.task_id:
+            frame.task_id = parent.task_id
+            frame.main = parent.main
+            frame.horizon = parent.horizon
+        frame.refs += refs
+        self._rank.add_refs(refs)
+        self._world.n_threads += 1
+        self._start(body, frame)
+
+    def _start(self, body: Body, frame: Frame) -> None:
+        frame.program = body(frame)
+        frame.thread.stack.append(frame)
+        if not frame.task_id:
+            self.drivers.append(frame)
+        self._world.schedule_step(frame.thread, 0.0)
+
+    def step(self, thread: Thread) -> None:
+        """Let the topmost frame of a thread go on to its next op."""
+        thread.is_scheduled = False
+        if self._rank.ended is not None or self._rank.is_dead:
+            return
+        frame = thread.stack[-1]
+        if frame.pending_item is not None and not frame.is_interrupted:
+            self._yield_item(frame, frame.pending_item)
+            return
+        program = frame.program
+        assert program is not None
+        try:
+            if frame.is_interrupted:
+                frame.is_interrupted = False
+                op = program.throw(Cancelled())
+            else:
+                op = program.send(self._take_result(frame))
+        except StopIteration as stop:
+            self._return(frame, tuple(stop.value or ()))
+            return
+        except Cancelled:
+            self._raise(frame, Failure(CANCELLED, "cancelled while it ran"), is_retriable=False)
+            return
+        except Raised as error:
+            self._raise(frame, Failure(RAISED, f"attempt {frame.attempt} of {frame.task_id}"), error.is_retriable)
+            return
+        if type(op) is Sleep:
+            self._world.schedule_step(thread, op.seconds)
+        elif type(op) is Wait:
+            self._wait(frame, op)
+        else:
+            assert type(op) is Make
+            self._make_item(frame, op)
+
+    def _take_result(self, frame: Frame) -> list[tuple[int, bytes | Failure | None]] | None:
+        """What the frame was woken with; unpickling it makes the refs inside."""
+        effect, frame.result = frame.result, None
+        if effect is None:
+            return None
+        found: list[int] = []
+        assert frame.wait is not None
+        values = self._world.truth.values
+        for object_id, value in zip(effect.object_ids, effect.values, strict=True):
+            if not isinstance(value, Failure) and frame.wait.is_fetching:
+                if value is None:
+                    self._rank.window.view(object_id, "reads")
+                found += values[object_id].contained
+        frame.refs += found
+        self._rank.add_refs(found)
+        return list(zip(effect.object_ids, effect.values, strict=True))
+
+    # -- waits -----------------------------------------------------------------------------------------------------
+
+    def _wait(self, frame: Frame, op: Wait) -> None:
+        self._n_waiters += 1
+        waiter_id = frame.waiter_id = self._n_waiters
+        frame.wait = op
+        # Once the task has ended, and perhaps been tried again, its threads are nobody's and count as a driver's.
+        frame.waits_as = frame.task_id if self.runs.get(frame.task_id) is frame.main else 0
+        self._count_waiting(frame, 1)
+        self.waiters[waiter_id] = frame
+        self._rank.post(
+            e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.waits_as),
+        )
+        if op.timeout_s is not None:
+            self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)
+
+    def _count_waiting(self, frame: Frame, by: int) -> None:
+        frame.main.n_waiting += by
+        if not frame.waits_as:
+            self.n_drivers_waiting += by
+
+    def _time_out(self, waiter_id: int) -> None:
+        frame = self.waiters.pop(waiter_id, None)
+        if frame is not None:
+            self._leave_wait(frame)
+            self._world.schedule_step(frame.thread, 0.0)
+
+    def _leave_wait(self, frame: Frame) -> None:
+        self._rank.post(e.WaitAbandoned(frame.waiter_id))
+        self._comes_back.append(frame)
+        frame.waiter_id = 0
+
+    def _break_off(self, frame: Frame) -> None:
+        """Let an interrupted frame leave its wait, if it is in one."""
+        if frame.waiter_id:
+            del self.waiters[frame.waiter_id]
+            self._leave_wait(frame)
+        frame.is_held_back = False
+        self._world.schedule_step(frame.thread, 0.0)
+
+    # -- generators and ends -----------------------------------------------------------------------------------------
+
+    def _make_item(self, frame: Frame, op: Make) -> None:
+        value = Value(b"item %d" % frame.task_id, op.contained, op.is_stored, frame.task_id)
+        self._yield_item(frame, value)
+
+    def _yield_item(self, frame: Frame, value: Value) -> None:
+        if not frame.item_ids:
+            frame.pending_item = value
+            frame.is_held_back = True
+            frame.n_waiting += 1
+            self._rank.post(e.RunHeldBack(frame.task_id))
+            return
+        frame.pending_item = None
+        object_id = frame.item_ids.popleft()
+        result = Result(b"", 0, ())
+        if object_id:
+            value.payload = b"item %d attempt %d" % (object_id, frame.attempt)
+            self._world.truth.values[object_id] = value
+            result = self._rank.seal(object_id, value)
+        self._rank.post(e.RunYielded(frame.task_id, object_id, result))
+        self._world.schedule_step(frame.thread, self._world.rng.random() * 50e-6)
+
+    def _return(self, frame: Frame, made: tuple[Make, ...]) -> None:
+        if frame.spec is None:
+            self._leave(frame, frame.refs)
+            return
+        values = self._world.truth.values
+        results = []
+        for object_id, make in zip(frame.return_ids, made, strict=False):
+            value = Value(b"result %d attempt %d" % (object_id, frame.attempt), make.contained, make.is_stored)
+            value.task_id = frame.task_id
+            values[object_id] = value
+            results.append(self._rank.seal(object_id, value))
+        # Local variables that are not part of the result may die before it is sent.
+        early = []
+        if frame.rng.random() < 0.5:
+            kept = {object_id for make in made for object_id in make.contained}
+            early = [object_id for object_id in frame.refs if object_id not in kept]
+            frame.refs = [object_id for object_id in frame.refs if object_id in kept]
+            self._rank.release_refs(early)
+        self._rank.post(e.RunReturned(frame.task_id, tuple(results)))
+        frame.spec.has_succeeded = True
+        self._leave(frame, frame.refs)
+
+    def _raise(self, frame: Frame, failure: Failure, is_retriable: bool) -> None:
+        if frame.spec is not None:
+            frame.spec.failures = [*frame.spec.failures, failure]
+            self._rank.post(e.RunRaised(frame.task_id, failure, is_retriable))
+        self._leave(frame, frame.refs)
+
+    def _leave(self, frame: Frame, refs: list[int]) -> None:
+        """The frame ends: its refs are dropped, and the thread goes on with the frame below."""
+        world = self._world
+        frame.refs = []
+        if refs and frame.rng.random() < 0.1:
+            # A reference cycle keeps them until the garbage collector comes by.
+            world.schedule(world.now + frame.rng.random() * 0.2, self._rank.release_refs, refs)
+        else:
+            self._rank.release_refs(refs)
+        if frame.spec is not None:
+            frame.spec.running_on = -1
+            del self.runs[frame.task_id]
+        else:
+            world.n_threads -= 1
+            if not frame.task_id:
+                self.drivers.remove(frame)
+        stack = frame.thread.stack
+        stack.pop()
+        if stack:
+            below = stack[-1]
+            if below.is_covered:
+                below.is_covered = False
+                self._comes_back.append(below)
+            if below.is_interrupted:
+                self._break_off(below)
+            elif below.result is not None or not below.waiter_id:
+                world.schedule_step(below.thread, 0.0)
