@@ -52,7 +52,7 @@ class DeathWatch:
         self.are_all_gone = bool(self.notes) and len(gone) == len(self.notes)
         # After the look at the processes: whoever is dead by then has an earlier entry here.
         closed = self._closed_ranks()
-        if self.first:
+        if self.first or self._files.was_aborted():
             return
         by_rank = {note.rank: note for note in self.notes}
         in_order = [by_rank[rank] for rank in closed if rank in by_rank]

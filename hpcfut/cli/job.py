@@ -185,11 +185,17 @@ class _Supervisor:
         deaths, notes = self._deaths.first, self._deaths.notes
         told = read_complaint(self._complaint.decode(errors="replace"), notes)
         # The launcher knows how a rank died, and all about those of other hosts.
-        is_new = told is not None and (len(deaths) != 1 or deaths[0].rank == told.rank)
-        if told is not None and is_new and not self._job.files.has_ended(told.rank):
+        if told is not None and self._is_news(told):
             deaths = [told]
         status = self._job.files.read_status()
         return judge(returncode, status, deaths, n_started=len(notes), launcher=name)
+
+    def _is_news(self, told: Death) -> bool:
+        """Whether what the launcher says of a death is true: it also names ranks that it killed itself."""
+        files, first = self._job.files, self._deaths.first
+        if files.has_ended(told.rank) or (files.was_aborted() and not first):
+            return False
+        return len(first) != 1 or first[0].rank == told.rank
 
     # -- signals -----------------------------------------------------------------------------------------------------
 

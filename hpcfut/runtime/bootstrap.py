@@ -204,6 +204,7 @@ class Job:
         sys.stdout.flush()
         sys.stderr.flush()
         if self._files is not None:
+            self._files.note_abort()
             self._files.note_end(self.rank)
         if self._world is not None:
             self._world.abort(status)

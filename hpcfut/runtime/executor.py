@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from hpcfut.core.effects import RunTask
@@ -58,6 +59,9 @@ class Executor:
         self.interrupted: dict[int, None] = {}
         self._n_threads = 0
         self._winding_down: threading.Thread | None = None
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGURG) == signal.SIG_DFL:
+            # Without a handler in Python the signal of ``interrupt`` would pass unnoticed.
+            signal.signal(signal.SIGURG, _do_nothing)
         engine.on_run = self._find_thread
         engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
         engine.on_interrupt = self.interrupt
@@ -271,3 +275,7 @@ class Executor:
         self.engine.hear_now()  # The turn that ended the session has come to its own end.
         if self._winding_down is not None:
             self._winding_down.join()
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass

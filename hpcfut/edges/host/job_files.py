@@ -80,6 +80,14 @@ class JobFiles:
         """Say that this rank has done its part and may exit; to be said after the last barrier."""
         self._write(f"rank-{rank}.ended", b"")
 
+    def note_abort(self) -> None:
+        """Say that this rank ends the whole job on purpose; other ranks die of it, and need not be named."""
+        self._write("aborted", b"")
+
+    def was_aborted(self) -> bool:
+        """Whether a rank has ended the whole job on purpose."""
+        return (self.scratch / "aborted").exists()
+
     def write_status(self, status: int, sentence: str = "") -> None:
         """Leave the exit status of the script; by rank 0 alone."""
         self._write("status", msgspec.json.encode(Status(status, sentence)))
