@@ -113,7 +113,8 @@ def global_state_of(tree: ast.Module) -> set[str]:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         names |= {target.id for target in targets if isinstance(target, ast.Name)}
-        names |= {alias.asname or alias.name for alias in getattr(node, "names", ()) if alias.name.startswith("_")}
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("hpcfut"):
+            names |= {alias.asname or alias.name for alias in node.names}
     changed = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         if any("cache" in ast.unparse(decorator) for decorator in function.decorator_list):

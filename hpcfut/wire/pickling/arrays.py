@@ -1,0 +1,92 @@
+"""Arrays and memoryviews: large ones leave as buffers, without a copy, and all come back read-only."""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from typing import Any, Final
+
+#: Arrays up to this size are copied into the stream: a buffer of its own costs more than the copy.
+_NBYTES_IN_STREAM_MAX: Final = 1024
+#: NumPy's letters for numbers.
+_NUMBERS: Final = frozenset("?bBhHiIlLqQefdgFDG")
+#: What a memoryview can be cast to.
+_NATIVE_FORMATS: Final = frozenset("cbB?hHiIlLqQnNfd")
+
+
+class NoArray:
+    """Stands for NumPy's array class where nobody has loaded NumPy; has no instances."""
+
+
+def ndarray_type() -> Any:
+    """NumPy's array class, if anybody has loaded NumPy; else a class without instances."""
+    return getattr(sys.modules.get("numpy"), "ndarray", NoArray)
+
+
+def reduce_array(array: Any) -> tuple[Any, ...]:
+    """How to pickle an instance of ``ndarray`` itself."""
+    dtype = array.dtype
+    if dtype.hasobject or dtype.itemsize == 0:
+        make, arguments, state = array.__reduce__()
+        return make, arguments, state, None, None, _set_state_of_array
+    flags = array.flags
+    order = "F" if flags.fnc else "C"
+    kind = letter_of(dtype) or dtype
+    if array.nbytes <= _NBYTES_IN_STREAM_MAX:
+        return type(array), (array.shape, kind, array.tobytes("A"), 0, None, order)
+    if not flags.forc:
+        array = array.copy("C")
+    try:
+        data = pickle.PickleBuffer(array)
+    except ValueError:  # a dtype that the buffer protocol has no name for, such as datetime64
+        data = pickle.PickleBuffer(array.ravel("K").view("u1"))
+    return _array, (array.shape, kind, data, order)
+
+
+def _array(shape: tuple[int, ...], dtype: Any, data: Any, order: Any) -> Any:
+    import numpy
+
+    # NumPy looks through a memoryview to what is below, and would let the user make the array writable if that is;
+    # it does not look through a PickleBuffer.
+    buffer: Any = pickle.PickleBuffer(data)
+    return numpy.ndarray(shape, dtype, buffer, 0, None, order)
+
+
+def letter_of(dtype: Any) -> str:
+    """The letter of a native dtype of numbers; a dtype itself is slow to pickle. Empty for others."""
+    letter: str = dtype.char
+    return letter if letter in _NUMBERS and dtype.isbuiltin == 1 else ""
+
+
+def _set_state_of_array(array: Any, state: Any) -> None:
+    array.__setstate__(state)
+    array.flags.writeable = False
+
+
+def reduce_array_subclass(array: Any, kind: Any, ndarray: Any) -> Any:
+    """Views travel as views; a class with a pickling of its own keeps it."""
+    names = ("__reduce__", "__reduce_ex__", "__setstate__")
+    if kind in copyreg.dispatch_table or any(getattr(kind, name) is not getattr(ndarray, name) for name in names):
+        return NotImplemented
+    return _view_as, (array.view(ndarray), kind)
+
+
+def _view_as(array: Any, kind: type) -> Any:
+    return array.view(kind)
+
+
+def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
+    """How to pickle a memoryview: as one that is read-only."""
+    code = view.format.lstrip("@")
+    if code not in _NATIVE_FORMATS:
+        import numpy  # casts know only single native types
+
+        return memoryview, (numpy.asarray(view),)
+    flat = view if view.c_contiguous else memoryview(view.tobytes())
+    return _memoryview, (pickle.PickleBuffer(flat), code, view.shape)
+
+
+def _memoryview(data: Any, code: Any, shape: tuple[int, ...]) -> Any:
+    view = memoryview(data).toreadonly().cast("B")
+    return view.cast(code) if 0 in shape else view.cast(code, shape)  # a cast cannot make empty dimensions
