@@ -307,22 +307,20 @@ def test_typing_is_whole() -> None:
     assert not [str(module.path) for module in MODULES if not ast.get_docstring(module.tree)]
 
 
-#: Files over the limit: each is somebody's debt, and goes from here when it is paid.
-TOO_LONG: Final = {"hpcfut/runtime/engine.py"}
-
-
 def test_files_and_functions_are_short() -> None:
-    too_long = set()
+    offences = []
     for folder in ("hpcfut", "examples", "benchmarks"):
         for path in sorted((CHECKOUT / folder).rglob("*.py")):
             name = str(path.relative_to(CHECKOUT))
-            if len(path.read_text().splitlines()) > N_LINES_MAX:
-                too_long.add(name)
+            n_lines = len(path.read_text().splitlines())
+            if n_lines > N_LINES_MAX:
+                offences.append(f"{name} has {n_lines} lines.")
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     n_lines = (node.end_lineno or 0) - node.lineno + 1
-                    assert n_lines <= N_FUNCTION_LINES_MAX, f"{name}: {node.name} has {n_lines} lines."
-    assert too_long == TOO_LONG
+                    if n_lines > N_FUNCTION_LINES_MAX:
+                        offences.append(f"{name}: {node.name} has {n_lines} lines.")
+    assert not offences, "\n".join(offences)
 
 
 def test_nothing_else_at_the_top() -> None:
