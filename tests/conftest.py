@@ -1,10 +1,16 @@
-"""What all tests share: the environments of the MPIs."""
+"""What all tests share: the options, and the environments of the MPIs."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.mpi.jobs import MPI_NAMES, Mpi, environments
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("simulator")
+    group.addoption("--seeds", type=int, default=1000, metavar="N", help="how many seeds the sweep runs (1000)")
+    group.addoption("--seed", type=int, metavar="N", help="run this seed of the sweep only, and print its story")
 
 
 def pytest_report_header() -> str:

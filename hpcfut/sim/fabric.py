@@ -47,7 +47,7 @@ class Fabric:
         self._schedule = schedule
         self._rng = rng
         self.weather = weather
-        self._uses_codec = uses_codec
+        self.uses_codec = uses_codec
         #: When the latest frame of each pair arrives; the next one cannot arrive before.
         self._arrives: dict[tuple[int, int], float] = {}
 
@@ -66,6 +66,6 @@ class Fabric:
         pair = (frame.source, frame.destination)
         at = max(now + self.latency(), self._arrives.get(pair, 0.0))
         self._arrives[pair] = at
-        if self._uses_codec:
+        if self.uses_codec:
             frame.load, frame.messages = decode_frame(encode_frame(frame.load, frame.messages))
         self._schedule(at, deliver, frame)

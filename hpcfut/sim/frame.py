@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, TaskSubmitted
+from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.truth import Spec, Value
@@ -152,7 +153,7 @@ class Frame:
             body,
             self.spec,
             self.depth + 1,
-            b"call %d" % task_id,
+            f"call {name_of(task_id)}".encode(),
             return_ids,
             arguments,
             nested,
@@ -177,7 +178,7 @@ class Frame:
         """Put a value."""
         rank = self.world_rank
         object_id = rank.new_id()
-        value = Value(b"put %d" % object_id, tuple(contained), is_stored)
+        value = Value(f"put {name_of(object_id)}".encode(), tuple(contained), is_stored)
         truth = rank.world.truth
         truth.values[object_id] = value
         truth.age[object_id] = len(truth.age)

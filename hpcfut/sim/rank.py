@@ -203,7 +203,7 @@ class SimRank:
 
 def broken_link(object_id: int, rank: int) -> Failure:
     """The failure of a read that the fabric breaks off."""
-    return Failure(INTERNAL, f"the link to rank {rank} broke while {object_id} was read")
+    return Failure(INTERNAL, f"The link to rank {rank} broke while object {name_of(object_id)} was read.")
 
 
 def no_room(object_id: int, rank: int) -> Failure:

@@ -6,8 +6,9 @@ from random import Random
 
 import msgspec
 
+from hpcfut.core.events import WaitStarted
 from hpcfut.model.config import Config
-from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.world import Row, Scenario, SimWorld
@@ -32,6 +33,8 @@ class Outcome(msgspec.Struct):
     n_ranks: int
     n_steps: int
     hits: list[Row]
+    #: How often the program did what: see ``deeds_of``.
+    deeds: dict[str, int]
 
 
 def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, Mix]:
@@ -61,7 +64,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         cut_at_n_tasks=rng.randrange(N_TASKS_MIN, N_TASKS_MIN + 15) if is_cut else 0,
         dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
-        p_broken_read=0.05 if rng.random() < 0.2 else 0.0,
+        p_broken_read=0.15 if rng.random() < 0.2 else 0.0,
         uses_codec=rng.random() < 0.1,
     )
     mix = Mix(
@@ -74,7 +77,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         weights={"cancel": rng.choice((0, 1, 4))},
     )
     if rng.random() < 0.2:
-        scenario = msgspec.structs.replace(scenario, p_no_room=0.05)
+        scenario = msgspec.structs.replace(scenario, p_no_room=0.3)
     return n_ranks, scenario, mix
 
 
@@ -88,4 +91,23 @@ def run_seed(seed: int, n_ranks: int | None = None) -> Outcome:
     """Run one seed to its end; raises ``SimulationError`` with the story if anything is wrong."""
     world = world_of(seed, n_ranks)
     world.run()
-    return Outcome(seed, len(world.truth.specs), len(world.ranks), world.n_steps, list(world.hits))
+    return Outcome(seed, len(world.truth.specs), len(world.ranks), world.n_steps, list(world.hits), deeds_of(world))
+
+
+def deeds_of(world: SimWorld) -> dict[str, int]:
+    """How much of everything that user code can do with futures was done in a world."""
+    specs, values = world.truth.specs.values(), world.truth.values.values()
+    passed_on = {object_id for value in values if value.task_id for object_id in value.contained}
+    return {
+        "nested tasks": sum(spec.parent is not None for spec in specs),
+        "refs as arguments": sum(len(spec.arguments) for spec in specs),
+        "nested refs": sum(len(spec.nested) for spec in specs),
+        "refs returned": len(passed_on),
+        "refs returned and passed on": sum(object_id in passed_on for spec in specs for object_id in spec.nested),
+        "waits": sum(type(event) is WaitStarted for entry in world.trace.entries for event in entry[2]),
+        "cancels": sum(spec.is_cancelled for spec in specs),
+        "generators": sum(spec.n_returns == STREAMING for spec in specs),
+        "application errors": sum(len(spec.failures) for spec in specs),
+        "retries": sum(max(spec.n_attempts - 1, 0) for spec in specs),
+        "reads without room or link": len(world.truth.injected),
+    }

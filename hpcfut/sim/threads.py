@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.sim.frame import Frame, Thread
 from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
 from hpcfut.sim.truth import Value
@@ -158,7 +159,11 @@ class Threads:
             self._raise(frame, Failure(CANCELLED, "cancelled while it ran"), is_retriable=False)
             return
         except Raised as error:
-            self._raise(frame, Failure(RAISED, f"attempt {frame.attempt} of {frame.task_id}"), error.is_retriable)
+            self._raise(
+                frame,
+                Failure(RAISED, f"attempt {frame.attempt} of {name_of(frame.task_id)} raised"),
+                error.is_retriable,
+            )
             return
         if type(op) is Sleep:
             self._world.schedule_step(thread, op.seconds)
@@ -228,7 +233,7 @@ class Threads:
     # -- generators and ends -----------------------------------------------------------------------------------------
 
     def _make_item(self, frame: Frame, op: Make) -> None:
-        value = Value(b"item %d" % frame.task_id, op.contained, op.is_stored, frame.task_id)
+        value = Value(b"", op.contained, op.is_stored, frame.task_id)
         self._yield_item(frame, value)
 
     def _yield_item(self, frame: Frame, value: Value) -> None:
@@ -242,7 +247,7 @@ class Threads:
         object_id = frame.item_ids.popleft()
         result = Result(b"", 0, ())
         if object_id:
-            value.payload = b"item %d attempt %d" % (object_id, frame.attempt)
+            value.payload = f"item {name_of(object_id)}, attempt {frame.attempt}".encode()
             self._world.truth.values[object_id] = value
             result = self._rank.seal(object_id, value)
         self._rank.post(e.RunYielded(frame.task_id, object_id, result))
@@ -255,8 +260,8 @@ class Threads:
         values = self._world.truth.values
         results = []
         for object_id, make in zip(frame.return_ids, made, strict=False):
-            value = Value(b"result %d attempt %d" % (object_id, frame.attempt), make.contained, make.is_stored)
-            value.task_id = frame.task_id
+            payload = f"result {name_of(object_id)}, attempt {frame.attempt}".encode()
+            value = Value(payload, make.contained, make.is_stored, frame.task_id)
             values[object_id] = value
             results.append(self._rank.seal(object_id, value))
         # Local variables that are not part of the result may die before it is sent.

@@ -14,6 +14,9 @@ from hpcfut.model.ids import RANK_SHIFT, name_of
 
 COLUMN = 64
 
+#: Fields that are told even where they are 0, because rank 0 is a rank.
+PLACES = ("rank", "source", "affinity")
+
 Entry = tuple[float, int, Sequence[Event], Sequence[Effect]]
 
 
@@ -64,7 +67,8 @@ def describe(record: object) -> str:
         fields = []
         for name in record.__struct_fields__:
             value = getattr(record, name)
-            if value not in (None, (), [], {}, b"", "", False):
+            is_set = value >= 0 if name in PLACES else value not in (None, (), [], {}, b"", "", False)
+            if is_set:
                 fields.append(f"{name}={describe(value)}")
         return f"{type(record).__name__}({', '.join(fields)})"
     if isinstance(record, bool):
@@ -72,7 +76,7 @@ def describe(record: object) -> str:
     if isinstance(record, int):
         return name_of(record) if (record > 0 and record >> (RANK_SHIFT - 6)) or record >> 32 else str(record)
     if isinstance(record, bytes):
-        return record[:16].decode("latin1")
+        return record[:32].decode("latin1")
     if isinstance(record, list | tuple):
         return f"[{' '.join(describe(item) for item in record)}]"
     if isinstance(record, dict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -107,7 +107,8 @@ class SimWorld:
         self.trace = Trace(n_ranks)
         self.truth = Truth(n_ranks)
         self.templates: dict[int, TaskTemplate] = {}
-        #: Rows of the transition tables that were taken.
+        #: All rows of the transition tables of the cores, and those that were taken.
+        self.rows: dict[Row, None] = {}
         self.hits: dict[Row, None] = {}
         self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
         amounts = scenario.resources
@@ -132,9 +133,13 @@ class SimWorld:
             self.roster,
             self.scenario.config,
             is_driver=rank < self.scenario.n_drivers,
-            make_table=lambda machine, transitions: HitTable(machine, transitions, self.hits),
+            make_table=self._make_table,
         )
         return SimRank(self, rank, core)
+
+    def _make_table(self, machine: str, transitions: Transitions) -> Table:
+        self.rows.update({(machine, *pair): None for pair in transitions})
+        return HitTable(machine, transitions, self.hits)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -285,8 +290,3 @@ class SimWorld:
         if template.affinity < 0 or (template.affinity_soft and template.affinity not in able):
             return able
         return [rank for rank in able if rank == template.affinity]
-
-
-def rows_of(tables: Mapping[str, Transitions]) -> dict[Row, None]:
-    """All rows of these tables."""
-    return {(machine, *pair): None for machine, table in tables.items() for pair in table}

@@ -1,0 +1,178 @@
+"""Whether the checkers would notice: for each of them a fault is planted in the core, and the sweep must fail on it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from hpcfut.core.leases import Leases
+from hpcfut.core.ownership import INLINE, STORED
+from hpcfut.core.references import References
+from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.tasks import Tasks
+from hpcfut.core.transfers import Transfers
+from hpcfut.core.waits import Waits
+from hpcfut.sim import checkers
+from hpcfut.sim.checkers.attempts import Attempts
+from hpcfut.sim.checkers.emptiness import Emptiness
+from hpcfut.sim.checkers.invariants import Invariants
+from hpcfut.sim.checkers.lives import Lives
+from hpcfut.sim.checkers.owners import Owners
+from hpcfut.sim.checkers.progress import Progress
+from hpcfut.sim.checkers.segments import Segments
+from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.values import Values
+from hpcfut.sim.sweep import run_seed
+from hpcfut.sim.trace import SimulationError
+
+N_SEEDS = 40
+
+
+class Fault(NamedTuple):
+    """One wrong method in the core, and who must complain of it, in which words."""
+
+    checker: type[Any]
+    owner: type[Any]
+    method: str
+    #: Makes the wrong method out of the right one.
+    plant: Callable[[Callable[..., Any]], Callable[..., Any]]
+    complaint: str
+
+
+def forgets(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that does nothing."""
+    return lambda *arguments, **options: None
+
+
+def collects_no_inline_value(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, record: None if record.state == INLINE else right(self, record)
+
+
+def forgets_borrowers(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An owner collects what only others hold."""
+
+    def wrong(self: References, record: Any) -> None:
+        record.borrowers = None
+        right(self, record)
+
+    return wrong
+
+
+def notes_another_place(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An owner notes that what it put is stored on the next rank."""
+
+    def wrong(self: References, object_id: int, result: Any) -> None:
+        right(self, object_id, result)
+        record = self.ownership.objects[object_id]
+        record.rank += record.state == STORED
+
+    return wrong
+
+
+def loses_contents(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Leases, task: Any) -> Any:
+        return tuple(msgspec.structs.replace(argument, contained=()) for argument in right(self, task))
+
+    return wrong
+
+
+def forgets_attempts(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Tasks, source: int, message: Any) -> None:
+        self.tasks[message.task_id].n_retries = -9
+        right(self, source, message)
+
+    return wrong
+
+
+def fits_always(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, resources: True
+
+
+def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An owner sends for a stored argument to the rank after the true one."""
+
+    def wrong(self: Leases, task: Any) -> Any:
+        found = right(self, task)
+        n_ranks = self._membership.n_ranks
+        return tuple(msgspec.structs.replace(a, rank=(a.rank + 1) % n_ranks) if a.payload is None else a for a in found)
+
+    return wrong
+
+
+def frees_what_is_being_sent(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Transfers, copy: Any) -> None:
+        copy.n_sends = 0
+        right(self, copy)
+
+    return wrong
+
+
+FAULTS = (
+    Fault(
+        Invariants,
+        References,
+        "_collect_if_unheld",
+        collects_no_inline_value,
+        "is held by nobody and was not collected",
+    ),
+    Fault(
+        Lives,
+        References,
+        "_collect_if_unheld",
+        forgets_borrowers,
+        "its owner forgot it|can be reached, but was collected",
+    ),
+    Fault(Owners, References, "put", notes_another_place, "says that it is stored on rank"),
+    Fault(Values, Leases, "arguments_of", loses_contents, "is told the wrong contents of"),
+    Fault(Attempts, Tasks, "on_raised", forgets_attempts, r"has had all its \d attempts"),
+    Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
+    Fault(Segments, Leases, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
+    Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
+    Fault(Emptiness, Leases, "_return", forgets, r"At rest, rank \d still has .*n_grants=[1-9]"),
+)
+
+
+def first_failure() -> SimulationError:
+    for seed in range(N_SEEDS):
+        try:
+            run_seed(seed)
+        except SimulationError as error:
+            return error
+    raise AssertionError(f"Nothing was noticed in {N_SEEDS} seeds.")
+
+
+def complains(error: SimulationError) -> list[str]:
+    """The modules of checkers through which the error came."""
+    assert error.__cause__ is not None
+    frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__cause__.__traceback__)]
+    return [name for name in frames if name.startswith(f"{checkers.__name__}.")]
+
+
+def test_every_checker_has_a_fault() -> None:
+    assert {fault.checker for fault in FAULTS} == set(checkers.ALL)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.checker.__name__ for fault in FAULTS])
+def test_the_checker_complains(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault.owner, fault.method, fault.plant(getattr(fault.owner, fault.method)))
+    error = first_failure()
+    assert set(complains(error)) == {fault.checker.__module__}
+    assert re.search(fault.complaint, str(error).splitlines()[0])
+
+
+def test_the_window_complains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transfers, "_free", frees_what_is_being_sent(Transfers._free))
+    assert "in the middle of a transfer" in str(first_failure())
+
+
+def test_a_failure_names_its_seed_and_tells_the_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waits, "on_arrived", forgets(Waits.on_arrived))
+    text = str(first_failure())
+    assert re.match(r"Seed \d+, at \d+\.\d+ ms: Waiter \d+ on rank \d was never woken; it waits for \['\d\.\d+'", text)
+    assert "\nThe story of " in text
+    assert "\nThe last events:\n" in text
