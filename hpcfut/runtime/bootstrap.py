@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import (
     Place,
@@ -67,9 +68,11 @@ class Job:
         roster: list[RankRecord],
         n_on_host: int,
         files: JobFiles | None,
+        guard: RankGuard | None = None,
     ) -> None:
         self._world = world
         self._files = files
+        self._guard = guard
         self._transport = transport
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
@@ -192,6 +195,8 @@ class Job:
         if self._world is not None:
             self._transport.close()
             self._world.finalize()
+        if self._guard is not None:
+            self._guard.dismiss()
         return 0 if self._files is not None and self._world is not None else status
 
     def note_status(self, status: int, sentence: str = "") -> None:
@@ -206,6 +211,8 @@ class Job:
         if self._files is not None:
             self._files.note_abort()
             self._files.note_end(self.rank)
+        if self._guard is not None:
+            self._guard.dismiss()
         if self._world is not None:
             self._world.abort(status)
         os._exit(status)
@@ -234,6 +241,9 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
         return _start_alone(environ, files)
     library = recognise_library(library_version())
     _refuse(mismatch(launch, library))
+    guard = None
+    if launch.launcher == "mpich" and files is None and not is_started_by_user():
+        guard = RankGuard.of_environment(launch.rank, environ)
     world = start_mpi()
     _refuse(singletons(launch, library, world.n_ranks))
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
@@ -250,7 +260,7 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     transport = MpiTransport(world.comm)
     if files is not None:
         files.note_segments(world.rank)
-    return Job(world, transport, roster, n_on_host, files)
+    return Job(world, transport, roster, n_on_host, files, guard)
 
 
 def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
