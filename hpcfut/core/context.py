@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from hpcfut.core.effects import Effect, SendMessage
 from hpcfut.model.config import Config
@@ -16,6 +16,9 @@ from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.wire.messages import Message
 
 Key = TypeVar("Key")
+
+#: Later than any instant.
+NEVER: Final = float("inf")
 
 Transitions = Mapping[tuple[str, str], str]
 
@@ -40,13 +43,15 @@ MakeTable = Callable[[str, Transitions], Table]
 class Context:
     """Shared by all machines of one rank; see the module's docstring."""
 
-    __slots__ = ("config", "effects", "inbox", "make_table", "now", "rank", "ready", "runnable", "stale")
+    __slots__ = ("config", "due_at", "effects", "inbox", "make_table", "now", "rank", "ready", "runnable", "stale")
 
     def __init__(self, rank: int, config: Config, make_table: MakeTable) -> None:
         self.rank = rank
         self.config = config
         self.make_table = make_table
         self.now = 0.0
+        #: When ``reach_deadline`` is due; it may come earlier than the first deadline, never later.
+        self.due_at = NEVER
         self.effects: list[Effect] = []
         #: Messages from this rank to itself.
         self.inbox: deque[Message] = deque()
@@ -63,6 +68,11 @@ class Context:
             self.inbox.append(message)
         else:
             self.effects.append(SendMessage(rank, message))
+
+    def wake_at(self, at: float) -> None:
+        """See to it that deadlines are looked at then."""
+        if at < self.due_at:
+            self.due_at = at
 
     def count_stale(self, name: str) -> None:
         """Count an input that is allowed to come late."""

@@ -225,6 +225,7 @@ class Leases:
         lease.idle_since = self._context.now
         if self.check_at is None:
             self.check_at = self._context.now + self._context.config.lease_linger_s
+            self._context.wake_at(self.check_at)
 
     def _return(self, lease: Lease) -> None:
         queue = lease.queue

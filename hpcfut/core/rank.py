@@ -13,7 +13,7 @@ import msgspec
 
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
-from hpcfut.core.context import Context, MakeTable, Table
+from hpcfut.core.context import NEVER, Context, MakeTable, Table
 from hpcfut.core.effects import Effect
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
@@ -129,11 +129,16 @@ class RankCore:
         context = self.context
         context.now = now
         effects = context.effects = []
+        if self.membership.is_stopping:
+            context.due_at = NEVER
+            return effects
         if self.leases.check_at is not None and self.leases.check_at <= now:
             self.leases.tick()
         if self.scheduler.tick():
             self.runs.hand_back_all()
         self._settle()
+        deadline = self.next_deadline()
+        context.due_at = NEVER if deadline is None else deadline
         return effects
 
     def check(self) -> None:

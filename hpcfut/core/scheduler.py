@@ -124,6 +124,7 @@ class Scheduler:
             self._expected[key] = self._context.now + EXPECTED_FOR_S
             if self.expect_at is None:
                 self.expect_at = self._context.now + EXPECTED_FOR_S
+                self._context.wake_at(self.expect_at)
             grant.depth = self._depth_of(grant)
             grant.told_s = max(grant.service_s, 0.0)
             self._tell(grant)
@@ -190,6 +191,7 @@ class Scheduler:
         self.ready.append(run)
         if self.hand_back_at is None and self.running:
             self.hand_back_at = self._context.now + self._config.hand_back_after_s
+            self._context.wake_at(self.hand_back_at)
 
     def remove_ready(self, run: Run) -> None:
         """A ready run is cancelled, or starts on the stack of whoever waits for it."""
@@ -237,6 +239,7 @@ class Scheduler:
         self.running[run.task_id] = run
         if self.ready and self.hand_back_at is None:
             self.hand_back_at = self._context.now + self._config.hand_back_after_s
+            self._context.wake_at(self.hand_back_at)
 
     def end(self, run: Run) -> None:
         """A run gives everything back."""
@@ -285,6 +288,7 @@ class Scheduler:
     def _note_standstill(self) -> None:
         if not self.running and self.is_full:
             self.widen_at = self._context.now + self._config.hand_back_after_s
+            self._context.wake_at(self.widen_at)
 
     def _add_resources(self, run: Run, sign: int, *, only_cpu: bool = False, but_cpu: bool = False) -> None:
         for name, amount in run.template.resources:
@@ -304,6 +308,7 @@ class Scheduler:
         self.n_driver_waits += 1
         if self.n_driver_waits == 1:
             self.lend_at = self._context.now + self._config.driver_lends_after_s
+            self._context.wake_at(self.lend_at)
             self.open_some()
 
     def driver_goes_on(self) -> bool:

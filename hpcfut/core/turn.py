@@ -16,7 +16,6 @@ from hpcfut.core.rank import RankCore
 def take_turn(core: RankCore, events: Iterable[Event], now: float) -> list[Effect]:
     """Tell the core what happened and what time it is; returns everything that is to be done."""
     effects = core.handle_all(events, now)
-    deadline = core.next_deadline()
-    if deadline is not None and deadline <= now:
+    if core.context.due_at <= now:
         effects += core.reach_deadline(now)
     return effects

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 
 from hpcfut.core.effects import (
@@ -39,24 +39,22 @@ from hpcfut.core.effects import (
     StartRead,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, FrameReceived, RankLost, ReadCompleted, RoomDenied, SendCompleted
+from hpcfut.core.events import Event, FrameReceived, RankLost
 from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
 from hpcfut.model.config import Config
 from hpcfut.model.errors import CodecError, RankLostError
-from hpcfut.model.failure import INTERNAL, Failure
-from hpcfut.model.ids import name_of
 from hpcfut.ports import Clock, Transport, Window
 from hpcfut.runtime.mailbox import Mailbox, drain
+from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.codec import decode_frame, encode_frame, session_of
-from hpcfut.wire.messages import Message, ReadRequested
+from hpcfut.wire.messages import Message
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
-NEVER = float("inf")
 SPIN_FOR_S = 0.0002
 YIELD_FOR_S = 0.001
 SLEEP_FIRST_S = 0.00005
@@ -113,19 +111,18 @@ class Engine:
         self._waiter_ids = count(1)
         self._outboxes: dict[int, list[Message]] = {}
         self._flushed_at = 0.0
-        #: When the core has something to do by itself; it changes only in a turn that tells the core something.
-        self._due_at = NEVER
         self._turned_at = 0.0
-        self._reads: dict[int, tuple[int, int]] = {}
-        #: Reads that there was no room for, to be told in the same turn.
-        self._denied: list[RoomDenied] = []
-        self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
+        self._movement = movement = Movement(core.context.rank, transport, window, self._send)
+        # Looked up once: this is the task path.
+        self._poll = transport.poll
+        self._context = core.context
+        self._load = core.scheduler.load
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
             WakeWaiter: self._wake,
-            StartRead: self._start_read,
-            SendObject: self._send_object,
-            FreeSegment: self._free_segment,
+            StartRead: movement.start_read,
+            SendObject: movement.send_object,
+            FreeSegment: movement.free_segment,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
             ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.item_ids),
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
@@ -169,29 +166,26 @@ class Engine:
     def hear_now(self) -> None:
         """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
         with self._lock:
-            if not self._is_closed:
-                self._turn(self._now())
+            self._turn(self._now())
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""
         with self._lock:
             self._is_closed = True
             self._outboxes.clear()
-            for transfer_id, (rank, _) in self._reads.items():
-                # What was asked for will not be sent any more.
-                self._transport.abandon_data(rank, transfer_id)
-            self._reads.clear()
+            self._movement.close()
 
-    def tick(self) -> bool:
-        """One turn, unless another thread drives; returns whether there was anything to do. Never runs user code."""
-        if not self._lead.acquire(blocking=False):
+    def tick(self, period_s: float) -> bool:
+        """One turn, if nobody drives and there was none within the period; returns whether. Never runs user code."""
+        if self._now() - self._turned_at < period_s or not self._lead.acquire(blocking=False):
             return False
         try:
             with self._lock:
-                return not self._is_closed and self._turn(self._now())
+                self._turn(self._now())
         finally:
             self._lead.release()
             self._pass_on()
+        return True
 
     @property
     def is_driven(self) -> bool:
@@ -210,36 +204,44 @@ class Engine:
         """The wait is over."""
         del self.waiters[waiter.waiter_id]
 
-    def wait(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
-        """Drive, or follow who drives, until the wait is over, there is a task to run, or the deadline has passed.
+    def wait(self, waiter: Waiter, deadline: float | None) -> None:
+        """Drive, or follow who drives, until the waiter has news or the deadline has passed.
 
         What stands in the mailbox is heard in any case.
         """
-        key = waiter.waiter_id
+        if not self._lead.acquire(blocking=False):
+            if not self._follow(waiter, deadline):
+                return
+        self.leader = waiter
+        try:
+            self._drive(waiter, deadline)
+        finally:
+            self.leader = None
+            self._lead.release()
+            if self._followers:
+                self._pass_on()
+            self.on_leave()
+
+    def _follow(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Wait while others drive; true if this thread is to drive now, and holds ``_lead``."""
         followers = self._followers
-        followers[key] = waiter
+        followers[waiter.waiter_id] = waiter
         try:
             while True:
                 if self._lead.acquire(blocking=False):
-                    self.leader = waiter
-                    try:
-                        self._drive(waiter, deadline, is_over)
-                    finally:
-                        self.leader = None
-                        self._lead.release()
-                    return
+                    return True
                 self._settle(self._now())
                 timeout_s = -1.0
                 if deadline is not None:
                     timeout_s = deadline - self._now()
-                if is_over() or (deadline is not None and timeout_s <= 0):
-                    return
+                if waiter.has_news or (deadline is not None and timeout_s <= 0):
+                    break
                 waiter.sleep(timeout_s)
         finally:
-            del followers[key]
-            if followers:
-                self._pass_on()
-            self.on_leave()
+            del followers[waiter.waiter_id]
+        self._pass_on()
+        self.on_leave()
+        return False
 
     def _pass_on(self) -> None:
         """Ring one follower, if nobody drives: it will find that out by itself."""
@@ -248,15 +250,15 @@ class Engine:
                 waiter.ring()
                 return
 
-    def _drive(self, waiter: Waiter, deadline: float | None, is_over: Callable[[], bool]) -> None:
+    def _drive(self, waiter: Waiter, deadline: float | None) -> None:
         idle_since = 0.0
         sleep_s = SLEEP_FIRST_S
         lock, now_of, turn = self._lock, self._now, self._turn
         while True:
             now = now_of()
             with lock:
-                was_busy = not self._is_closed and turn(now)
-            if is_over() or (deadline is not None and now >= deadline):
+                was_busy = turn(now)
+            if waiter.has_news or (deadline is not None and now >= deadline):
                 return
             if was_busy:
                 idle_since = 0.0
@@ -281,7 +283,7 @@ class Engine:
 
     def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
         """Not longer than until the deadline of the wait or of the core."""
-        sleep_s = min(sleep_s, self._due_at - now)
+        sleep_s = min(sleep_s, self._context.due_at - now)
         if deadline is not None:
             sleep_s = min(sleep_s, deadline - now)
         return max(sleep_s, 0.0)
@@ -293,36 +295,44 @@ class Engine:
 
         A thread that has user code to run next lets its messages gather for a moment, so that they share frames.
         """
+        if self._is_closed:
+            return False
         self._turned_at = now
         events = drain(self.mailbox) if self.mailbox else []
-        transport = self._transport
         try:
             if self.early:
                 early, self.early = self.early, []
                 for source, early_frame in early:
                     self._decode(source, early_frame, events)
-            for source, frame in transport.poll():
+            for source, frame in self._poll():
                 self._decode(source, frame, events)
-            if self._reads or self._sends:
-                for is_send, rank, transfer_id in transport.completed_data():
-                    events.append(self._completed(is_send, rank, transfer_id))
+            if self._movement.is_busy:
+                events += self._movement.take_completed()
         except RankLostError as error:
             events.append(RankLost(error.rank, error.reason))
-        if events or now >= self._due_at:
-            effects = take_turn(self.core, events, now)
-            while effects:
-                self._do(effects)
-                denied, self._denied = self._denied, []
-                effects = take_turn(self.core, denied, now) if denied else []
-            due_at = self.core.next_deadline()
-            self._due_at = NEVER if due_at is None else due_at
+        if events or now >= self._context.due_at:
+            self._tell(events, now)
         if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
             self._flush(now)
         return bool(events)
 
+    def _tell(self, events: list[Event], now: float) -> None:
+        effects = take_turn(self.core, events, now)
+        while effects:
+            for effect in effects:
+                if type(effect) is SendMessage:
+                    self._send(effect.rank, effect.message)
+                else:
+                    self._perform[type(effect)](effect)
+            denied = self._movement.denied
+            if not denied:
+                return
+            self._movement.denied = []
+            effects = take_turn(self.core, denied, now)
+
     def _decode(self, source: int, frame: bytes | bytearray | memoryview, events: list[Event]) -> None:
         if session_of(frame) != self._session:
-            self.core.context.count_stale("frame of another session")
+            self._context.count_stale("frame of another session")
             return
         try:
             load, messages = decode_frame(frame)
@@ -331,35 +341,22 @@ class Engine:
             return
         events.append(FrameReceived(source, load, messages))
 
-    def _completed(self, is_send: bool, rank: int, transfer_id: int) -> Event:
-        if is_send:
-            return SendCompleted(self._sends.pop((rank, transfer_id))[0])
-        object_id = self._reads.pop(transfer_id)[1]
-        self.window.seal(object_id)
-        return ReadCompleted(transfer_id)
-
-    def _do(self, effects: Iterable[Effect]) -> None:
-        outboxes = self._outboxes
-        for effect in effects:
-            if type(effect) is SendMessage:
-                outbox = outboxes.get(effect.rank)
-                if outbox is None:
-                    outboxes[effect.rank] = [effect.message]
-                else:
-                    outbox.append(effect.message)
-                    if len(outbox) >= self._n_messages_frame_max:
-                        self._transport.send(effect.rank, self._encode(outboxes.pop(effect.rank)))
-            else:
-                self._perform[type(effect)](effect)
+    def _send(self, rank: int, message: Message) -> None:
+        """Put a message into the next frame for the rank."""
+        outbox = self._outboxes.get(rank)
+        if outbox is None:
+            self._outboxes[rank] = [message]
+            return
+        outbox.append(message)
+        if len(outbox) >= self._n_messages_frame_max:
+            self._transport.send(rank, encode_frame(self._load(), self._outboxes.pop(rank), self._session))
 
     def _flush(self, now: float) -> None:
+        load = self._load()
         for rank, messages in self._outboxes.items():
-            self._transport.send(rank, self._encode(messages))
+            self._transport.send(rank, encode_frame(load, messages, self._session))
         self._outboxes.clear()
         self._flushed_at = now
-
-    def _encode(self, messages: list[Message]) -> bytes:
-        return encode_frame(self.core.load, messages, self._session)
 
     # -- effects -----------------------------------------------------------------------------------------------------
 
@@ -370,47 +367,22 @@ class Engine:
             self.on_run()
         else:
             waiter.run = effect
-            waiter.ring()
+            waiter.tell()
 
     def _wake(self, effect: WakeWaiter) -> None:
         waiter = self.waiters[effect.waiter_id]
         waiter.object_ids = effect.object_ids
         waiter.values = effect.values
         waiter.is_done = True
-        waiter.ring()
-
-    def _start_read(self, effect: StartRead) -> None:
-        try:
-            buffer = self.window.reserve(effect.object_id, effect.nbytes)
-        except MemoryError as error:
-            text = f"Rank {self.core.context.rank} cannot read object {name_of(effect.object_id)}. {error}"
-            self._denied.append(RoomDenied(effect.transfer_id, Failure(INTERNAL, text)))
-            return
-        self._reads[effect.transfer_id] = (effect.rank, effect.object_id)
-        self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
-        self._do([SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))])
-
-    def _send_object(self, effect: SendObject) -> None:
-        view = self.window.view(effect.object_id)
-        self._sends[effect.rank, effect.transfer_id] = (effect.object_id, view)
-        self._transport.send_data(effect.rank, effect.transfer_id, view)
-
-    def _free_segment(self, effect: FreeSegment) -> None:
-        for transfer_id, (rank, object_id) in self._reads.items():
-            if object_id == effect.object_id:
-                # The holder has said that it will not send.
-                del self._reads[transfer_id]
-                self._transport.abandon_data(rank, transfer_id)
-                break
-        self.window.free(effect.object_id)
+        waiter.tell()
 
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect
         for waiter in list(self.waiters.values()):
-            waiter.ring()
+            waiter.tell()
 
     def _end(self, effect: EndJob) -> None:
         self.end = effect
         self.on_end()
         for waiter in list(self.waiters.values()):
-            waiter.ring()
+            waiter.tell()

@@ -32,12 +32,16 @@ from hpcfut.wire.pickling import Pickling
 N_IDLE_THREADS_MAX = 2
 
 
-class _Current(threading.local):
+class Current(threading.local):
     """What runs on this thread."""
 
-    task_id = 0
-    #: Tasks on this thread's stack.
-    n_nested = 0
+    def __init__(self) -> None:
+        # Run anew by every thread that looks.
+        self.task_id = 0
+        #: Tasks on this thread's stack.
+        self.n_nested = 0
+        self.ident = threading.get_ident()
+        self.is_main = threading.current_thread() is threading.main_thread()
 
 
 class Executor:
@@ -46,7 +50,7 @@ class Executor:
     def __init__(self, engine: Engine, pickling: Pickling, config: Config) -> None:
         self.engine = engine
         self.pickling = pickling
-        self.current = _Current()
+        self.current = Current()
         self._nbytes_inline_max = config.nbytes_inline_max
         self._stop_grace_s = config.stop_grace_s
         self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
@@ -80,14 +84,14 @@ class Executor:
         key = waiter.waiter_id
         idle[key] = waiter
 
-        def has_work() -> bool:
-            return bool(runs) or engine.end is not None
-
         try:
             while True:
+                waiter.has_news = False
                 try:
-                    run = runs.pop()
-                except IndexError:
+                    run = runs.pop() if runs else None
+                except IndexError:  # Another thread was faster.
+                    run = None
+                if run is None:
                     if is_over():
                         # Nobody may count on this thread any more; whoever did so just before has left a task.
                         idle.pop(key)
@@ -95,7 +99,7 @@ class Executor:
                             return
                         idle[key] = waiter
                     elif may_lead:
-                        engine.wait(waiter, None, has_work)
+                        engine.wait(waiter, None)
                     else:
                         waiter.sleep(-1.0)
                 else:
@@ -115,12 +119,12 @@ class Executor:
             return
         leader = self.engine.leader
         if n_runs == 1 and leader is not None and leader.waiter_id in idle:
-            leader.ring()
+            leader.tell()
             return
         # The one that became idle last is either this thread, which will look by itself, or the warmest.
         waiters = list(reversed(idle.values()))
         for waiter in waiters[:n_runs]:
-            waiter.ring()
+            waiter.tell()
 
     def _spare(self) -> None:
         engine = self.engine
@@ -143,7 +147,7 @@ class Executor:
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
-        self.running[task_id] = threading.get_ident()
+        self.running[task_id] = current.ident
         engine.busy[task_id] = None
         value = None
         try:
@@ -244,7 +248,7 @@ class Executor:
         self.interrupted[task_id] = None
         waiter = self.blocked.get(task_id)
         if waiter is not None:
-            waiter.ring()
+            waiter.tell()
             return
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TaskCancelledError))
         if thread_id == threading.main_thread().ident:

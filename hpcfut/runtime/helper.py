@@ -53,14 +53,13 @@ class Helper:
         n_driven = 0
         while not self._is_closing:
             self._bell.acquire(timeout=PERIOD_S)
-            if self._engine.is_driven:
-                n_driven += 1
-                if n_driven >= N_IDLE_TICKS_MAX:
-                    n_driven = 0
-                    self._park()
+            if self._engine.tick(PERIOD_S):
+                n_driven = 0
                 continue
-            n_driven = 0
-            self._engine.tick()
+            n_driven += 1
+            if n_driven >= N_IDLE_TICKS_MAX and self._engine.is_driven:
+                n_driven = 0
+                self._park()
 
     def _park(self) -> None:
         # The flag first, the look second: a driver that leaves in between sees the flag.

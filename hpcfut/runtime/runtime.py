@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -25,7 +24,7 @@ from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.ports import Clock
 from hpcfut.runtime.engine import Engine
-from hpcfut.runtime.executor import Executor
+from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.packing import pack_inline
@@ -158,8 +157,6 @@ class Runtime:
             each what ``value_of`` makes a value of; ``None`` if the time was over first.
         """
         engine, current = self.engine, self.executor.current
-        if engine.end is not None:
-            self._demand_session()
         task_id = current.task_id
         may_run = may_run and timeout_s is None and current.n_nested < N_NESTED_MAX
         deadline = None if timeout_s is None else self._now() + timeout_s
@@ -168,43 +165,35 @@ class Runtime:
         if task_id:
             self.executor.blocked[task_id] = waiter
         self.mailbox.append(WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id))
+        if engine.end is not None or self._interrupted or task_id in self.executor.interrupted:
+            waiter.has_news = True  # It was told before this waiter could hear it.
         try:
-            self._until_done(waiter, task_id, deadline)
-            return waiter if waiter.is_done else None
+            while True:
+                engine.wait(waiter, deadline)
+                waiter.has_news = False
+                if waiter.run is not None:
+                    run, waiter.run = waiter.run, None
+                    self.executor.execute(run)
+                elif waiter.is_done:
+                    return waiter
+                elif self._must_stop(current) or (deadline is not None and self._now() >= deadline):
+                    self._abandon(waiter)
+                    if waiter.is_done:
+                        return waiter
+                    self._raise_interruption(current)
+                    return None
         finally:
             engine.busy[task_id] = None
             if task_id:
                 del self.executor.blocked[task_id]
             engine.forget(waiter)
 
-    def _until_done(self, waiter: Waiter, task_id: int, deadline: float | None) -> None:
-        engine, executor = self.engine, self.executor
-        interrupted = executor.interrupted
-        is_main = threading.current_thread() is threading.main_thread()
-
-        def is_over() -> bool:
-            return (
-                waiter.is_done
-                or waiter.run is not None
-                or engine.end is not None
-                or (self._interrupted and is_main)
-                or task_id in interrupted
-            )
-
-        while True:
-            engine.wait(waiter, deadline, is_over)
-            run = waiter.run
-            if run is not None:
-                waiter.run = None
-                executor.execute(run)
-            elif waiter.is_done:
-                return
-            else:
-                # The deadline has passed, or something else came in between.
-                self._abandon(waiter)
-                if not waiter.is_done:
-                    self._raise_interruption(task_id)
-                return
+    def _must_stop(self, current: Current) -> bool:
+        return (
+            self.engine.end is not None
+            or (self._interrupted and current.is_main)
+            or current.task_id in self.executor.interrupted
+        )
 
     def _abandon(self, waiter: Waiter) -> None:
         engine = self.engine
@@ -217,12 +206,12 @@ class Runtime:
             engine.runs.append(run)
             engine.on_run()
 
-    def _raise_interruption(self, task_id: int) -> None:
-        if self._interrupted and threading.current_thread() is threading.main_thread():
+    def _raise_interruption(self, current: Current) -> None:
+        if self._interrupted and current.is_main:
             self._interrupted = False
             raise KeyboardInterrupt
-        if task_id in self.executor.interrupted:
-            raise TaskCancelledError(f"Task {name_of(task_id)} was cancelled while it waited.")
+        if current.task_id in self.executor.interrupted:
+            raise TaskCancelledError(f"Task {name_of(current.task_id)} was cancelled while it waited.")
         if self.engine.end is not None:
             self._demand_session()
 
@@ -241,7 +230,8 @@ class Runtime:
             while query_id not in engine.answers:
                 if engine.end is not None:
                     self._demand_session()
-                engine.wait(waiter, None, lambda: query_id in engine.answers or engine.end is not None)
+                engine.wait(waiter, None)
+                waiter.has_news = False
             answer: AnswerQuery = engine.answers.pop(query_id)
             return answer.available
         finally:
@@ -260,7 +250,7 @@ class Runtime:
         """Ctrl-C came while the main thread was inside hpcfut; it is raised at the boundary."""
         self._interrupted = True
         for waiter in list(self.engine.waiters.values()):
-            waiter.ring()
+            waiter.tell()
 
     def disown(self) -> None:
         """This is a copy in a forked child: nothing here may be used, and nothing of it is told to anybody."""

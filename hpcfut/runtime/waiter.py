@@ -11,10 +11,12 @@ from hpcfut.model.failure import Failure
 class Waiter:
     """One thread that waits; made for each wait, because a late wake-up must not hit the next one."""
 
-    __slots__ = ("_bell", "_is_rung", "is_done", "object_ids", "run", "values", "waiter_id")
+    __slots__ = ("_bell", "_is_rung", "has_news", "is_done", "object_ids", "run", "values", "waiter_id")
 
     def __init__(self, waiter_id: int) -> None:
         self.waiter_id = waiter_id
+        #: Whether there is anything to look at; the waiting thread takes it back before it looks.
+        self.has_news = False
         self.is_done = False
         #: What ``WakeWaiter`` brought.
         self.object_ids: list[int] = []
@@ -24,6 +26,11 @@ class Waiter:
         #: Made by the first sleep: most waits end without one.
         self._bell: threading.Lock | None = None
         self._is_rung = False
+
+    def tell(self) -> None:
+        """Something happened that this thread waits for, or that ends its wait."""
+        self.has_news = True
+        self.ring()
 
     def ring(self) -> None:
         """Wake the thread, or keep it from falling asleep once."""
