@@ -242,8 +242,8 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     library = recognise_library(library_version())
     _refuse(mismatch(launch, library))
     guard = None
-    if launch.launcher == "mpich" and files is None and not is_started_by_user():
-        guard = RankGuard.of_environment(launch.rank, environ)
+    if files is None and not is_started_by_user():
+        guard = RankGuard.of_launch(launch, environ)
     world = start_mpi()
     _refuse(singletons(launch, library, world.n_ranks))
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]

@@ -1,29 +1,43 @@
-"""A process beside a rank that says so when the rank dies, for a launcher that would not.
+"""A process beside a rank that does what is left to do when the rank dies, where the launcher would not.
 
 MPICH's mpiexec ends the job at once when a rank dies, but it names a rank that it has killed itself as often as not, and
 after an ``_exit(0)`` it may say nothing and report success. It learns of a death from the closing of a connection that
 every rank inherits. The guard, a forked child, holds it open for a moment longer: it names the rank, and asks the
 launcher through the same connection to end the job with a status that tells of failure.
+
+Open MPI's mpirun tells of a death itself. But if it is killed, its ranks follow it, and its own temporary folder stays:
+the guard of the first rank on a host removes that.
+
+`hpcfut run` does all this and more for the jobs that it starts.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import select
+import shutil
 import signal
 import socket
 import struct
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-#: The connection to the launcher, and what is said through it (a line of PMI-1, which Hydra takes).
+from hpcfut.edges.host.job_files import start_ticks
+from hpcfut.edges.host.launch_environment import Launch
+
+#: The connection to MPICH's launcher, and what is said through it (a line of PMI-1).
 CONNECTION_VARIABLE: Final = "PMI_FD"
 EXIT_STATUS: Final = 70
 _ABORT: Final = b"cmd=abort exitcode=%d\n" % EXIT_STATUS
+#: The temporary folder of Open MPI's launcher, which is named after its process.
+FOLDER_VARIABLE: Final = "PMIX_SERVER_TMPDIR"
+_FOLDER: Final = re.compile(r"(ompi|prte(run)?)\.(\w+\.)*(?P<pid>\d+)")
 #: The launcher ends the guard together with the job, usually within milliseconds.
 _LAUNCHER_TAKES_S: Final = 5.0
 _READING_TAKES_S: Final = 1.0
@@ -32,18 +46,21 @@ _READING_TAKES_S: Final = 1.0
 class RankGuard:
     """Guards this process until it is dismissed or the process dies."""
 
-    def __init__(self, rank: int, connection: int) -> None:
-        """Fork the guard; to be made before MPI is initialised, whose memory had better not meet a fork."""
-        sentence = (
-            f"hpcfut: Rank {rank} (process {os.getpid()} on host {socket.gethostname()}) died before the job had "
-            f"ended. What it printed last may tell why.\n"
-        )
+    def __init__(self, last_act: Callable[[], None], keeps: set[int]) -> None:
+        """Fork the guard; to be made before MPI is initialised, whose memory had better not meet a fork.
+
+        Args:
+            last_act: What the guard does when the process has died.
+            keeps: Descriptors that it needs for that.
+        """
         reading, self._writing = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 os.close(self._writing)
-                _guard(reading, connection, sentence.encode())
+                _shut_off(keeps | {reading})
+                if not os.read(reading, 1):
+                    last_act()
             finally:
                 os._exit(0)
         os.close(reading)
@@ -51,10 +68,21 @@ class RankGuard:
         os.register_at_fork(after_in_child=self._forget)
 
     @classmethod
-    def of_environment(cls, rank: int, environ: Mapping[str, str]) -> RankGuard | None:
-        """A guard for this rank of MPICH's mpiexec, if it gave the rank a connection."""
+    def of_launch(cls, launch: Launch, environ: Mapping[str, str]) -> RankGuard | None:
+        """The guard that this rank needs under its launcher, if any."""
         connection = environ.get(CONNECTION_VARIABLE, "")
-        return cls(rank, int(connection)) if connection.isdigit() else None
+        if launch.launcher == "mpich" and connection.isdigit():
+            sentence = (
+                f"hpcfut: Rank {launch.rank} (process {os.getpid()} on host {socket.gethostname()}) died before the "
+                f"job had ended. What it printed last may tell why.\n"
+            ).encode()
+            return cls(lambda: _tell(sentence, int(connection)), {int(connection), 2})
+        if launch.launcher == "openmpi" and environ.get("OMPI_COMM_WORLD_LOCAL_RANK") == "0":
+            folder, launcher = Path(environ.get(FOLDER_VARIABLE, "")), os.getppid()
+            match, started = _FOLDER.fullmatch(folder.name), start_ticks(launcher)
+            if match is not None and int(match["pid"]) == launcher and started:
+                return cls(lambda: _remove_after(launcher, started, folder), set())
+        return None
 
     def dismiss(self) -> None:
         """The rank is about to end in good order, or to end the job itself."""
@@ -72,20 +100,24 @@ class RankGuard:
             self._writing = -1
 
 
-def _guard(reading: int, connection: int, sentence: bytes) -> None:
+def _shut_off(kept: set[int]) -> None:
     # What is sent to the whole group of the rank is meant for the guard as well: it never outlives an end that the
     # launcher or the user has asked for.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
+    for descriptor in {0, 1, 2} - kept:
         os.dup2(nothing, descriptor)
     # Nobody who waits for the end of a file or a pipe of the rank shall wait for the guard.
-    kept = sorted({2, reading, connection})
-    for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+    bounds = sorted({2} | kept)
+    for low, high in zip(bounds, [*bounds[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(low + 1, high)
-    if os.read(reading, 1):
-        return
+
+
+# -- MPICH -------------------------------------------------------------------------------------------------------------
+
+
+def _tell(sentence: bytes, connection: int) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     if any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
@@ -99,9 +131,22 @@ def _guard(reading: int, connection: int, sentence: bytes) -> None:
 def _wait_until_read(descriptor: int) -> None:
     """Wait until the launcher has taken in what was written: at the end of a job it drops what it has not."""
     deadline = time.monotonic() + _READING_TAKES_S
-    with suppress(OSError):  # The rank may be told to write elsewhere, where nobody has to read it.
+    with suppress(OSError):  # The rank may write elsewhere, where nobody has to read it.
         while time.monotonic() < deadline:
             (n_unread,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))
             if not n_unread:
                 return
             time.sleep(0.001)
+
+
+# -- Open MPI ----------------------------------------------------------------------------------------------------------
+
+
+def _remove_after(launcher: int, started: int, folder: Path) -> None:
+    """Remove the folder of a launcher that is dead, or dies soon; a living one tidies up by itself."""
+    deadline = time.monotonic() + _LAUNCHER_TAKES_S
+    while start_ticks(launcher) == started:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+    shutil.rmtree(folder, ignore_errors=True)
