@@ -21,17 +21,22 @@ def main() -> None:
     sys.path[0] = str(Path(script).resolve().parent)
     try:
         job = session.ensure_job()
-    except Exception as error:
-        sys.stderr.write(f"hpcfut: {error}\n")
+    except (Exception, KeyboardInterrupt) as error:
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        sys.stderr.write("hpcfut: interrupted while it started\n" if is_interrupt else f"hpcfut: {error}\n")
         sys.stderr.flush()
-        os._exit(1)  # MPI may be half way up; nothing of it can be ended in good order.
+        os._exit(130 if is_interrupt else 1)  # MPI may be half way up; nothing of it can be ended in good order.
     if job.rank != 0:
         session.serve(job)
         session.leave(0)
     status = run_script(script)
     job.note_status(status)
-    session.end_session(status, "", is_final=True)
-    session.leave(status)
+    try:
+        session.end_session(status, "", is_final=True)
+        session.leave(status)
+    except KeyboardInterrupt:
+        job.note_status(130)
+        job.abort(130)  # Whoever presses Ctrl-C at the end does not want to wait for it.
 
 
 def run_script(script: str) -> int:

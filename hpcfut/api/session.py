@@ -156,6 +156,7 @@ def ensure_job() -> Job:
 
 def serve(job: Job) -> int:
     """Be a worker, session after session, until the job ends; returns its exit status."""
+    _leave_interrupts_to_driver()
     while True:
         opened = job.await_session(hooks())
         if isinstance(opened, int):
@@ -274,6 +275,14 @@ def _catch_interrupts(runtime: Runtime) -> None:
         signal.default_int_handler(number, frame)
 
     _session.old_sigint = signal.signal(signal.SIGINT, handle)
+
+
+def _leave_interrupts_to_driver() -> None:
+    """Some launchers send Ctrl-C to every rank; the driver alone decides what becomes of the job."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Not ignored, because the programs that a task starts would inherit that.
+        signal.signal(signal.SIGINT, lambda number, frame: None)
 
 
 def _restore_interrupts() -> None:

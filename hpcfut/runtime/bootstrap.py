@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SLEEP_MAX_S = 0.002
 PARENT_CHECK_S = 0.5
 #: A rank that has not come to the end of a session this long after its grace is given up.
-CLOSE_WITHIN_S = 3.0
+CLOSE_WITHIN_S = 2.5
 
 
 class RefHooks(msgspec.Struct, frozen=True):
