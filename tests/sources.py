@@ -44,6 +44,9 @@ def is_within(name: str, places: Iterable[str]) -> bool:
     return any(not place or name == place or name.startswith(f"{place}.") for place in places)
 
 
+CORE: Final = [module for module in MODULES if is_within(module.name, ["core"])]
+
+
 def imports_of(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Full name and line of everything that is imported, wherever the import stands."""
     for node in ast.walk(tree):

@@ -14,6 +14,7 @@ from typing import Final
 
 from tests.sources import (
     CHECKOUT,
+    CORE,
     MODULES,
     NAMES,
     PACKAGE,
@@ -145,9 +146,6 @@ GLOBAL_STATE: Final = {
     # Error classes made for the users' types; one class for one type, or ``except`` would not find it.
     ("api.failures", "_dual"),
 }
-
-
-CORE: Final = [module for module in MODULES if is_within(module.name, ["core"])]
 
 
 def rule_of(name: str) -> str:

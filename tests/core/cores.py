@@ -1,0 +1,215 @@
+"""A core in the hands of a test: told events one by one, checked after each, every taken row of its tables noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import pytest
+
+from hpcfut.core import borrowing, membership, ownership, run, task, transfers
+from hpcfut.core.context import Table, Transitions
+from hpcfut.core.effects import Effect, SendMessage
+from hpcfut.core.events import Event, FrameReceived, RefsReleased, TaskSubmitted, TemplateDefined, WaitStarted
+from hpcfut.core.rank import RankCore
+from hpcfut.core.turn import take_turn
+from hpcfut.model.config import Config
+from hpcfut.model.failure import RAISED, Failure
+from hpcfut.model.ids import first_id
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
+from hpcfut.wire.messages import (
+    LeaseGranted,
+    LeaseRequested,
+    LeaseReturned,
+    Message,
+    Result,
+    TaskPushed,
+    TemplateRegistered,
+)
+
+#: Machine, state, input.
+Row = tuple[str, str, str]
+Kind = TypeVar("Kind")
+Test = TypeVar("Test", bound=Callable[..., None])
+
+TABLES: dict[str, Transitions] = {
+    "ownership": ownership.TRANSITIONS,
+    "borrowing": borrowing.TRANSITIONS,
+    "transfers": transfers.TRANSITIONS,
+    "task": task.TRANSITIONS,
+    "run": run.TRANSITIONS,
+    "membership": membership.TRANSITIONS,
+}
+ROWS = [(machine, *pair) for machine, table in TABLES.items() for pair in table]
+
+PLAIN = TaskTemplate(1, "plain", b"")
+PAIR = TaskTemplate(2, "pair", b"", n_returns=2)
+RETRIED = TaskTemplate(3, "retried", b"", n_retries_max=1)
+GENERATOR = TaskTemplate(4, "generator", b"", n_returns=STREAMING)
+GREEDY = TaskTemplate(5, "greedy", b"", resources=(("CPU", 99 * RESOURCE_UNIT),))
+ON_RANK_2 = TaskTemplate(6, "on rank 2", b"", affinity=2)
+
+SMALL = Result(b"small", 5)
+LARGE = Result(None, 10**6)
+BROKEN = Failure(RAISED, "The task raised.")
+
+#: Tests by the rows that they say they take; the fixture ``make_core`` sees to it that they do.
+TESTED: dict[Row, str] = {}
+
+
+def takes(machine: str, *pairs: tuple[str, str]) -> Callable[[Test], Test]:
+    """Say that a test takes these rows of the table of a machine."""
+
+    def mark(test: Test) -> Test:
+        rows = [(machine, *pair) for pair in pairs]
+        TESTED.update(dict.fromkeys(rows, test.__name__))
+        marked: Test = pytest.mark.takes(rows)(test)
+        return marked
+
+    return mark
+
+
+class _NotingTable(Table):
+    def __init__(self, machine: str, transitions: Transitions, rows: dict[Row, None]) -> None:
+        super().__init__(machine, transitions)
+        self._rows = rows
+
+    def __getitem__(self, pair: tuple[str, str]) -> str:
+        state = super().__getitem__(pair)
+        self._rows[self.machine, *pair] = None
+        return state
+
+
+class Hand:
+    """One rank. On rank 0 a driver has made all functions; other ranks have none."""
+
+    def __init__(self, rank: int = 0, n_ranks: int = 3, *, cpus: int = 4, **config: Any) -> None:
+        self.rank = rank
+        self.now = 0.0
+        self.rows: dict[Row, None] = {}
+        #: Whether a table may keep entries at the end of the test.
+        self.may_keep = False
+        amounts = {"CPU": cpus * RESOURCE_UNIT}
+        roster = [RankRecord(other, 0, f"host{other}", "", 100 + other, amounts, {}, "") for other in range(n_ranks)]
+        self.core = RankCore(
+            rank,
+            roster,
+            Config(**config),
+            is_driver=rank == 0,
+            make_table=lambda machine, table: _NotingTable(machine, table, self.rows),
+        )
+        if rank == 0:
+            self.tell(*map(TemplateDefined, (PLAIN, PAIR, RETRIED, GENERATOR, GREEDY, ON_RANK_2)))
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def tell(self, *events: Event) -> list[Effect]:
+        """One turn."""
+        effects = take_turn(self.core, events, self.now)
+        self.core.check()
+        return effects
+
+    def get(self, source: int, *messages: Message, load: int = 0) -> list[Effect]:
+        """A frame comes."""
+        return self.tell(FrameReceived(source, load, list(messages)))
+
+    def wait(self, seconds: float) -> list[Effect]:
+        """Time passes, and nothing happens."""
+        self.now += seconds
+        return self.tell()
+
+    def submit(
+        self,
+        n: int,
+        template: TaskTemplate = PLAIN,
+        arguments: tuple[int, ...] = (),
+        nested: tuple[int, ...] = (),
+        parent: int = 0,
+    ) -> list[Effect]:
+        """User code calls a function; ``own(n)`` and the following ids are its results."""
+        n_ids = {STREAMING: 3}.get(template.n_returns, template.n_returns)
+        ids = tuple(self.own(n + index) for index in range(n_ids))
+        return self.tell(TaskSubmitted(ids[0], template.template_id, b"call", ids, arguments, nested, parent))
+
+    def start_waiting(
+        self, *object_ids: int, waiter: int = 1, n_wanted: int = 0, may_run: bool = False, parent: int = 0
+    ) -> list[Effect]:
+        """A thread calls ``get`` (``n_wanted`` 0: for all of them)."""
+        n_wanted = n_wanted or len(object_ids)
+        return self.tell(WaitStarted(waiter, list(object_ids), n_wanted, True, may_run, parent))
+
+    def release(self, *object_ids: int) -> list[Effect]:
+        """User code drops refs."""
+        return self.tell(RefsReleased(list(object_ids)))
+
+    def grant(self, rank: int = 1, depth: int = 1, lease_id: int = 1) -> list[Effect]:
+        """A rank opens a lease that was asked for."""
+        return self.get(rank, LeaseGranted(lease_id, depth))
+
+    def push_to_1(self, n: int = 1, template: TaskTemplate = PLAIN, **submission: Any) -> int:
+        """Submit a task, which goes to rank 1; gives its id."""
+        self.submit(n, template, **submission)
+        assert of(self.grant(), TaskPushed)
+        return self.own(n)
+
+    def lend(self, template: TaskTemplate = PLAIN, owner: int = 0, lease_id: int = 1) -> list[Effect]:
+        """An owner asks for a lease, and tells the function."""
+        return self.get(owner, TemplateRegistered(template), LeaseRequested(lease_id, template.resources))
+
+    def accept(self, n: int = 1, template: TaskTemplate = PLAIN, owner: int = 0, **fields: Any) -> list[Effect]:
+        """An owner pushes a task under its lease."""
+        task_id = foreign(owner, n)
+        message = TaskPushed(task_id, fields.pop("lease_id", 1), template.template_id, b"call", **fields)
+        return self.get(owner, message)
+
+    # -- what is so --------------------------------------------------------------------------------------------------
+
+    def own(self, n: int) -> int:
+        """The n-th id of this rank."""
+        return foreign(self.rank, n)
+
+    def stale(self, name: str) -> int:
+        """How often a late input of this kind was counted."""
+        return self.core.context.stale.get(name, 0)
+
+    def give_leases_back(self) -> None:
+        """Every owner returns its leases on this rank, and the own ones are returned after their time."""
+        for owner, lease_id in list(self.core.scheduler.grants):
+            if owner != self.rank:
+                self.get(owner, LeaseReturned(lease_id))
+        self.wait(2 * self.core.context.config.lease_linger_s)
+
+    def owned(self, n: int) -> ownership.OwnedObject:
+        """The record of the n-th object of this rank."""
+        return self.core.ownership.objects[self.own(n)]
+
+    def assert_empty(self) -> None:
+        """Nothing is left in any table."""
+        statistics = self.core.statistics()
+        assert statistics.is_empty, statistics
+
+
+MakeCore = Callable[..., Hand]
+
+
+def foreign(rank: int, n: int) -> int:
+    """The n-th id of a rank."""
+    return first_id(rank, 0) - 1 + n
+
+
+def sent(effects: Iterable[Effect]) -> list[tuple[int, Message]]:
+    """All messages, with the ranks that they go to."""
+    return [(effect.rank, effect.message) for effect in effects if isinstance(effect, SendMessage)]
+
+
+def of(effects: Iterable[Effect], kind: type[Kind]) -> list[Kind]:
+    """The effects of one kind, or the messages of one kind."""
+    things = [effect.message if isinstance(effect, SendMessage) else effect for effect in effects]
+    return [thing for thing in things if isinstance(thing, kind)]
+
+
+def only(effects: Iterable[Effect], kind: type[Kind]) -> Kind:
+    """The one effect (or message) of a kind."""
+    (thing,) = of(effects, kind)
+    return thing
