@@ -19,6 +19,7 @@ from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
 from hpcfut.core.references import References
+from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
@@ -266,7 +267,7 @@ class RankCore:
                 for watcher in watchers:
                     if watcher > 0:
                         run = self.runs.on_arrived(watcher)
-                        if run is not None and not self.waits.offer(run.task_id):
+                        if run is not None and not self.waits.offer(run.task_id) and run.state == READY:
                             self.scheduler.remove_ready(run)
                             self.runs.hand_back([run])
                     elif -watcher in self.waits.waits:

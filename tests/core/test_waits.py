@@ -10,6 +10,7 @@ from hpcfut.core.events import (
     FrameReceived,
     ReadCompleted,
     RefsAdded,
+    RoomDenied,
     RunRaised,
     RunReturned,
     TaskSubmitted,
@@ -19,7 +20,7 @@ from hpcfut.core.events import (
 )
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
-from hpcfut.model.failure import RAISED, Failure
+from hpcfut.model.failure import INTERNAL, RAISED, Failure
 from hpcfut.model.ids import first_id
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
@@ -125,6 +126,20 @@ def test_a_run_that_came_for_a_waiting_thread_can_be_handed_back() -> None:
         core.check()
         after = core.next_deadline()
         assert after is None or after > deadline, "The same deadline would be due for ever."
+
+
+def test_a_run_that_came_for_a_waiting_thread_can_fail_at_once() -> None:
+    # Only waiting threads may run anything here, and there is no room for what the task has to read first.
+    core = make_core(2, n_blocked_max=0)
+    stored, reads = first_id(1, 0), 11
+    told(core, RefsAdded([stored]))
+    told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
+    told(core, FrameReceived(1, 0, [ObjectLocated(stored, 1, 10**6)]))
+    told(core, wait_for(1, reads))
+    failure = Failure(INTERNAL, "There is no room.")
+    effects = core.handle(RoomDenied(1, failure), 0.0)
+    core.check()
+    assert [effect.values for effect in effects if isinstance(effect, WakeWaiter)] == [[failure]]
 
 
 def test_a_generator_gets_no_thread_of_its_own_while_the_driver_works() -> None:
