@@ -32,9 +32,9 @@ class Threads:
         #: How many wait as a driver's, as far as the core has been told.
         self.n_drivers_waiting = 0
         self._n_waiters = 0
-        #: Frames that have left a wait by themselves: the core will be told, is being told.
-        self._comes_back: list[Frame] = []
-        self._came_back: list[Frame] = []
+        #: Frames that have left a wait by themselves, and as whose it was: the core will be told, is being told.
+        self._comes_back: list[tuple[Frame, int]] = []
+        self._came_back: list[tuple[Frame, int]] = []
 
     def turn_begins(self) -> None:
         """The core is about to be told what has been posted."""
@@ -42,8 +42,8 @@ class Threads:
 
     def turn_ends(self) -> None:
         """The core has been told, and its effects are done."""
-        for frame in self._came_back:
-            self._count_waiting(frame, -1)
+        for frame, waits_as in self._came_back:
+            self._count_waiting(frame, waits_as, -1)
         self._came_back.clear()
 
     # -- effects ---------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class Threads:
         frame.waiter_id = 0
         frame.result = effect
         if frame.thread.stack[-1] is frame:
-            self._count_waiting(frame, -1)
+            self._count_waiting(frame, frame.waits_as, -1)
             self._world.schedule_step(frame.thread, self._world.rng.random() * 20e-6)
         else:
             frame.is_covered = True
@@ -198,7 +198,7 @@ class Threads:
         frame.wait = op
         # Once the task has ended, and perhaps been tried again, its threads are nobody's and count as a driver's.
         frame.waits_as = frame.task_id if self.runs.get(frame.task_id) is frame.main else 0
-        self._count_waiting(frame, 1)
+        self._count_waiting(frame, frame.waits_as, 1)
         self.waiters[waiter_id] = frame
         self._rank.post(
             e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.waits_as),
@@ -206,9 +206,9 @@ class Threads:
         if op.timeout_s is not None:
             self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)
 
-    def _count_waiting(self, frame: Frame, by: int) -> None:
+    def _count_waiting(self, frame: Frame, waits_as: int, by: int) -> None:
         frame.main.n_waiting += by
-        if not frame.waits_as:
+        if not waits_as:
             self.n_drivers_waiting += by
 
     def _time_out(self, waiter_id: int) -> None:
@@ -219,7 +219,7 @@ class Threads:
 
     def _leave_wait(self, frame: Frame) -> None:
         self._rank.post(e.WaitAbandoned(frame.waiter_id))
-        self._comes_back.append(frame)
+        self._comes_back.append((frame, frame.waits_as))
         frame.waiter_id = 0
 
     def _break_off(self, frame: Frame) -> None:
@@ -303,7 +303,7 @@ class Threads:
             below = stack[-1]
             if below.is_covered:
                 below.is_covered = False
-                self._comes_back.append(below)
+                self._comes_back.append((below, below.waits_as))
             if below.is_interrupted:
                 self._break_off(below)
             elif below.result is not None or not below.waiter_id:

@@ -94,11 +94,14 @@ class SimWorld:
         seed: All choices come from it.
         program: The script of each driver.
         scenario: What the world is like.
+        rng: Where choices come from instead, if not from the seed.
     """
 
-    def __init__(self, n_ranks: int, seed: int, program: Body, scenario: Scenario | None = None) -> None:
+    def __init__(
+        self, n_ranks: int, seed: int, program: Body, scenario: Scenario | None = None, rng: Random | None = None
+    ) -> None:
         self.seed = seed
-        self.rng = Random(seed)
+        self.rng = rng or Random(seed)
         self.scenario = scenario = scenario or Scenario()
         self.now = 0.0
         self.n_steps = 0
