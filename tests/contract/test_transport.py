@@ -30,10 +30,21 @@ def test_loopback_has_one_rank() -> None:
         LoopbackTransport().send(1, b"")
 
 
+def run_ranks(mpi: Mpi, n_ranks: int, who: str, folder: Path, **env: str) -> None:
+    env |= {**OPENMPI_SETTINGS, "PYTHONPATH": str(CHECKOUT), "OMPI_MCA_osc": "^ucx"}
+    job = run_job(mpi, n_ranks, RANKS, folder, who, how="mpirun python", env=env, timeout_s=120)
+    job.check()
+    assert job.stdout.count("is done") == n_ranks, job.story()
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize(("n_ranks", "who"), [(2, "ours"), (3, "ours"), (2, "users")])
 def test_mpi(mpi: Mpi, n_ranks: int, who: str, tmp_path: Path) -> None:
-    env = {**OPENMPI_SETTINGS, "PYTHONPATH": str(CHECKOUT), "OMPI_MCA_osc": "^ucx"}
-    job = run_job(mpi, n_ranks, RANKS, tmp_path, who, how="mpirun python", env=env, timeout_s=120)
-    job.check()
-    assert job.stdout.count("is done") == n_ranks, job.story()
+    run_ranks(mpi, n_ranks, who, tmp_path)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("mpi", ["mpich"], indirect=True)
+def test_mpi_that_takes_each_rank_for_a_host(mpi: Mpi, tmp_path: Path) -> None:
+    """The way that frames take between hosts, where there is one only."""
+    run_ranks(mpi, 3, "ours", tmp_path, MPIR_CVAR_NOLOCAL="1")

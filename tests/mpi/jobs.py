@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,8 @@ class CompletedJob:
     duration_s: float
     timed_out: bool
     leftovers: tuple[str, ...]
+    #: From the end of `act` until nothing of the job was left; 0 without it.
+    ended_after_s: float = 0.0
 
     def story(self) -> str:
         """Everything known of the job, for the message of a failed test."""
@@ -93,6 +95,33 @@ class CompletedJob:
         return self
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that a test does something to."""
+
+    process: subprocess.Popen[bytes]
+    outputs: Path
+
+    def wait_for(self, path: Path, timeout_s: float = 30.0) -> str:
+        """Waits until the job has made this file, and returns what stands in it."""
+        deadline = time.monotonic() + timeout_s
+        while not path.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                printed = (self.outputs / "err").read_text(errors="replace")
+                raise AssertionError(f"The job has not made {path}, and printed:\n{printed}")
+            time.sleep(0.01)
+        return path.read_text()
+
+    def child(self, *names: str) -> psutil.Process:
+        """The process of this name (any of them) below the one that was started."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        (found,) = [child for child in children if child.name() in names]
+        return found
+
+
+Act = Callable[[RunningJob], None]
+
+
 def run_job(
     mpi: Mpi,
     n_ranks: int,
@@ -103,6 +132,7 @@ def run_job(
     timeout_s: float = 60.0,
     env: Mapping[str, str] | None = None,
     progress: Path | None = None,
+    act: Act | None = None,
 ) -> CompletedJob:
     """Runs a script on some ranks, in one of the ways in which a person may start it.
 
@@ -111,7 +141,7 @@ def run_job(
     """
     command = job_command(mpi, n_ranks, script, *args, how=how, options=options)
     settings = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
-    return run_command(command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress)
+    return run_command(command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress, act=act)
 
 
 def job_command(
@@ -140,13 +170,15 @@ def run_command(
     timeout_s: float = 60.0,
     env: Mapping[str, str] | None = None,
     progress: Path | None = None,
-    also_empty: Sequence[Path] = (),
+    must_be_empty: Sequence[Path] = (),
+    act: Act | None = None,
 ) -> CompletedJob:
     """Runs a command that starts ranks, and never longer than `timeout_s`.
 
     With `progress`, a file that the job appends to, the deadline begins anew at each change of it.
-    The job has a temporary folder of its own, which must be empty in the end, and so must be the
-    folders in `also_empty`.
+    The job has a temporary folder of its own, which must be empty in the end. A job that sees other
+    folders than this machine's says with `must_be_empty` where it may leave something. `act` is called
+    as soon as the job has been started, and may do something to it.
     """
     job = uuid.uuid4().hex
     before = _shared_memory()
@@ -171,14 +203,22 @@ def run_command(
                 stderr=err,
                 env=settings,
                 start_new_session=True,
+                # A shell starts what runs in the background, perhaps these tests, deaf to Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             with suppress(ProcessLookupError):
                 resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+            if act is not None:
+                act(RunningJob(process, outputs))
+            acted = time.monotonic()
             timed_out = not _wait_in_time(process, timeout_s, progress)
             if timed_out:
                 _end(job, process)
         duration_s = time.monotonic() - started
-        leftovers = () if timed_out else _wait_until_clean(job, before, [scratch, *also_empty])
+        leftovers: tuple[str, ...] = ()
+        if not timed_out:
+            leftovers = _wait_until_clean(job, None if must_be_empty else before, must_be_empty or [scratch])
+        ended_after_s = time.monotonic() - acted if act is not None else 0.0
         _kill(_processes(job))
         return CompletedJob(
             command=tuple(command),
@@ -188,6 +228,7 @@ def run_command(
             duration_s=duration_s,
             timed_out=timed_out,
             leftovers=leftovers,
+            ended_after_s=ended_after_s,
         )
     finally:
         _kill(_processes(job))
@@ -252,8 +293,8 @@ def _is_mapped(name: str) -> bool:
     return False
 
 
-def _wait_until_clean(job: str, before: frozenset[str], folders: Sequence[Path]) -> tuple[str, ...]:
-    """What is still there of a job a moment after its end.
+def _wait_until_clean(job: str, before: frozenset[str] | None, folders: Sequence[Path]) -> tuple[str, ...]:
+    """What is still there of a job a moment after its end; without `before` it has not seen our shared memory.
 
     Another job may be running beside this one, so that a shared segment counts only where no
     living process maps it.
@@ -261,7 +302,7 @@ def _wait_until_clean(job: str, before: frozenset[str], folders: Sequence[Path])
     deadline = time.monotonic() + 3.0
     while True:
         left = [f"process {found.pid}: {_cmdline(found)}" for found in _processes(job)]
-        new = sorted(_shared_memory() - before)
+        new = sorted(_shared_memory() - before) if before is not None else []
         left += [f"{SHARED_MEMORY}/{name}" for name in new if not _is_mapped(name)]
         left += [f"in a folder of the job: {path}" for top in folders for path in top.rglob("*")]
         if not left or time.monotonic() > deadline:

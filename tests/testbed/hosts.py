@@ -118,13 +118,19 @@ class TwoHosts:
         if how == "hpcfut run":
             # Its first line names the Python by the path that the hosts are to forget.
             command = [there.program("python"), *command]
-        return run_command(
-            [*self.enter("host1"), *command],
-            timeout_s=timeout_s,
-            # One path and two folders, as /tmp is on real machines.
-            env={**self._settings(mpi, how), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
-            also_empty=[folder for host in NAMES for folder in self._scratch(host)],
-        )
+        scratch = [folder for host in NAMES for folder in self._scratch(host)]
+        try:
+            return run_command(
+                [*self.enter("host1"), *command],
+                timeout_s=timeout_s,
+                # One path and two folders, as /tmp is on real machines.
+                env={**self._settings(mpi, how), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
+                must_be_empty=scratch,
+            )
+        finally:
+            # What one job has left is not to be laid at the door of the next.
+            for folder in scratch:
+                empty(folder)
 
     def _scratch(self, host: str) -> list[Path]:
         """The folders of a host in which a job may leave something."""
@@ -136,6 +142,15 @@ class TwoHosts:
             return {"HYDRA_LAUNCHER": "ssh", "HYDRA_LAUNCHER_EXEC": agent}
         own = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
         return {**own, "PRTE_MCA_plm_ssh_agent": agent}
+
+
+def empty(folder: Path) -> None:
+    """Removes all that is in a folder."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ def test_hosts_are_machines_apart(hosts: TwoHosts) -> None:
     assert one[3:] == two[3:] == ["cable0", "lo"]
     for folder in ("$TMPDIR", "/dev/shm"):
         assert ask(hosts, "host1", f"touch {folder}/mine").returncode == 0
+        assert ask(hosts, "host1", f"ls {folder}").stdout == "mine\n"
         assert ask(hosts, "host2", f"ls {folder}").stdout == ""
         assert ask(hosts, "host1", f"rm {folder}/mine").returncode == 0
 
