@@ -100,7 +100,7 @@ class Hand:
             make_table=lambda machine, table: _NotingTable(machine, table, self.rows),
         )
         if rank == 0:
-            self.tell(*map(TemplateDefined, (PLAIN, PAIR, RETRIED, GENERATOR, GREEDY, ON_RANK_2)))
+            self.define(PLAIN, PAIR, RETRIED, GENERATOR, GREEDY, ON_RANK_2)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -118,6 +118,10 @@ class Hand:
         """Time passes, and nothing happens."""
         self.now += seconds
         return self.tell()
+
+    def define(self, *templates: TaskTemplate) -> None:
+        """User code makes functions."""
+        self.tell(*map(TemplateDefined, templates))
 
     def submit(
         self,
