@@ -8,8 +8,8 @@ Time stands still while there are actions: messages are faster than deadlines. W
 deadline comes. A run is a sequence of choices, so it can be repeated, and the last choice that has an untried
 alternative leads to the next run (depth first, without keeping states).
 
-Actions on different ranks commute, because a rank changes nothing but itself and appends to what is under way. So of all
-orders that differ only in the order of commuting actions one is enough. That is what *sleep sets* see to (Godefroid
+Actions on different ranks commute, because a rank changes nothing but itself and appends to what is under way. So of
+all orders that differ only in the order of commuting actions one is enough. That is what *sleep sets* see to (Godefroid
 1996): an action that has been tried at some point sleeps in its alternatives until something on the same rank happens,
 and a run in which all that could happen sleeps is given up.
 """

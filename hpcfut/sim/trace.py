@@ -1,4 +1,4 @@
-"""The trace of a simulation: one line an event or effect, one column a rank; and the story of one object or task."""
+"""The trace of a simulation: a line for all that a rank hears, tells or does; and the story of one object or task."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from hpcfut.core.effects import Effect
-from hpcfut.core.events import Event
+from hpcfut.core.effects import Effect, SendMessage
+from hpcfut.core.events import Event, FrameReceived
 from hpcfut.model.errors import HpcfutError
-from hpcfut.model.ids import RANK_SHIFT, name_of
+from hpcfut.model.ids import name_of
 
-COLUMN = 64
+INDENT = 4
 
 #: Fields that are told even where they are 0, because rank 0 is a rank.
-PLACES = ("rank", "source", "affinity")
+PLACES = ("rank", "affinity")
+
+#: Fields that hold ids, and not counts.
+NAMES = (
+    *("object_id", "object_ids", "task_id", "task_ids", "template_id", "return_ids", "item_ids", "parent"),
+    *("arguments", "nested", "contained", "borrowed"),
+)
 
 Entry = tuple[float, int, Sequence[Event], Sequence[Effect]]
 
@@ -38,10 +44,9 @@ class Trace:
     def lines(self, about: int = 0) -> Iterator[str]:
         """The trace as text; only what mentions this id, if one is given."""
         for at, rank, events, effects in self.entries:
-            for sign, records in (("<", events), (">", effects)):
-                for record in records:
-                    if not about or about in ids_in(record):
-                        yield f"{at * 1e3:11.3f} ms  {' ' * COLUMN * rank}{rank}{sign} {describe(record)}"
+            for verb, record in _said(events, effects):
+                if not about or about in ids_in(record):
+                    yield f"{at * 1e3:11.3f} ms  {' ' * INDENT * rank}{rank} {verb} {describe(record)}"
 
     def digest(self) -> str:
         """One number for the whole trace: equal traces, equal digests."""
@@ -61,7 +66,22 @@ class Trace:
         return "\n".join(parts)
 
 
-def describe(record: object) -> str:
+def _said(events: Sequence[Event], effects: Sequence[Effect]) -> Iterator[tuple[str, object]]:
+    """What a rank heard and did in one turn, message by message."""
+    for event in events:
+        if isinstance(event, FrameReceived):
+            for message in event.messages:
+                yield f"hears from {event.source}:", message
+        else:
+            yield "hears", event
+    for effect in effects:
+        if isinstance(effect, SendMessage):
+            yield f"tells {effect.rank}:", effect.message
+        else:
+            yield "does", effect
+
+
+def describe(record: object, field: str = "") -> str:
     """A record in words: its name, then what is set, with ids as people write them."""
     if isinstance(record, msgspec.Struct):
         fields = []
@@ -69,35 +89,32 @@ def describe(record: object) -> str:
             value = getattr(record, name)
             is_set = value >= 0 if name in PLACES else value not in (None, (), [], {}, b"", "", False)
             if is_set:
-                fields.append(f"{name}={describe(value)}")
+                fields.append(f"{name}={describe(value, name)}")
         return f"{type(record).__name__}({', '.join(fields)})"
     if isinstance(record, bool):
         return "yes" if record else "no"
     if isinstance(record, int):
-        return name_of(record) if (record > 0 and record >> (RANK_SHIFT - 6)) or record >> 32 else str(record)
+        return name_of(record) if field in NAMES else str(record)
     if isinstance(record, bytes):
         return record[:32].decode("latin1")
     if isinstance(record, list | tuple):
-        return f"[{' '.join(describe(item) for item in record)}]"
+        return f"[{' '.join(describe(item, field) for item in record)}]"
     if isinstance(record, dict):
-        return "{" + " ".join(f"{describe(key)}:{describe(value)}" for key, value in record.items()) + "}"
+        return "{" + " ".join(f"{key}:{describe(value)}" for key, value in record.items()) + "}"
     if isinstance(record, float):
         return f"{record:.6f}"
     return str(record)
 
 
-def ids_in(record: object) -> set[int]:
-    """All numbers that occur in a record, for finding an id."""
+def ids_in(record: object, field: str = "") -> set[int]:
+    """All ids that occur in a record."""
     if isinstance(record, int):
-        return {record}
+        return {record} if field in NAMES else set()
     found: set[int] = set()
     if isinstance(record, msgspec.Struct):
         for name in record.__struct_fields__:
-            found |= ids_in(getattr(record, name))
+            found |= ids_in(getattr(record, name), name)
     elif isinstance(record, list | tuple):
         for item in record:
-            found |= ids_in(item)
-    elif isinstance(record, dict):
-        for key, value in record.items():
-            found |= ids_in(key) | ids_in(value)
+            found |= ids_in(item, field)
     return found

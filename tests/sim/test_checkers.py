@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from hpcfut.core.leases import Leases
-from hpcfut.core.ownership import INLINE, STORED
+from hpcfut.core.ownership import STORED
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
@@ -49,16 +49,20 @@ def forgets(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments, **options: None
 
 
-def collects_no_inline_value(right: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, record: None if record.state == INLINE else right(self, record)
+def gives_no_slot_back(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Scheduler, run: Any) -> None:
+        right(self, run)
+        self.n_slots_free -= 1
+
+    return wrong
 
 
-def forgets_borrowers(right: Callable[..., Any]) -> Callable[..., Any]:
-    """An owner collects what only others hold."""
+def counts_no_borrower_of_its_own(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An owner does not count whom it gives its refs to."""
 
-    def wrong(self: References, record: Any) -> None:
-        record.borrowers = None
-        right(self, record)
+    def wrong(self: References, object_id: int, borrower: int) -> None:
+        if object_id not in self.ownership.objects:
+            right(self, object_id, borrower)
 
     return wrong
 
@@ -113,18 +117,12 @@ def frees_what_is_being_sent(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FAULTS = (
-    Fault(
-        Invariants,
-        References,
-        "_collect_if_unheld",
-        collects_no_inline_value,
-        "is held by nobody and was not collected",
-    ),
+    Fault(Invariants, Scheduler, "block", gives_no_slot_back, r"\d slots are free, and \d runs hold one"),
     Fault(
         Lives,
         References,
-        "_collect_if_unheld",
-        forgets_borrowers,
+        "report",
+        counts_no_borrower_of_its_own,
         "its owner forgot it|can be reached, but was collected",
     ),
     Fault(Owners, References, "put", notes_another_place, "says that it is stored on rank"),
