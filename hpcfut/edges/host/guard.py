@@ -1,8 +1,8 @@
 """A process beside a rank that does what is left to do when the rank dies, where the launcher would not.
 
-MPICH's mpiexec ends the job at once when a rank dies, but it names a rank that it has killed itself as often as not, and
-after an ``_exit(0)`` it may say nothing and report success. It learns of a death from the closing of a connection that
-every rank inherits. The guard, a forked child, holds it open for a moment longer: it names the rank, and asks the
+MPICH's mpiexec ends the job at once when a rank dies, but it names a rank that it has killed itself as often as not,
+and after an ``_exit(0)`` it may say nothing and report success. It learns of a death from the closing of a connection
+that every rank inherits. The guard, a forked child, holds it open for a moment longer: it names the rank, and asks the
 launcher through the same connection to end the job with a status that tells of failure.
 
 Open MPI's mpirun tells of a death itself. But if it is killed, its ranks follow it, and its own temporary folder stays:
