@@ -60,7 +60,8 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     if isinstance(refs, ObjectRef):
         runtime = runtime_of(refs)
         object_id = refs._object_id
-        return _value(runtime, object_id, _fetch(runtime, [object_id], timeout).values[0])
+        value = _fetch(runtime, [object_id], timeout).values[0]
+        return runtime.pickling.loads(value) if type(value) is bytes else _value(runtime, object_id, value)
     refs = _checked(refs, "get")
     if not refs:
         return []
@@ -71,7 +72,11 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     if len(distinct) != len(ids):
         by_id = dict(zip(distinct, values, strict=True))
         values = [by_id[object_id] for object_id in ids]
-    return [_value(runtime, object_id, value) for object_id, value in zip(ids, values, strict=True)]
+    loads = runtime.pickling.loads
+    return [
+        loads(value) if type(value) is bytes else _value(runtime, object_id, value)
+        for object_id, value in zip(ids, values, strict=True)
+    ]
 
 
 def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:

@@ -112,7 +112,9 @@ class Leases:
         last = queue.last
         if last is not None and not last.n_there and last.depth and not queue.is_spread:
             return last
-        return next(iter(queue.open.values()))
+        for lease in queue.open.values():
+            return lease
+        raise InvariantError(f"No lease of queue {queue.key} is open.")
 
     def _push(self, task: TaskRecord, lease: Lease) -> None:
         template = task.template
@@ -125,16 +127,22 @@ class Leases:
         lease.n_there += 1
         queue = lease.queue
         queue.last = lease
-        if queue.open.pop(lease.lease_id, None) is not None and lease.n_there < lease.depth:
+        if lease.n_there >= lease.depth:
+            queue.open.pop(lease.lease_id, None)
+        elif len(queue.open) > 1:
+            del queue.open[lease.lease_id]
             queue.open[lease.lease_id] = lease
         self._context.send(rank, self.message_of(task))
 
     def message_of(self, task: TaskRecord) -> TaskPushed:
         """What the executor must be told of a task."""
+        template_id = task.template.template.template_id
+        if not (task.arguments or task.nested or task.items is not None or len(task.return_ids) > 1):
+            return TaskPushed(task.task_id, task.lease_id, template_id, task.payload)
         return TaskPushed(
             task.task_id,
             task.lease_id,
-            task.template.template.template_id,
+            template_id,
             task.payload,
             self.arguments_of(task) if task.arguments else (),
             task.nested,

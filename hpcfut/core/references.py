@@ -94,12 +94,14 @@ class References:
         """User code dropped these refs."""
         owned, borrowed = self.ownership.objects, self.borrowing.objects
         for object_id in object_ids:
-            record = owned.get(object_id) or borrowed.get(object_id)
+            record: Record | None = owned.get(object_id)
             if record is None:
-                self._context.count_stale("release of an unknown ref")
-                continue
+                record = borrowed.get(object_id)
+                if record is None:
+                    self._context.count_stale("release of an unknown ref")
+                    continue
             record.n_local -= 1
-            if not record.n_local and not record.n_uses:
+            if not (record.n_local or record.n_uses):
                 self._dropped.append(object_id)
         if self._dropped:
             self._drain()
@@ -108,27 +110,27 @@ class References:
         if self._is_draining:
             return
         self._is_draining = True
-        while self._dropped:
-            object_id = self._dropped.popleft()
-            if object_id >> RANK_SHIFT == self._rank:
-                record = self.ownership.objects.get(object_id)
-                if record is not None:
-                    self._collect_if_unheld(record)
+        owned, dropped = self.ownership.objects, self._dropped
+        while dropped:
+            object_id = dropped.popleft()
+            record = owned.get(object_id)
+            if record is not None:
+                if not (record.n_local or record.n_uses or record.borrowers or record.state == PENDING):
+                    self._collect(record)
             else:
                 borrowed = self.borrowing.objects.get(object_id)
                 if borrowed is not None:
                     self._release_if_unheld(borrowed)
         self._is_draining = False
 
-    def _collect_if_unheld(self, record: OwnedObject) -> None:
-        if record.n_local or record.n_uses or record.borrowers or record.state == PENDING:
-            return
+    def _collect(self, record: OwnedObject) -> None:
         if record.state == STORED:
             if record.rank != self._rank:
                 self._context.send(record.rank, ObjectFreed(record.object_id))
             self._transfers.free(record.object_id)
         self.ownership.collect(record)
-        self._drop_contained(record)
+        if record.contained:
+            self._drop_contained(record)
 
     def _release_if_unheld(self, record: BorrowedObject) -> None:
         if record.n_local or record.n_uses:

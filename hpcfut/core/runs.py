@@ -63,6 +63,9 @@ class Runs:
             run.state = self._next[run.state, "fetch"]
             return
         run.state = self._next[run.state, "ready"]
+        if self._scheduler.is_free_for(run):
+            self._start(run)
+            return
         self._scheduler.add_ready(run)
         self.dispatch()
 
@@ -77,7 +80,7 @@ class Runs:
             message.arguments,
             (message.task_id,) if template.n_returns == 1 else message.return_ids,
             message.item_ids,
-            n_items_max=len(message.item_ids),
+            n_items_max=len(message.item_ids) if message.item_ids else 0,
         )
 
     def _accept(self, run: Run, message: TaskPushed) -> None:
@@ -231,11 +234,13 @@ class Runs:
     def returned(self, task_id: int, results: tuple[Result, ...]) -> Run:
         """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
-        for object_id, result in zip(run.return_ids, results, strict=False):
-            self._keep(run, object_id, result)
+        payload = results[0].payload if len(results) == 1 and not results[0].contained else None
+        if payload is None:
+            for object_id, result in zip(run.return_ids, results, strict=False):
+                self._keep(run, object_id, result)
         borrowed = self._end(run)
-        if len(results) == 1 and not borrowed and results[0].payload is not None and not results[0].contained:
-            self._context.send(run.owner, TaskDone(task_id, results[0].payload))
+        if payload is not None and not borrowed:
+            self._context.send(run.owner, TaskDone(task_id, payload))
         else:
             self._context.send(run.owner, TaskReturned(task_id, results, borrowed))
         if not run.waiter_id:

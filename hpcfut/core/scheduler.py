@@ -137,8 +137,6 @@ class Scheduler:
         return min(max(depth, 1), self._config.lease_depth_max)
 
     def _measure(self, run: Run) -> None:
-        if not run.lease_id:
-            return
         grant = self.grants.get((run.owner, run.lease_id))
         if grant is None:
             return
@@ -184,7 +182,16 @@ class Scheduler:
         if self._expected:
             self._expected.pop(key, None)
         grant = self.grants.get(key)
-        return grant is not None and bool(grant.depth) and self.accepts(run.owner)
+        if grant is None or not grant.depth:
+            return False
+        # On a worker with nothing blocked, which is the common case, there is no more to ask.
+        return not (self._is_driver or self.n_blocked) or self.accepts(run.owner)
+
+    def is_free_for(self, run: Run) -> bool:
+        """Whether the run can start now, and nothing else could or waits for it to be tried first."""
+        if self.n_slots_free <= 0 or self.ready or self.n_blocked or self._closed:
+            return False
+        return self.fits_resources(run.template.resources)
 
     def add_ready(self, run: Run) -> None:
         """A run has all its arguments."""
@@ -251,8 +258,10 @@ class Scheduler:
             free = self.free
             for name, amount in run.template.resources:
                 free[name] += amount
-            self._measure(run)
-        self._note_standstill()
+            if run.lease_id:
+                self._measure(run)
+        if self.n_blocked:
+            self._note_standstill()
 
     def block(self, run: Run) -> None:
         """A run waits: it gives its slot and its CPU back, and nothing else."""

@@ -16,7 +16,7 @@ from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
 from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import WaitStarted
-from hpcfut.core.ownership import PENDING, STORED, OwnedObject
+from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
 from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY, Run
 from hpcfut.core.runs import Runs
@@ -74,10 +74,10 @@ class Waits:
         """A thread waits."""
         missing = []
         n_ready = 0
-        find = self._references.find
+        owned, ensure = self._references.ownership.objects, self._references.ensure
         for object_id in event.object_ids:
-            record = find(object_id) or self._references.ensure(object_id)
-            if self._is_ready(record, is_fetching=event.is_fetching):
+            record = owned.get(object_id) or ensure(object_id)
+            if record.state not in NOT_READY and self._is_ready(record, is_fetching=event.is_fetching):
                 n_ready += 1
                 if n_ready >= event.n_wanted:
                     break
@@ -97,7 +97,10 @@ class Waits:
             return
         self.waits[wait.waiter_id] = wait
         for record in missing:
-            self._watch(record, wait)
+            if record.state == PENDING and record.watchers is None:
+                record.watchers = {-wait.waiter_id: None}
+            else:
+                self._watch(record, wait)
         if wait.task_id:
             wait.run = self._runs.block(wait.task_id)
         else:
@@ -107,10 +110,8 @@ class Waits:
         self._runs.dispatch()
 
     def _is_ready(self, record: Record, *, is_fetching: bool) -> bool:
-        if record.state in NOT_READY:
-            return False
         if record.state != STORED or not is_fetching:
-            return True
+            return record.state not in NOT_READY
         copy = self._transfers.find(record.object_id)
         if copy is None:
             return False
@@ -130,7 +131,7 @@ class Waits:
     def on_ready(self, waiter_id: int, record: Record) -> None:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
-        if self._is_ready(record, is_fetching=wait.is_fetching):
+        if record.state != STORED or self._is_ready(record, is_fetching=wait.is_fetching):
             self._count(wait)
         else:
             self._watch(record, wait)
@@ -181,22 +182,30 @@ class Waits:
     def _wake(self, wait: Wait) -> None:
         object_ids: list[int] = []
         values: list[bytes | Failure | None] = []
+        find, n_wanted = self._references.find, wait.n_wanted
         for object_id in wait.object_ids:
-            record = self._references.find(object_id)
+            record = find(object_id)
             assert record is not None
-            if not self._is_ready(record, is_fetching=wait.is_fetching):
+            if record.state == INLINE:
+                value: bytes | Failure | None = record.payload
+            elif self._is_ready(record, is_fetching=wait.is_fetching):
+                value = self._stored_value(record, is_fetching=wait.is_fetching)
+            else:
                 continue
-            value: bytes | Failure | None = record.payload
-            if value is None:
-                value = record.failure
-                if value is None and wait.is_fetching:
-                    copy = self._transfers.find(object_id)
-                    value = copy.failure if copy is not None else None
             object_ids.append(object_id)
             values.append(value)
-            if len(values) == wait.n_wanted:
+            if len(values) == n_wanted:
                 break
         self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values))
+
+    def _stored_value(self, record: Record, *, is_fetching: bool) -> bytes | Failure | None:
+        """What a waiter is told of an object whose value is not in its record, or that is borrowed."""
+        if record.payload is not None:
+            return record.payload
+        if record.failure is None and is_fetching:
+            copy = self._transfers.find(record.object_id)
+            return copy.failure if copy is not None else None
+        return record.failure
 
     # -- running what is waited for ----------------------------------------------------------------------------------
 

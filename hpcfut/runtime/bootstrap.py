@@ -141,7 +141,7 @@ class Job:
             may_spin=self._may_spin,
         )
         number = self._n_sessions & 0xFF
-        engine.early = [(source, frame) for source, frame in self._early if session_of(frame) == number]
+        engine.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
         self._early = []
         return Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
 

@@ -14,20 +14,21 @@ waits for something of its own. Every other waiting thread is a follower and sle
 * A sleeping leader sleeps on its bell and without ``_lock``: who posts meanwhile turns the core, and rings it if that
   ended its wait.
 
-A leader that finds nothing spins first, if the host has a core to spare, then yields, then sleeps for growing times. It
-does not spin while other threads of the rank run user code, because it would hold the GIL against them.
+A leader that finds nothing stays awake first: it spins if every rank of the host has a core, and yields if not. Then it
+sleeps for growing times. It does not yield a core of its own, because on a machine that runs other programs besides it
+would get the core back milliseconds later; a short sleep costs less. It sleeps at once while other threads of the rank
+run user code, because it would hold the GIL against them.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from hpcfut.core.effects import (
     AnswerQuery,
-    Effect,
     EndJob,
     ForgetTemplate,
     FreeSegment,
@@ -55,9 +56,10 @@ from hpcfut.wire.messages import Message
 FLUSH_EVERY_S = 0.0002
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
-SPIN_FOR_S = 0.0002
-YIELD_FOR_S = 0.001
-SLEEP_FIRST_S = 0.00005
+#: So long a leader that finds nothing stays awake.
+AWAKE_FOR_S = 0.001
+#: Then it sleeps for this share of the time for which it has found nothing, up to the longest sleep.
+SLEEP_SHARE = 0.1
 SLEEP_MAX_S = 0.001
 
 
@@ -102,8 +104,6 @@ class Engine:
         self._now = clock.now
         self._may_spin = may_spin
         self._session = session & 0xFF
-        #: Frames of this session that came before it was opened here.
-        self.early: list[tuple[int, bytes]] = []
         self._n_messages_frame_max = config.n_messages_frame_max
         self._lock = threading.Lock()
         self._lead = threading.Lock()
@@ -114,7 +114,7 @@ class Engine:
         self._turned_at = 0.0
         self._movement = movement = Movement(core.context.rank, transport, window, self._send)
         # Looked up once: this is the task path.
-        self._poll = transport.poll
+        self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
         self._context = core.context
         self._load = core.scheduler.load
         self._perform: dict[type, Callable[..., None]] = {
@@ -129,6 +129,15 @@ class Engine:
             AnswerQuery: self._answer,
             EndJob: self._end,
         }
+
+    def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
+        """Take frames of this session that came before it was opened here, before all others."""
+
+        def poll() -> list[tuple[int, bytes]]:
+            self._poll = self._transport.poll
+            return frames
+
+        self._poll = poll
 
     # -- telling the core ----------------------------------------------------------------------------------------------
 
@@ -209,9 +218,8 @@ class Engine:
 
         What stands in the mailbox is heard in any case.
         """
-        if not self._lead.acquire(blocking=False):
-            if not self._follow(waiter, deadline):
-                return
+        if not self._lead.acquire(blocking=False) and not self._follow(waiter, deadline):
+            return
         self.leader = waiter
         try:
             self._drive(waiter, deadline)
@@ -252,7 +260,6 @@ class Engine:
 
     def _drive(self, waiter: Waiter, deadline: float | None) -> None:
         idle_since = 0.0
-        sleep_s = SLEEP_FIRST_S
         lock, now_of, turn = self._lock, self._now, self._turn
         while True:
             now = now_of()
@@ -262,7 +269,6 @@ class Engine:
                 return
             if was_busy:
                 idle_since = 0.0
-                sleep_s = SLEEP_FIRST_S
                 continue
             if not idle_since:
                 idle_since = now
@@ -270,16 +276,12 @@ class Engine:
                 waiter.sleep(self._until(now, SLEEP_MAX_S / 2, deadline))
                 continue
             idle_s = now - idle_since
-            if self._may_spin and idle_s < SPIN_FOR_S:
+            # Frames or data that are under way move only while this rank polls.
+            if idle_s < AWAKE_FOR_S or self._transport.is_busy:
+                if not self._may_spin or idle_s >= AWAKE_FOR_S:
+                    os.sched_yield()
                 continue
-            if self._transport.is_busy:
-                # Frames or data are under way, which move only while this rank polls.
-                idle_s = 0.0
-            if idle_s < YIELD_FOR_S:
-                os.sched_yield()
-                continue
-            waiter.sleep(self._until(now, sleep_s, deadline))
-            sleep_s = min(2 * sleep_s, SLEEP_MAX_S)
+            waiter.sleep(self._until(now, min(SLEEP_SHARE * idle_s, SLEEP_MAX_S), deadline))
 
     def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
         """Not longer than until the deadline of the wait or of the core."""
@@ -299,15 +301,12 @@ class Engine:
             return False
         self._turned_at = now
         events = drain(self.mailbox) if self.mailbox else []
+        movement = self._movement
         try:
-            if self.early:
-                early, self.early = self.early, []
-                for source, early_frame in early:
-                    self._decode(source, early_frame, events)
             for source, frame in self._poll():
                 self._decode(source, frame, events)
-            if self._movement.is_busy:
-                events += self._movement.take_completed()
+            if movement.reads or movement.sends:
+                events += movement.take_completed()
         except RankLostError as error:
             events.append(RankLost(error.rank, error.reason))
         if events or now >= self._context.due_at:

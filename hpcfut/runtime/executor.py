@@ -27,7 +27,7 @@ from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.messages import Result
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
-from hpcfut.wire.pickling import Pickling
+from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 N_IDLE_THREADS_MAX = 2
 
@@ -153,7 +153,9 @@ class Executor:
         try:
             function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
             if run.payload or run.arguments:
-                args, kwargs = self.pickling.loads_call(run.payload, self._values_of(run))
+                values = self._values_of(run) if run.arguments else ()
+                args, kwargs = self.pickling.loads_call(run.payload, values)
+                del values
                 value = function(*args, **kwargs)
                 del args, kwargs
             else:
@@ -188,6 +190,9 @@ class Executor:
         ]
 
     def _result(self, object_id: int, value: Any) -> Result:
+        payload = payload_of_atoms(value)
+        if payload is not None and len(payload) <= self._nbytes_inline_max:
+            return Result(payload, len(payload), ())
         return self.store(object_id, self.pickling.dumps(value))
 
     def store(self, object_id: int, pickled: Pickled) -> Result:

@@ -20,15 +20,11 @@ class Movement:
         self._transport = transport
         self._window = window
         self._send = send
-        self._reads: dict[int, tuple[int, int]] = {}
-        self._sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
+        #: What is under way: transfer → (holder, object), and (reader, transfer) → (object, its bytes).
+        self.reads: dict[int, tuple[int, int]] = {}
+        self.sends: dict[tuple[int, int], tuple[int, memoryview]] = {}
         #: Reads that there was no room for, to be told in the same turn.
         self.denied: list[RoomDenied] = []
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self._reads or self._sends)
 
     def start_read(self, effect: StartRead) -> None:
         """Make room, get ready to receive, and ask the holder."""
@@ -38,22 +34,22 @@ class Movement:
             text = f"Rank {self._rank} cannot read object {name_of(effect.object_id)}. {error}"
             self.denied.append(RoomDenied(effect.transfer_id, Failure(INTERNAL, text)))
             return
-        self._reads[effect.transfer_id] = (effect.rank, effect.object_id)
+        self.reads[effect.transfer_id] = (effect.rank, effect.object_id)
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
         self._send(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
     def send_object(self, effect: SendObject) -> None:
         """Start sending the bytes of an object that is stored here."""
         view = self._window.view(effect.object_id)
-        self._sends[effect.rank, effect.transfer_id] = (effect.object_id, view)
+        self.sends[effect.rank, effect.transfer_id] = (effect.object_id, view)
         self._transport.send_data(effect.rank, effect.transfer_id, view)
 
     def free_segment(self, effect: FreeSegment) -> None:
         """Give the memory of an object back; a read of it has been refused, if one is under way."""
-        for transfer_id, (rank, object_id) in self._reads.items():
+        for transfer_id, (rank, object_id) in self.reads.items():
             if object_id == effect.object_id:
                 # The holder has said that it will not send.
-                del self._reads[transfer_id]
+                del self.reads[transfer_id]
                 self._transport.abandon_data(rank, transfer_id)
                 break
         self._window.free(effect.object_id)
@@ -63,14 +59,14 @@ class Movement:
         events: list[Event] = []
         for is_send, rank, transfer_id in self._transport.completed_data():
             if is_send:
-                events.append(SendCompleted(self._sends.pop((rank, transfer_id))[0]))
+                events.append(SendCompleted(self.sends.pop((rank, transfer_id))[0]))
             else:
-                self._window.seal(self._reads.pop(transfer_id)[1])
+                self._window.seal(self.reads.pop(transfer_id)[1])
                 events.append(ReadCompleted(transfer_id))
         return events
 
     def close(self) -> None:
         """The session is over: what was asked for will not be sent any more."""
-        for transfer_id, (rank, _) in self._reads.items():
+        for transfer_id, (rank, _) in self.reads.items():
             self._transport.abandon_data(rank, transfer_id)
-        self._reads.clear()
+        self.reads.clear()

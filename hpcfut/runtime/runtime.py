@@ -28,7 +28,7 @@ from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.packing import pack_inline
-from hpcfut.wire.pickling import Pickling
+from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 #: So many tasks may stand on one thread's stack, each waiting for the next; further ones get threads of their own.
 N_NESTED_MAX = 40
@@ -53,6 +53,7 @@ class Runtime:
         self.config = config
         self.rank = engine.core.context.rank
         self.mailbox = engine.mailbox
+        self._nbytes_inline_max = config.nbytes_inline_max
         self._now = clock.now
         self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
@@ -92,31 +93,31 @@ class Runtime:
         """The last handle on a remote function went away; any thread, any time."""
         self.mailbox.append(TemplateDropped(template_id))
 
-    def submit(self, template_id: int, n_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    def submit(
+        self, template_id: int, n_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int, ...]:
         """Submit a task; returns the ids of its results, each of which the caller holds once."""
         engine = self.engine
         if engine.end is not None:
             self._demand_session()
-        pickled, arguments = self.pickling.dumps_call(args, kwargs)
+        arguments: tuple[int, ...] = ()
+        nested: tuple[int, ...] = ()
         large: list[int] = []
-        if pickled.nbytes > self.config.nbytes_inline_max:
-            args, kwargs, large = self._put_large(args, kwargs)
+        payload = payload_of_atoms(args) if args and not kwargs else None
+        if payload is None or len(payload) > self._nbytes_inline_max:
             pickled, arguments = self.pickling.dumps_call(args, kwargs)
+            if pickled.nbytes > self._nbytes_inline_max:
+                args, kwargs, large = self._put_large(args, kwargs)
+                pickled, arguments = self.pickling.dumps_call(args, kwargs)
+            payload, nested = pack_inline(pickled), pickled.contained
         task_id = next(self._ids)
         return_ids = (task_id,) if n_returns == 1 else self._return_ids(task_id, n_returns)
         engine.post_soon(
-            TaskSubmitted(
-                task_id,
-                template_id,
-                pack_inline(pickled),
-                return_ids,
-                arguments,
-                pickled.contained,
-                self.executor.current.task_id,
-            )
+            TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, self.executor.current.task_id)
         )
-        self.mailbox.extend(large)
-        return list(return_ids)
+        if large:
+            self.mailbox.extend(large)
+        return return_ids
 
     def _return_ids(self, task_id: int, n_returns: int) -> tuple[int, ...]:
         return (task_id, *(next(self._ids) for _ in range(n_returns - 1))) if n_returns else ()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from hpcfut.wire.exceptions import StandInError
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
 from hpcfut.wire.pickling.errors import UnloadableError, UnpicklableError
+from hpcfut.wire.pickling.plain import payload_of_atoms
 from hpcfut.wire.pickling.values import EMPTY_CALL, Pickling
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "UnpicklableError",
     "pack_inline",
     "pack_into",
+    "payload_of_atoms",
 ]

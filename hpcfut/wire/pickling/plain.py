@@ -30,6 +30,17 @@ class _Rebuilt:
         return self.how
 
 
+def payload_of_atoms(value: Any) -> bytes | None:
+    """The payload of an atom or a short tuple of atoms, which most arguments and results are; else ``None``."""
+    kind = type(value)
+    if kind is tuple:
+        if len(value) <= _N_PLAIN_MAX and ATOMS.issuperset(map(type, value)):
+            return _dumps(value, PROTOCOL)
+    elif kind in ATOMS and (kind is not bytes or len(value) < NBYTES_RAW_MIN):
+        return _dumps(value, PROTOCOL)
+    return None
+
+
 def dump_atoms(value: Any) -> Pickled:
     """Pickle what has no buffers."""
     stream = _dumps(value, PROTOCOL)
