@@ -108,6 +108,8 @@ class Hand:
         """One turn."""
         effects = take_turn(self.core, events, self.now)
         self.core.check()
+        deadline = self.core.next_deadline()
+        assert deadline is None or self.core.context.due_at <= deadline, "The deadline would be missed."
         return effects
 
     def get(self, source: int, *messages: Message, load: int = 0) -> list[Effect]:
