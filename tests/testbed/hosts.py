@@ -112,10 +112,20 @@ class TwoHosts:
         assert n_ranks % len(on) == 0, "The hosts get as many ranks each."
         slots = ",".join(f"{host}:{n_ranks // len(on)}" for host in on)
         flag = "--hosts" if how == "hpcfut run" else HOSTS_FLAG[mpi.name]
-        options = [flag, slots, *options]
-        there = Mpi(mpi.name, self.folder / mpi.name)
-        command = job_command(there, n_ranks, script, *args, how=how, options=options)
-        if how == "hpcfut run":
+        command = job_command(self.seen(mpi), n_ranks, script, *args, how=how, options=[flag, slots, *options])
+        settings = OPENMPI_SETTINGS if mpi.name == "openmpi" and how.startswith("mpirun") else {}
+        return self.start(mpi, command, timeout_s=timeout_s, env={**settings, **(env or {})})
+
+    def seen(self, mpi: Mpi) -> Mpi:
+        """An MPI by its path on the hosts."""
+        return Mpi(mpi.name, self.folder / mpi.name)
+
+    def start(
+        self, mpi: Mpi, command: Sequence[str], *, timeout_s: float = 90.0, env: Mapping[str, str] | None = None
+    ) -> CompletedJob:
+        """Runs a command of an MPI's environment on the first host."""
+        there = self.seen(mpi)
+        if command[0] == there.program("hpcfut"):
             # Its first line names the Python by the path that the hosts are to forget.
             command = [there.program("python"), *command]
         scratch = [folder for host in NAMES for folder in self._scratch(host)]
@@ -124,7 +134,7 @@ class TwoHosts:
                 [*self.enter("host1"), *command],
                 timeout_s=timeout_s,
                 # One path and two folders, as /tmp is on real machines.
-                env={**self._settings(mpi, how), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
+                env={**self._agent_of(mpi), "TMPDIR": str(self.folder / "tmp"), **(env or {})},
                 must_be_empty=scratch,
             )
         finally:
@@ -136,12 +146,11 @@ class TwoHosts:
         """The folders of a host in which a job may leave something."""
         return [self.folder / f"tmp-{host}", Path(f"/proc/{self.holders[host]}/root/dev/shm")]
 
-    def _settings(self, mpi: Mpi, how: How) -> dict[str, str]:
+    def _agent_of(self, mpi: Mpi) -> dict[str, str]:
         agent = str(self.folder / "agent")
         if mpi.name == "mpich":
             return {"HYDRA_LAUNCHER": "ssh", "HYDRA_LAUNCHER_EXEC": agent}
-        own = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
-        return {**own, "PRTE_MCA_plm_ssh_agent": agent}
+        return {"PRTE_MCA_plm_ssh_agent": agent}
 
 
 def empty(folder: Path) -> None:

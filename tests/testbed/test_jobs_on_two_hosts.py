@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from hpcfut.cli.probe import NBYTES_DATA
 from tests.contract.transport_body import NBYTES_LARGE
 from tests.examples.texts import make_wide_texts
 from tests.mpi.jobs import CHECKOUT, Mpi
@@ -36,3 +38,11 @@ def test_wordcount_agrees_with_the_serial_count(hosts: TwoHosts, mpi: Mpi, tmp_p
     # The counts of a text without repetitions are as large as the text, and half of them would cross if maps and
     # reduces were spread evenly. Start and end of a job take 0.1 MB.
     assert crossed > nbytes_text / 4, f"{crossed} bytes crossed.\n{job.story()}"
+
+
+def test_doctor_measures_between_the_hosts(hosts: TwoHosts, mpi: Mpi) -> None:
+    before = hosts.nbytes_crossed()
+    job = hosts.start(mpi, [hosts.seen(mpi).program("hpcfut"), "doctor", "--hosts", "host1:1,host2:1"]).check()
+    assert "2 ranks on 2 hosts (host1: 1, host2: 1)" in job.stdout, job.story()
+    assert len(re.findall(r"\d (µs|GB/s) for .* between two hosts", job.stdout)) == 2, job.story()
+    assert hosts.nbytes_crossed() - before > NBYTES_DATA, job.story()
