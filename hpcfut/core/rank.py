@@ -18,7 +18,7 @@ from hpcfut.core.effects import Effect
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
-from hpcfut.core.references import References
+from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
@@ -279,7 +279,7 @@ class RankCore:
 
     def _notify(self, object_id: int) -> None:
         """Tell everybody here who watches an object that it is ready."""
-        record = self.references.find(object_id)
+        record: Record | None = self.ownership.objects.get(object_id) or self.references.find(object_id)
         if record is None or not record.watchers:
             return
         watchers, record.watchers = record.watchers, None

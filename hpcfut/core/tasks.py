@@ -63,7 +63,8 @@ class Tasks:
 
     def submit(self, event: TaskSubmitted) -> None:
         """User code called a remote function."""
-        template = self._templates.task_added(event.template_id)
+        template = self._templates.own[event.template_id]
+        template.n_tasks += 1
         queue = template.queue
         if queue is None:
             queue = template.queue = self._leases.queue_of(template.template.key)
@@ -202,7 +203,10 @@ class Tasks:
         if task.arguments or task.nested:
             self._references.drop_all(task.arguments)
             self._references.drop_all(task.nested)
-        self._templates.task_finished(task.template)
+        template = task.template
+        template.n_tasks -= 1
+        if template.is_dropped:
+            self._templates.forget_if_unused(template)
         if task.lease_id:
             self._leases.task_left(task.lease_id)
 

@@ -55,16 +55,9 @@ class Templates:
         if not record.n_tasks:
             self._forget(record)
 
-    def task_added(self, template_id: int) -> OwnTemplate:
-        """A task of it was submitted."""
-        record = self.own[template_id]
-        record.n_tasks += 1
-        return record
-
-    def task_finished(self, record: OwnTemplate) -> None:
-        """A task of it has ended for good."""
-        record.n_tasks -= 1
-        if record.is_dropped and not record.n_tasks:
+    def forget_if_unused(self, record: OwnTemplate) -> None:
+        """The last handle has been dropped, and a task of it has ended for good."""
+        if not record.n_tasks:
             self._forget(record)
 
     def ensure_known(self, record: OwnTemplate, rank: int) -> None:

@@ -132,23 +132,26 @@ class Waits:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
         if record.state != STORED or self._is_ready(record, is_fetching=wait.is_fetching):
-            self._count(wait)
+            wait.n_ready += 1
+            if wait.n_ready >= wait.n_wanted:
+                self._be_over(wait)
         else:
             self._watch(record, wait)
 
     def on_arrived(self, waiter_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
-        self._count(self.waits[waiter_id])
-
-    def _count(self, wait: Wait) -> None:
+        wait = self.waits[waiter_id]
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
-            self._finish(wait)
-            self._wake(wait)
-            if wait.is_running:
-                self.covered[wait.waiter_id] = wait
-            else:
-                self._go_on(wait)
+            self._be_over(wait)
+
+    def _be_over(self, wait: Wait) -> None:
+        self._finish(wait)
+        self._wake(wait)
+        if wait.is_running:
+            self.covered[wait.waiter_id] = wait
+        else:
+            self._go_on(wait)
 
     def abandon(self, waiter_id: int) -> None:
         """The thread stopped waiting."""

@@ -54,6 +54,8 @@ from hpcfut.wire.messages import Message
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
+#: And it looks this often for frames.
+POLL_EVERY_S = 0.00005
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
 #: So long a leader that finds nothing stays awake.
@@ -112,6 +114,7 @@ class Engine:
         self._outboxes: dict[int, list[Message]] = {}
         self._flushed_at = 0.0
         self._turned_at = 0.0
+        self._polled_at = 0.0
         self._movement = movement = Movement(core.context.rank, transport, window, self._send)
         # Looked up once: this is the task path.
         self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
@@ -295,20 +298,23 @@ class Engine:
     def _turn(self, now: float, *, is_leaving: bool = False) -> bool:
         """Take everything in, tell the core, do what it wants; returns whether there was anything.
 
-        A thread that has user code to run next lets its messages gather for a moment, so that they share frames.
+        A thread that has user code to run next lets its messages gather for a moment, so that they share frames, and
+        does not look for frames that often.
         """
         if self._is_closed:
             return False
         self._turned_at = now
         events = drain(self.mailbox) if self.mailbox else []
-        movement = self._movement
-        try:
-            for source, frame in self._poll():
-                self._decode(source, frame, events)
-            if movement.reads or movement.sends:
-                events += movement.take_completed()
-        except RankLostError as error:
-            events.append(RankLost(error.rank, error.reason))
+        if not is_leaving or now - self._polled_at > POLL_EVERY_S:
+            self._polled_at = now
+            movement = self._movement
+            try:
+                for source, frame in self._poll():
+                    self._decode(source, frame, events)
+                if movement.reads or movement.sends:
+                    events += movement.take_completed()
+            except RankLostError as error:
+                events.append(RankLost(error.rank, error.reason))
         if events or now >= self._context.due_at:
             self._tell(events, now)
         if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -79,7 +80,7 @@ class Executor:
         A spare thread never leads: a thread that waits for something of its own would have to be woken by it.
         """
         engine, idle = self.engine, self._idle
-        runs = engine.runs
+        runs, ready = engine.runs, engine.core.scheduler.ready
         waiter = engine.new_waiter()
         key = waiter.waiter_id
         idle[key] = waiter
@@ -104,7 +105,7 @@ class Executor:
                         waiter.sleep(-1.0)
                 else:
                     self.execute(run, waiter)
-                    if not may_lead:
+                    if not may_lead or ready:
                         engine.hear()
         finally:
             idle.pop(key, None)
@@ -122,8 +123,7 @@ class Executor:
             leader.tell()
             return
         # The one that became idle last is either this thread, which will look by itself, or the warmest.
-        waiters = list(reversed(idle.values()))
-        for waiter in waiters[:n_runs]:
+        for waiter in list(islice(reversed(idle.values()), n_runs)):
             waiter.tell()
 
     def _spare(self) -> None:

@@ -34,7 +34,10 @@ class Waiter:
 
     def ring(self) -> None:
         """Wake the thread, or keep it from falling asleep once."""
-        # The flag first, the bell second; the sleeper makes its bell first and looks at the flag second.
+        # The flag first, the bell second; the sleeper makes its bell first and looks at the flag second. A thread that
+        # was rung before is awake, or about to be, and will look at everything after that.
+        if self._is_rung:
+            return
         self._is_rung = True
         bell = self._bell
         if bell is not None:
