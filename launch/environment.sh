@@ -45,7 +45,7 @@ make_environment() {
     exec 9>"$folder.lock"
     ! command -v flock >/dev/null || flock 9
     if ! is_made "$folder" "$stamp"; then
-        printf '%s\n' "Making the environment $folder with hpcfut[$extras]."
+        printf '%s\n' "Making the environment $folder with hpcfut[$extras], which takes a minute or two."
         rm -rf "$folder"
         "$python" -m venv "$folder"
         "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extras]"
