@@ -1,0 +1,254 @@
+"""Two or three cores wired by hand: messages are delivered in order per pair; user code is what the test says."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from hpcfut.core import effects as f
+from hpcfut.core import events as e
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import owner_of
+from hpcfut.model.template import STREAMING, TaskTemplate
+from hpcfut.wire.messages import Message, ReadRequested, Result
+from tests.core.cores import Hand, foreign
+
+#: What the tests call a large value.
+NBYTES_LARGE = 10**6
+#: Late inputs that no order of messages can explain.
+NEVER_STALE = ("ref to a collected object", "release of an unknown ref")
+
+
+class Ranks:
+    """A job. Rank 0 has a driver, which does not wait unless the test says so; so tasks go to the other ranks."""
+
+    def __init__(self, n_ranks: int = 3, **config: Any) -> None:
+        self.hands = [Hand(rank, n_ranks, **config) for rank in range(n_ranks)]
+        self._links: dict[tuple[int, int], deque[Message]] = {}
+        #: Links that deliver nothing for now.
+        self.held: list[tuple[int, int]] = []
+        #: Everything that has been delivered, as (from, to, message).
+        self.log: list[tuple[int, int, Message]] = []
+        #: Task → the rank on which it runs.
+        self.running: dict[int, int] = {}
+        self.interrupted: list[int] = []
+        #: Generator → names that it may use.
+        self.names: dict[int, list[int]] = {}
+        self.woken: dict[int, f.WakeWaiter] = {}
+        #: Segments: (rank, object) → bytes.
+        self.segments: dict[tuple[int, int], bytes] = {}
+        self._reads: dict[tuple[int, int], int] = {}
+        self._functions: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.answers: list[f.AnswerQuery] = []
+        self.ended: dict[int, f.EndJob] = {}
+        self._n_ids = [100] * n_ranks
+        self._n_waiters = 0
+        self._perform: dict[type, Callable[[int, Any], None]] = {
+            f.SendMessage: lambda rank, effect: self._send(rank, effect.rank, effect.message),
+            f.RunTask: self._run_task,
+            f.WakeWaiter: lambda rank, effect: self.woken.__setitem__(effect.waiter_id, effect),
+            f.StartRead: self._start_read,
+            f.SendObject: self._send_object,
+            f.FreeSegment: lambda rank, effect: self._free(rank, effect.object_id),
+            f.InterruptTask: lambda rank, effect: self.interrupted.append(effect.task_id),
+            f.ResumeGenerator: lambda rank, effect: self.names[effect.task_id].extend(effect.item_ids),
+            f.ForgetTemplate: self._forget_function,
+            f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
+            f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
+        }
+
+    # -- the world ---------------------------------------------------------------------------------------------------
+
+    def tell(self, rank: int, *events: e.Event) -> None:
+        """One turn of a rank; what it sends is under way afterwards."""
+        for effect in self.hands[rank].tell(*events):
+            self._perform[type(effect)](rank, effect)
+
+    def settle(self) -> None:
+        """Deliver everything, until nothing is under way but what is held."""
+        while True:
+            ready = [link for link, messages in self._links.items() if messages and link not in self.held]
+            if not ready:
+                return
+            for source, destination in ready:
+                self.deliver_one(source, destination)
+
+    def deliver_one(self, source: int, destination: int) -> None:
+        """Deliver the next message from one rank to another."""
+        message = self._links[source, destination].popleft()
+        self.log.append((source, destination, message))
+        self.tell(destination, e.FrameReceived(source, self.hands[source].core.load, [message]))
+
+    def pass_time(self, seconds: float) -> None:
+        """Time passes everywhere."""
+        for rank, hand in enumerate(self.hands):
+            hand.now += seconds
+            self.tell(rank)
+        self.settle()
+
+    def _send(self, source: int, destination: int, message: Message) -> None:
+        self._links.setdefault((source, destination), deque()).append(message)
+
+    def _run_task(self, rank: int, effect: f.RunTask) -> None:
+        assert effect.task_id not in self.running, "A task runs twice."
+        self.running[effect.task_id] = rank
+        for argument in effect.arguments:
+            assert argument.payload is not None or (rank, argument.object_id) in self.segments
+        if effect.item_ids:
+            self.names[effect.task_id] = list(effect.item_ids)
+        nested = self.hands[rank].core.template(effect.template_id).nested
+        if nested and (rank, effect.template_id) not in self._functions:
+            self._functions[rank, effect.template_id] = nested
+            self.tell(rank, e.RefsAdded(list(nested)))
+
+    def _forget_function(self, rank: int, effect: f.ForgetTemplate) -> None:
+        nested = self._functions.pop((rank, effect.template_id), ())
+        self.tell(rank, e.RefsReleased(list(nested)))
+
+    def _start_read(self, rank: int, effect: f.StartRead) -> None:
+        assert (rank, effect.object_id) not in self.segments
+        self._reads[rank, effect.transfer_id] = effect.object_id
+        self._send(rank, effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
+
+    def _send_object(self, rank: int, effect: f.SendObject) -> None:
+        data = self.segments[rank, effect.object_id]
+        self.segments[effect.rank, self._reads.pop((effect.rank, effect.transfer_id))] = data
+        self.tell(rank, e.SendCompleted(effect.object_id))
+        self.tell(effect.rank, e.ReadCompleted(effect.transfer_id))
+
+    def _free(self, rank: int, object_id: int) -> None:
+        del self.segments[rank, object_id]
+
+    # -- user code ---------------------------------------------------------------------------------------------------
+
+    def new_id(self, rank: int) -> int:
+        """The next id of a rank."""
+        self._n_ids[rank] += 1
+        return foreign(rank, self._n_ids[rank])
+
+    def function(self, rank: int = 0, *, on: int = -1, **options: Any) -> TaskTemplate:
+        """``@remote`` on a rank; ``on`` binds the calls to a rank."""
+        template = msgspec.structs.replace(TaskTemplate(self.new_id(rank), "function", b""), affinity=on, **options)
+        self.tell(rank, e.TemplateDefined(template))
+        return template
+
+    def call(
+        self,
+        function: TaskTemplate,
+        arguments: tuple[int, ...] = (),
+        nested: tuple[int, ...] = (),
+        parent: int = 0,
+        n_ahead: int = 2,
+    ) -> int:
+        """``function.remote(…)`` by the rank that made it; gives the task's id, which is that of its first result."""
+        rank = owner_of(function.template_id)
+        n_ids = n_ahead + 1 if function.n_returns == STREAMING else function.n_returns
+        ids = tuple(self.new_id(rank) for _ in range(n_ids))
+        event = e.TaskSubmitted(ids[0], function.template_id, b"call", ids, arguments, nested, parent)
+        self.tell(rank, event)
+        self.settle()
+        return ids[0]
+
+    def put(
+        self, rank: int, value: bytes = b"value", contained: tuple[int, ...] = (), *, is_large: bool = False
+    ) -> int:
+        """``put(…)``."""
+        object_id = self.new_id(rank)
+        self.tell(rank, e.ObjectPut(object_id, self.seal(rank, object_id, value, contained, is_large=is_large)))
+        self.settle()
+        return object_id
+
+    def seal(
+        self, rank: int, object_id: int, value: bytes, contained: tuple[int, ...] = (), *, is_large: bool = False
+    ) -> Result:
+        """A value, small or stored."""
+        if not is_large:
+            return Result(value, len(value), contained)
+        self.segments[rank, object_id] = value
+        return Result(None, NBYTES_LARGE, contained)
+
+    def returns(
+        self, task_id: int, value: bytes = b"result", contained: tuple[int, ...] = (), *, is_large: bool = False
+    ) -> None:
+        """The task's function returns this."""
+        rank = self.running.pop(task_id)
+        self.tell(rank, e.RunReturned(task_id, (self.seal(rank, task_id, value, contained, is_large=is_large),)))
+        self.settle()
+
+    def raises(self, task_id: int, failure: Failure, *, is_retriable: bool = False) -> None:
+        """The task's function raises."""
+        self.tell(self.running.pop(task_id), e.RunRaised(task_id, failure, is_retriable))
+        self.settle()
+
+    def yields(self, task_id: int, value: bytes = b"item") -> int:
+        """The generator makes its next item; gives its id."""
+        object_id = self.names[task_id].pop(0)
+        self.tell(self.running[task_id], e.RunYielded(task_id, object_id, Result(value, len(value))))
+        self.settle()
+        return object_id
+
+    def ends(self, task_id: int) -> None:
+        """The generator is exhausted."""
+        self.tell(self.running.pop(task_id), e.RunReturned(task_id, ()))
+        self.settle()
+
+    def get(self, rank: int, *object_ids: int, n_wanted: int = 0, parent: int = 0, may_run: bool = False) -> int:
+        """A thread starts waiting; gives the name of the wait."""
+        self._n_waiters += 1
+        n_wanted = n_wanted or len(object_ids)
+        wait = e.WaitStarted(self._n_waiters, list(object_ids), n_wanted, True, may_run, parent)
+        self.tell(rank, wait)
+        self.settle()
+        return self._n_waiters
+
+    def abandon(self, rank: int, waiter_id: int) -> None:
+        """The thread stops waiting, because its time is over."""
+        self.tell(rank, e.WaitAbandoned(waiter_id))
+        self.settle()
+
+    def value(self, rank: int, object_id: int) -> bytes | Failure:
+        """What ``get`` gives: it is ready by now."""
+        (value,) = self.woken[self.get(rank, object_id)].values
+        return self.segments[rank, object_id] if value is None else value
+
+    def hold(self, rank: int, *object_ids: int) -> None:
+        """User code unpickles refs."""
+        self.tell(rank, e.RefsAdded(list(object_ids)))
+        self.settle()
+
+    def drop(self, rank: int, *object_ids: int) -> None:
+        """User code drops refs."""
+        self.tell(rank, e.RefsReleased(list(object_ids)))
+        self.settle()
+
+    # -- what is so --------------------------------------------------------------------------------------------------
+
+    def knows(self, rank: int, object_id: int) -> bool:
+        """Whether a rank has the object in a table."""
+        core = self.hands[rank].core
+        return object_id in core.ownership.objects or object_id in core.borrowing.objects
+
+    def sent(self, kind: type[Message], source: int | None = None) -> list[Any]:
+        """The messages of a kind that were delivered."""
+        return [message for rank, _, message in self.log if isinstance(message, kind) and source in (None, rank)]
+
+    def end(self) -> None:
+        """All functions go, time passes: nothing is left."""
+        self.held.clear()
+        self.settle()
+        assert not self.running, f"These tasks run on: {self.running}"
+        for rank, hand in enumerate(self.hands):
+            for template_id in list(hand.core.templates.own):
+                self.tell(rank, e.TemplateDropped(template_id))
+        self.settle()
+        self.pass_time(2 * self.hands[0].core.context.config.lease_linger_s)
+        for hand in self.hands:
+            hand.assert_empty()
+            statistics = hand.core.statistics()
+            assert not statistics.n_templates
+            assert not set(statistics.stale) & set(NEVER_STALE), statistics.stale
+        assert not self.segments
+        assert not self._functions
