@@ -176,7 +176,9 @@ class SimRank:
         if world.scenario.p_no_room and world.rng.random() < world.scenario.p_no_room:
             failure = no_room(effect.object_id, self.rank)
             world.truth.injected.append(failure)
-            self.post(e.RoomDenied(effect.transfer_id, failure))
+            # To find that out may take as long as to make room.
+            at = world.now + 3 * world.fabric.latency()
+            world.schedule(at, self.post, e.RoomDenied(effect.transfer_id, failure))
             return
         self.window.reserve(effect.object_id)
         world.open_read(self, effect)

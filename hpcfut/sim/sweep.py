@@ -50,7 +50,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         n_blocked_max=rng.choice((256, 256, 256, 3)),
         driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
     )
-    is_cut = n_ranks > 1 and rng.random() < 0.05
+    is_cut = n_ranks > 1 and rng.random() < 0.1
     extra = ("GPU",) if rng.random() < 0.5 else ()
     resources = tuple(
         {"CPU": RESOURCE_UNIT * rng.choice((1, 2, 4))} | ({"GPU": RESOURCE_UNIT} if extra and rank else {})
@@ -64,7 +64,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         cut_at_n_tasks=rng.randrange(N_TASKS_MIN, N_TASKS_MIN + 15) if is_cut else 0,
         dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
-        p_broken_read=0.15 if rng.random() < 0.2 else 0.0,
+        p_broken_read=0.15 if rng.random() < 0.3 else 0.0,
         uses_codec=rng.random() < 0.1,
     )
     mix = Mix(
@@ -76,7 +76,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         extra=extra,
         weights={"cancel": rng.choice((0, 1, 4))},
     )
-    if rng.random() < 0.2:
+    if rng.random() < 0.3:
         scenario = msgspec.structs.replace(scenario, p_no_room=0.3)
     return n_ranks, scenario, mix
 
