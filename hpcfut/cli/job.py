@@ -24,7 +24,9 @@ from hpcfut.cli.verdict import Death, Verdict, describe, judge, read_complaint
 from hpcfut.edges.host.job_files import JobFiles, start_ticks
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import die_with_parent
+from hpcfut.edges.host.standard_input import INPUT_VARIABLE
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 _TICK_S: Final = 0.1
 #: How often the processes below the launcher are looked up.
 _WATCH_S: Final = 2.0
@@ -45,6 +47,11 @@ class Job:
     """A job with its scratch folder; a context manager that cleans up."""
 
     def __init__(self, scratch_parent: Path) -> None:
+        #: Signals that have come, the oldest first. A handler of ours is there before anything could be left behind,
+        #: and until the last of it is gone: somebody impatient must not interrupt the cleaning.
+        self.signals: list[int] = []
+        self._is_interrupted = False
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         self.job_id = uuid.uuid4().hex
         self.host = socket.gethostname()
         self.files = JobFiles(make_scratch(scratch_parent))
@@ -58,6 +65,15 @@ class Job:
         self.leftovers.end_processes(0.0)
         self.leftovers.remove_files()
         self._janitor.dismiss()
+        for number, handler in self._handlers.items():
+            # After one Ctrl-C this process is about to exit, and another must not change its status.
+            is_deaf = self._is_interrupted and number != signal.SIGCHLD
+            signal.signal(number, signal.SIG_IGN if is_deaf else handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            self._is_interrupted = True
+            self.signals.append(number)
 
     def run(
         self,
@@ -97,15 +113,9 @@ class _Supervisor:
     def __init__(self, job: Job, command: Sequence[str], environ: Mapping[str, str], is_single: bool) -> None:
         self._job = job
         self._is_single = is_single
-        self._signals: list[int] = []
         self._wake_reading, self._wake_writing = os.pipe()
         os.set_blocking(self._wake_writing, False)
         os.set_blocking(self._wake_reading, False)
-        # Before the start, so that no signal falls between the two.
-        self._handlers = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-        }
         self._wakeup_before = signal.set_wakeup_fd(self._wake_writing, warn_on_full_buffer=False)
         self.interrupted_by: int | None = None
         self._too_long_s = 0.0
@@ -119,6 +129,8 @@ class _Supervisor:
         self._process = subprocess.Popen(
             command,
             env=dict(environ),
+            # The script reads what was given to us, and the launcher must not take it away.
+            stdin=subprocess.DEVNULL if environ.get(INPUT_VARIABLE) else None,
             stderr=None if is_single else subprocess.PIPE,
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL if is_single else signal.SIGTERM),
@@ -132,8 +144,6 @@ class _Supervisor:
             self._process.kill()
             self._process.wait()
         signal.set_wakeup_fd(self._wakeup_before)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
         os.close(self._wake_reading)
         os.close(self._wake_writing)
         self._deaths.close()
@@ -199,18 +209,14 @@ class _Supervisor:
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:
-            self._signals.append(number)
-
     def _drain_wakeups(self) -> None:
         with suppress(BlockingIOError):
             while os.read(self._wake_reading, 4096):
                 pass
 
     def _answer_signals(self) -> None:
-        while self._signals:
-            number = self._signals.pop(0)
+        while self._job.signals:
+            number = self._job.signals.pop(0)
             now = time.monotonic()
             if self.interrupted_by is not None:
                 self._plan = [(now, self._kill)]

@@ -63,12 +63,16 @@ class Leftovers:
         self._seen.update(tree_below(launcher_pid))
 
     def end_processes(self, grace_s: float) -> int:
-        """End all processes of the job; returns how many there were.
+        """End all processes of the job; returns how many would not have ended by themselves.
 
         Args:
-            grace_s: Time between asking processes to end and killing them; 0 kills them at once.
+            grace_s: Time to end by themselves, and time between asking them to end and killing them; 0 kills at once.
         """
         living = self._living()
+        if living and grace_s > 0:
+            # The ssh to a launch daemon on another host ends a moment after the launcher.
+            _wait_for(living, grace_s)
+            living = self._living()
         n_left = len(living)
         if living and grace_s > 0:
             _signal(living, signal.SIGTERM)

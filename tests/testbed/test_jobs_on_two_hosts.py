@@ -34,6 +34,7 @@ def test_wordcount_agrees_with_the_serial_count(hosts: TwoHosts, mpi: Mpi, tmp_p
     job = hosts.run(mpi, 4, WORDCOUNT, tmp_path, "--pattern", "*.txt", "--verify").check()
     crossed = hosts.nbytes_crossed() - before
     assert "on 4 rank(s) of 2 host(s)" in job.stdout, job.story()
+    assert "hpcfut: " not in job.stderr, job.story()
     assert job.stdout.endswith("A serial count of the same files agrees.\n"), job.story()
     # The counts of a text without repetitions are as large as the text, and half of them would cross if maps and
     # reduces were spread evenly. Start and end of a job take 0.1 MB.
