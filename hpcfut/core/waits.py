@@ -10,6 +10,8 @@ and until then its own task does not hold a slot, and its driver does not claim 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN
@@ -29,6 +31,20 @@ from hpcfut.model.template import STREAMING
 
 NOT_READY = (PENDING, UNKNOWN, ASKED)
 
+WAITING: Final = "waiting"
+WORKING: Final = "working"
+COVERED: Final = "covered"
+OVER: Final = "over"
+
+#: A thread may also stop waiting at any moment; then its wait is forgotten, whatever its state.
+TRANSITIONS: Final = {
+    (WAITING, "run"): WORKING,
+    (WAITING, "ready"): OVER,
+    (WORKING, "run ended"): WAITING,
+    (WORKING, "ready"): COVERED,
+    (COVERED, "run ended"): OVER,
+}
+
 
 class Wait(msgspec.Struct, gc=False, eq=False):
     """One thread that waits."""
@@ -42,8 +58,8 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     task_id: int
     #: Objects before this position are not made by a task that could run here, or are ready.
     cursor: int = 0
-    #: Whether the thread runs a task at the moment.
-    is_running: bool = False
+    #: Whether the thread runs a task at the moment, and whether its wait is over.
+    state: str = WAITING
     #: The run whose thread waits, None for a driver's.
     run: Run | None = None
 
@@ -61,6 +77,7 @@ class Waits:
         scheduler: Scheduler,
     ) -> None:
         self._context = context
+        self._next = context.make_table("waits", TRANSITIONS)
         self._references = references
         self._transfers = transfers
         self._tasks = tasks
@@ -148,7 +165,8 @@ class Waits:
     def _be_over(self, wait: Wait) -> None:
         self._finish(wait)
         self._wake(wait)
-        if wait.is_running:
+        wait.state = self._next[wait.state, "ready"]
+        if wait.state == COVERED:
             self.covered[wait.waiter_id] = wait
         else:
             self._go_on(wait)
@@ -249,23 +267,28 @@ class Waits:
         else:
             assert run is not None
             has_started = runs.start_ready(run, waiter_id)
-        wait.is_running = has_started and waiter_id != 0
-        return wait.is_running
+        if not has_started or not waiter_id:
+            return False
+        wait.state = self._next[wait.state, "run"]
+        return True
 
     def on_run_ended(self, waiter_id: int) -> None:
         """The thread has run a task to its end, so it goes on if its wait is over."""
         wait = self.waits.get(waiter_id)
         if wait is not None:
-            wait.is_running = False
+            wait.state = self._next[wait.state, "run ended"]
             return
         wait = self.covered.pop(waiter_id, None)
-        if wait is not None:
+        if wait is None:
+            self._context.count_stale("end of a task of an abandoned wait")
+        else:
+            wait.state = self._next[wait.state, "run ended"]
             self._go_on(wait)
 
     def run_next(self, waiter_id: int) -> None:
         """The thread has run a task, whose end has been told; if it still waits, it may run the next."""
         wait = self.waits.get(waiter_id)
-        if wait is not None and wait.may_run and not wait.is_running:
+        if wait is not None and wait.may_run and wait.state == WAITING:
             self._run_one(wait)
 
     def offer(self, task_id: int) -> bool:
@@ -275,7 +298,7 @@ class Waits:
         """
         if not task_id:
             for idle in list(self.waits.values()):
-                if idle.may_run and not idle.is_running:
+                if idle.may_run and idle.state == WAITING:
                     idle.cursor = 0
                     self._run_one(idle)
             return False
@@ -288,7 +311,7 @@ class Waits:
                 continue
             for watcher in record.watchers:
                 wait = self.waits.get(-watcher)
-                if wait is None or not wait.may_run or wait.is_running or self._scheduler.n_slots_free <= 0:
+                if wait is None or not wait.may_run or wait.state != WAITING or self._scheduler.n_slots_free <= 0:
                     continue
                 return self._try(wait, record)
         return False

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, membership, ownership, run, task, transfers
+from hpcfut.core import borrowing, membership, ownership, run, task, transfers, waits
 from hpcfut.core.context import Table, Transitions
 from hpcfut.core.effects import Effect, SendMessage
 from hpcfut.core.events import Event, FrameReceived, RefsReleased, TaskSubmitted, TemplateDefined, WaitStarted
@@ -39,6 +39,7 @@ TABLES: dict[str, Transitions] = {
     "transfers": transfers.TRANSITIONS,
     "task": task.TRANSITIONS,
     "run": run.TRANSITIONS,
+    "waits": waits.TRANSITIONS,
     "membership": membership.TRANSITIONS,
 }
 ROWS = [(machine, *pair) for machine, table in TABLES.items() for pair in table]

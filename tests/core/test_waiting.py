@@ -15,7 +15,7 @@ from hpcfut.core.events import (
 )
 from hpcfut.model.failure import CANCELLED, Failure
 from hpcfut.wire.messages import LeaseGranted, ObjectLocated, TaskDone, TaskRaised, TaskReturned, TasksHandedBack
-from tests.core.cores import BROKEN, GENERATOR, LARGE, PAIR, SMALL, Hand, MakeCore, of, only
+from tests.core.cores import BROKEN, GENERATOR, LARGE, PAIR, SMALL, Hand, MakeCore, of, only, takes
 from tests.core.test_references import THEIRS, borrow
 
 
@@ -92,6 +92,7 @@ def test_a_wait_may_be_over_when_it_is_abandoned(make_core: MakeCore) -> None:
 # --- running what is waited for ---
 
 
+@takes("waits", ("waiting", "run"), ("working", "run ended"), ("waiting", "ready"))
 def test_on_one_rank_the_waiting_thread_runs_the_task(make_core: MakeCore) -> None:
     hand = make_core(n_ranks=1)
     task = hand.own(1)
@@ -134,6 +135,47 @@ def test_nested_waits_run_on_one_stack(make_core: MakeCore) -> None:
     assert only(hand.tell(RunReturned(hand.own(2), (SMALL, SMALL))), WakeWaiter).waiter_id == 2
     assert only(hand.tell(RunReturned(hand.own(1), (SMALL,))), WakeWaiter).waiter_id == 1
     hand.release(*(hand.own(n) for n in (1, 2, 3)))
+
+
+@takes("waits", ("working", "ready"), ("covered", "run ended"))
+def test_a_wait_that_is_over_lasts_as_long_as_the_task_on_its_stack(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=1, n_slots=2)
+    first, second = hand.own(1), hand.own(2)
+    hand.submit(1)
+    hand.submit(2)
+    effects = hand.start_waiting(first, second, n_wanted=1, may_run=True)
+    assert [(run.task_id, run.waiter_id) for run in of(effects, RunTask)] == [(first, 1), (second, 0)]
+    assert only(hand.tell(RunReturned(second, (SMALL,))), WakeWaiter).object_ids == [second]
+    assert hand.core.scheduler.n_driver_waits == 1, "The driver cannot go on yet."
+    hand.tell(RunReturned(first, (SMALL,)))
+    assert hand.core.scheduler.n_driver_waits == 0
+    hand.release(first, second)
+
+
+def test_a_thread_may_leave_just_when_it_is_given_a_task(make_core: MakeCore) -> None:
+    # Both happen before the other is heard: another thread takes the task.
+    hand = make_core(n_ranks=1)
+    task = hand.own(1)
+    hand.submit(1)
+    assert only(hand.start_waiting(task, may_run=True), RunTask).waiter_id == 1
+    assert hand.tell(WaitAbandoned(1)) == []
+    assert hand.core.scheduler.n_driver_waits == 0
+    assert hand.tell(RunReturned(task, (SMALL,))) == []
+    assert hand.stale("end of a task of an abandoned wait") == 1
+    hand.release(task)
+
+
+def test_a_thread_may_leave_just_when_its_wait_is_over(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=1, n_slots=2)
+    first, second = hand.own(1), hand.own(2)
+    hand.submit(1)
+    hand.submit(2)
+    hand.start_waiting(first, second, n_wanted=1, may_run=True)
+    hand.tell(RunReturned(second, (SMALL,)))
+    assert hand.tell(WaitAbandoned(1)) == []
+    assert hand.core.scheduler.n_driver_waits == 0
+    hand.tell(RunReturned(first, (SMALL,)))
+    hand.release(first, second)
 
 
 def test_a_task_that_comes_back_is_run_by_who_waits_for_it(make_core: MakeCore) -> None:
