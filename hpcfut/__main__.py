@@ -10,13 +10,20 @@ from pathlib import Path
 
 from hpcfut.api import session
 
+USAGE = """Usage: python -m hpcfut script.py [argument ...]
+Runs the script on rank 0, while the other ranks serve; start it on every rank, as `hpcfut run` and mpirun do.
+"""
+
 
 def main() -> None:
     """Run the script that the command line names."""
-    if len(sys.argv) < 2:
-        sys.stderr.write("Usage: python -m hpcfut script.py [argument ...]\nGive the script that rank 0 shall run.\n")
+    script = sys.argv[1] if len(sys.argv) > 1 else ""
+    if script in ("-h", "--help"):
+        sys.stdout.write(USAGE)
+        sys.exit(0)
+    if not script or script.startswith("-"):
+        sys.stderr.write((f"hpcfut: {script} is unknown here.\n" if script else "") + USAGE)
         sys.exit(2)
-    script = sys.argv[1]
     sys.argv[:] = sys.argv[1:]
     sys.path[0] = str(Path(script).resolve().parent)
     try:
@@ -41,16 +48,19 @@ def main() -> None:
 
 def run_script(script: str) -> int:
     """Run a script as ``__main__``; returns the exit status that Python would end with."""
+    path = os.path.abspath(script)
     module = types.ModuleType("__main__")
-    module.__file__ = script
+    module.__file__ = path
     module.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = module
     try:
-        code = compile(Path(script).read_bytes(), script, "exec")
-    except (OSError, SyntaxError, ValueError) as error:
-        sys.stderr.write("".join(traceback.format_exception_only(error)) if isinstance(error, SyntaxError) else "")
-        sys.stderr.write(f"hpcfut: the script {script} cannot be run: {error}\n")
+        code = compile(Path(path).read_bytes(), path, "exec")
+    except OSError as error:
+        sys.stderr.write(f"hpcfut: the script {script} cannot be read: {error.strerror}.\n")
         return 2
+    except (SyntaxError, ValueError) as error:
+        sys.stderr.write("".join(traceback.format_exception_only(error)))
+        return 1
     try:
         exec(code, module.__dict__)
     except SystemExit as error:

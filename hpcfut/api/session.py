@@ -16,7 +16,7 @@ from hpcfut.api.options import is_amount
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
-from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.model.template import OWN_RESOURCES, RESOURCE_UNIT
 from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor
@@ -47,8 +47,6 @@ def _leave_to_parent() -> None:
 
 os.register_at_fork(after_in_child=_leave_to_parent)
 
-#: Resources that every rank has without being told.
-_OWN_NAMES = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 def init(
@@ -238,7 +236,7 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
     given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
     given.update(resources)
     for name, amount in given.items():
-        if not isinstance(name, str) or name in _OWN_NAMES or not is_amount(amount):
+        if not isinstance(name, str) or name in OWN_RESOURCES or not is_amount(amount):
             raise ValueError(
                 f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or "
                 f"more; the number of cores of a rank is set with --cpus-per-rank."

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -50,18 +50,18 @@ def run(
         n = n_ranks_of_hosts(hosts) if hosts else int(os.environ.get("SLURM_NTASKS") or 0) or None
     if n is None:
         _refuse("How many ranks? Say it with -n, as in `hpcfut run -n 4 script.py`.")
-        return
     if mpi not in ("auto", "openmpi", "mpich"):
         _refuse(f"--mpi {mpi} is unknown: it is auto, openmpi or mpich.")
     if not script.is_file():
-        _refuse(f"There is no script '{script}' in {Path.cwd()}.")
+        what = "is a folder, and no script" if script.is_dir() else "does not exist"
+        _refuse(f"'{script}' {what} (seen from {Path.cwd()}).")
     options = RunOptions(
         n_ranks=n,
         hosts=hosts,
         cpus_per_rank=cpus_per_rank or 0,
         n_slots=slots or 0,
         resources=resources,
-        launcher_args=shlex.split(launcher_args),
+        launcher_args=_split(launcher_args),
         script=[str(script), *(args or [])],
     )
     raise typer.Exit(run_job(options, rank_command(options), mpi=mpi))
@@ -80,7 +80,7 @@ def doctor(
     from hpcfut.cli.doctor import examine, print_json, print_table
     from hpcfut.edges.host.launch_environment import recognise_launch
 
-    options = RunOptions(n_ranks=n, hosts=hosts, launcher_args=shlex.split(launcher_args))
+    options = RunOptions(n_ranks=n, hosts=hosts, launcher_args=_split(launcher_args))
     findings = examine(options, mpi)
     # Started by mpiexec itself, every rank has come here, and one of them speaks.
     if recognise_launch(os.environ).rank == 0:
@@ -88,7 +88,14 @@ def doctor(
     raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
 
 
-def _refuse(sentence: str) -> None:
+def _split(launcher_args: str) -> list[str]:
+    try:
+        return shlex.split(launcher_args)
+    except ValueError as error:
+        _refuse(f"--launcher-args {launcher_args} cannot be split into words: {error}.")
+
+
+def _refuse(sentence: str) -> NoReturn:
     """End with the status of a wrong call."""
     sys.stderr.write(f"hpcfut: {sentence}\n")
     raise typer.Exit(2)

@@ -11,6 +11,7 @@ import msgspec
 
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
+from hpcfut.model.template import OWN_RESOURCES
 
 CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
 SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
@@ -53,12 +54,17 @@ def complaint(options: RunOptions) -> str:
             return f"--resources {options.resources} is no JSON object of amounts, as '{{\"disk\": 2}}': {error}."
         if any(amount < 0 for amount in amounts.values()):
             return f"--resources {options.resources} has a negative amount."
+        for name in OWN_RESOURCES:
+            if name in amounts:
+                return f"--resources is for resources of your own, and {name} is none; for cores, say --cpus-per-rank."
     return ""
 
 
 def n_ranks_of_hosts(hosts: str) -> int:
     """The ranks that a list of hosts has room for; a host without a number has room for one."""
-    return sum(int(host.partition(":")[2] or 1) for host in hosts.split(","))
+    counts = [host.partition(":")[2] for host in hosts.split(",")]
+    # What is no number is complained of later.
+    return sum(int(count) if count.isdigit() else 1 for count in counts)
 
 
 def rank_environment(options: RunOptions, job_id: str, scratch: str) -> dict[str, str]:

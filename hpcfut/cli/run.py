@@ -19,6 +19,7 @@ from hpcfut.cli.command import (
 from hpcfut.cli.job import Job
 from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher
 from hpcfut.edges.host.machine import scratch_parent
+from hpcfut.edges.host.standard_input import INPUT_VARIABLE, offered_input
 
 #: The exit status of a job that could not be started.
 _NOT_STARTED = 2
@@ -41,6 +42,7 @@ def run_job(
         limit_s: The job is ended after this time.
         before_clean_up: Called with the job's scratch folder when the job has ended, before the folder is removed.
     """
+    _open_standard_descriptors()
     trouble = complaint(options)
     if trouble:
         return _refuse(trouble)
@@ -56,6 +58,8 @@ def run_job(
     with Job(_scratch_parent(options)) as job:
         scratch = str(job.files.scratch)
         environ |= rank_environment(options, job.job_id, scratch)
+        if launcher is not None and _is_first_host_here(options):
+            environ[INPUT_VARIABLE] = offered_input()
         command, name = list(ranks), "Python"
         if launcher is not None:
             command = [*_launcher_part(launcher, options, environ, scratch), *ranks]
@@ -74,11 +78,26 @@ def _launcher_part(launcher: Launcher, options: RunOptions, environ: dict[str, s
 
 def _scratch_parent(options: RunOptions) -> Path:
     """Where rank 0 can leave notes for us: on this host, or in the working folder, which other hosts see as well."""
+    return scratch_parent(os.environ) if _is_first_host_here(options) else Path.cwd()
+
+
+def _is_first_host_here(options: RunOptions) -> bool:
     first = options.hosts.split(",")[0].partition(":")[0]
     own = socket.gethostname()
-    if first in ("", "localhost", own, own.partition(".")[0]):
-        return scratch_parent(os.environ)
-    return Path.cwd()
+    return first in ("", "localhost", own, own.partition(".")[0])
+
+
+def _open_standard_descriptors() -> None:
+    """Whoever started us may have closed some, and the next file to be opened must not pass for one of them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The kernel gives out the lowest that is free; ranks inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has made no files of those that it found closed.
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _refuse(sentence: str) -> int:

@@ -42,6 +42,7 @@ from hpcfut.wire.codec import WIRE_VERSION, session_of
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
+    from hpcfut.edges.host.launch_environment import Launch
     from hpcfut.edges.mpi.start import World
 
 SLEEP_MAX_S = 0.002
@@ -224,43 +225,54 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     Raises:
         HpcfutError: The ranks do not fit together, or were started wrongly; the sentence says what to do.
     """
-    from hpcfut.edges.host.launch_environment import mismatch, recognise_launch, recognise_library, singletons
+    from hpcfut.edges.host.launch_environment import recognise_launch
+    from hpcfut.edges.host.standard_input import take_input
 
     launch = recognise_launch(environ)
     files = JobFiles.of_environment(environ)
     if files is not None:
         files.note_start(launch.rank)
+        if launch.rank == 0:
+            take_input(environ)
     if launch.n_ranks > 1:
         die_with_parent()
-    if launch.n_ranks <= 1 and "mpi4py.MPI" not in sys.modules:
+    elif "mpi4py.MPI" not in sys.modules or not _has_user_started_mpi():
         return _start_alone(environ, files)
-    from hpcfut.edges.mpi.start import is_started_by_user, library_version, start_mpi
+    return _start_ranks(launch, environ, files)
+
+
+def _has_user_started_mpi() -> bool:
+    from hpcfut.edges.mpi.start import is_started_by_user
+
+    return is_started_by_user()
+
+
+def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
+    from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
+    from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
 
-    if launch.n_ranks <= 1 and not is_started_by_user():
-        return _start_alone(environ, files)
     library = recognise_library(library_version())
-    _refuse(mismatch(launch, library))
+    _refuse(mismatch(launch, library), launch, files)
     guard = None
-    if files is None and not is_started_by_user():
+    if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ)
     world = start_mpi()
-    _refuse(singletons(launch, library, world.n_ranks))
+    _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
     neighbours = ranks_on_host_of(places, world.rank)
-    n_on_host = len(neighbours)
     segments = StartSegments()
     digests = world.gather(segments.digest)
     segments.unname([digests[rank] for rank in neighbours])
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
-    nbytes = nbytes_of_job_on_host(environ) // n_on_host
+    nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
-    _refuse(disagreement(roster))
+    _refuse(disagreement(roster), launch, files, world, guard)
     transport = MpiTransport(world.comm)
     if files is not None:
         files.note_segments(world.rank)
-    return Job(world, transport, roster, n_on_host, files, guard)
+    return Job(world, transport, roster, len(neighbours), files, guard)
 
 
 def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
@@ -279,9 +291,27 @@ def _watch_parent(watch: ParentWatch) -> None:
     os._exit(1)
 
 
-def _refuse(sentence: str) -> None:
-    if sentence:
-        raise HpcfutError(sentence)
+def _refuse(
+    sentence: str,
+    launch: Launch,
+    files: JobFiles | None,
+    world: World | None = None,
+    guard: RankGuard | None = None,
+) -> None:
+    """End the job before it has begun, if there is a sentence that says why; on all ranks alike."""
+    if not sentence:
+        return
+    if world is not None:
+        world.finalize()
+    if guard is not None:
+        guard.dismiss()
+    if files is not None:
+        files.note_end(launch.rank)
+    if launch.rank != 0:
+        sys.exit(0)  # Rank 0 says it once for all, and fails; a failure here could end the job before.
+    if files is not None:
+        files.write_status(1)
+    raise HpcfutError(sentence)
 
 
 def _place(data: bytes) -> Place:

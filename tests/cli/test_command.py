@@ -112,6 +112,7 @@ def test_what_the_user_has_set_is_left_alone() -> None:
         ({"n_ranks": 2, "hosts": "a:1,"}, "'' in --hosts"),
         ({"n_ranks": 9, "hosts": "a:4,b:4"}, "room for 8 ranks, but -n asks for 9"),
         ({"n_ranks": 1, "resources": "disk=2"}, "no JSON object"),
+        ({"n_ranks": 1, "resources": '{"CPU": 2}'}, "for cores, say --cpus-per-rank"),
         ({"n_ranks": 1, "resources": '{"disk": "x"}'}, "no JSON object"),
         ({"n_ranks": 1, "resources": '{"disk": -1}'}, "negative"),
     ],

@@ -133,6 +133,7 @@ def run_job(
     env: Mapping[str, str] | None = None,
     progress: Path | None = None,
     act: Act | None = None,
+    stdin: Path | None = None,
 ) -> CompletedJob:
     """Runs a script on some ranks, in one of the ways in which a person may start it.
 
@@ -141,7 +142,9 @@ def run_job(
     """
     command = job_command(mpi, n_ranks, script, *args, how=how, options=options)
     settings = OPENMPI_SETTINGS if how.startswith("mpirun") else {}
-    return run_command(command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress, act=act)
+    return run_command(
+        command, timeout_s=timeout_s, env={**settings, **(env or {})}, progress=progress, act=act, stdin=stdin
+    )
 
 
 def job_command(
@@ -172,13 +175,15 @@ def run_command(
     progress: Path | None = None,
     must_be_empty: Sequence[Path] = (),
     act: Act | None = None,
+    stdin: Path | None = None,
 ) -> CompletedJob:
     """Runs a command that starts ranks, and never longer than `timeout_s`.
 
     With `progress`, a file that the job appends to, the deadline begins anew at each change of it.
     The job has a temporary folder of its own, which must be empty in the end. A job that sees other
     folders than this machine's says with `must_be_empty` where it may leave something. `act` is called
-    as soon as the job has been started, and may do something to it.
+    as soon as the job has been started, and may do something to it. The job reads from `stdin`, or
+    nothing.
     """
     job = uuid.uuid4().hex
     before = _shared_memory()
@@ -195,10 +200,14 @@ def run_command(
             **(env or {}),
         }
         # Files and not pipes: a process that survives the job would keep a pipe open.
-        with (outputs / "out").open("wb") as out, (outputs / "err").open("wb") as err:
+        with (
+            (outputs / "out").open("wb") as out,
+            (outputs / "err").open("wb") as err,
+            (stdin or Path(os.devnull)).open("rb") as given,
+        ):
             process = subprocess.Popen(
                 list(command),
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=out,
                 stderr=err,
                 env=settings,
@@ -300,10 +309,12 @@ def _wait_until_clean(job: str, before: frozenset[str] | None, folders: Sequence
     living process maps it.
     """
     deadline = time.monotonic() + 3.0
+    # What comes later is not of this job.
+    suspects = _shared_memory() - before if before is not None else frozenset()
     while True:
         left = [f"process {found.pid}: {_cmdline(found)}" for found in _processes(job)]
-        new = sorted(_shared_memory() - before) if before is not None else []
-        left += [f"{SHARED_MEMORY}/{name}" for name in new if not _is_mapped(name)]
+        suspects &= _shared_memory()
+        left += [f"{SHARED_MEMORY}/{name}" for name in sorted(suspects) if not _is_mapped(name)]
         left += [f"in a folder of the job: {path}" for top in folders for path in top.rglob("*")]
         if not left or time.monotonic() > deadline:
             return tuple(left)
