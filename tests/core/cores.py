@@ -111,6 +111,7 @@ class Hand:
         self.core.check()
         deadline = self.core.next_deadline()
         assert deadline is None or self.core.context.due_at <= deadline, "The deadline would be missed."
+        assert deadline is None or deadline > self.now, "The deadline would be due for ever."
         return effects
 
     def get(self, source: int, *messages: Message, load: int = 0) -> list[Effect]:
