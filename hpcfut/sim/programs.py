@@ -125,6 +125,8 @@ class RandomProgram:
         n_calls = 1 if rng.random() < 0.8 else rng.randrange(2, 6)
         template_id, body = self._template(me)
         for _ in range(n_calls):
+            if template_id not in me.world_rank.templates:
+                break  # Another thread has dropped the function meanwhile.
             self.n_tasks += 1
             arguments = self._choose(me, 2)
             if arguments and rng.random() < 0.05:
