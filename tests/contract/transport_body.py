@@ -76,8 +76,9 @@ def check_many_small_frames(transport: Transport) -> None:
 
 
 def bulk_of(source: int, target: int, transfer_id: int, nbytes: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    seed = np.uint64(source * 1_000_003 + target * 10_007 + transfer_id % 997)
-    return ((np.arange(nbytes, dtype=np.uint64) * np.uint64(2_654_435_761) + seed) >> np.uint64(7)).astype(np.uint8)
+    """Other bytes for each transfer, and for each chunk of it: the period is a prime."""
+    period = np.random.default_rng([source, target, transfer_id]).integers(0, 256, min(nbytes, 1_000_003), np.uint8)
+    return np.resize(period, nbytes)
 
 
 def exchange_data(transport: Transport, sizes: dict[int, int]) -> None:
