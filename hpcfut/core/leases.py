@@ -7,8 +7,8 @@ and rank. A lease has a depth, set by the rank that granted it from the time its
 may be there at a time. Depth 0 means "not now", and the rank will say when. The owner pushes while there is room, and
 asks one more rank for a lease whenever a task finds no room and fewer requests than queued tasks are open: first the
 least loaded by gossip, then the nearest by rank number, itself included. A request that has not been answered for a
-while counts as open no more, so that the next rank is asked. A lease that has had nothing to do for a while is
-returned.
+while counts as open no more, so that the next rank is asked; and a rank that has handed the last task back has no room
+for long, so that the next one is asked at once. A lease that has had nothing to do for a while is returned.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     #: Tasks of the lease that are on the rank.
     n_there: int = 0
     idle_since: float = 0.0
+    #: Whether it is closed and the last of our tasks there came back, so that the rank has no room for long.
+    is_shut: bool = False
 
 
 class KeyQueue(msgspec.Struct, gc=False, eq=False):
@@ -55,7 +57,7 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
     #: Leases with room, in the order in which they were last used.
     open: dict[int, Lease] = {}
     #: Leases that may open soon: closed, with none of our tasks there. One that was closed because our tasks there take
-    #: long is not one of them.
+    #: long, or that is shut, is not one of them.
     n_asking: int = 0
     last: Lease | None = None
 
@@ -204,7 +206,9 @@ class Leases:
 
     def _set_depth(self, lease: Lease, depth: int) -> None:
         queue = lease.queue
-        if not lease.n_there:
+        if lease.is_shut:
+            lease.is_shut = not depth
+        elif not lease.n_there:
             queue.n_asking += (not depth) - (not lease.depth)
         lease.depth = depth
         if lease.n_there < depth:
@@ -212,7 +216,7 @@ class Leases:
         else:
             queue.open.pop(lease.lease_id, None)
 
-    def task_left(self, lease_id: int) -> None:
+    def task_left(self, lease_id: int, *, came_back: bool = False) -> None:
         """A task of the lease is on its rank no more."""
         lease = self.leases[lease_id]
         lease.n_there -= 1
@@ -222,7 +226,8 @@ class Leases:
             if queue.n_queued:
                 self._pump(queue)
         if not lease.n_there:
-            queue.n_asking += not lease.depth
+            lease.is_shut = came_back and not lease.depth
+            queue.n_asking += not (lease.depth or lease.is_shut)
             self._note_idle(lease)
 
     def pump(self, queue: KeyQueue) -> None:
@@ -240,7 +245,7 @@ class Leases:
         del self.leases[lease.lease_id]
         del queue.leases[lease.rank]
         queue.open.pop(lease.lease_id, None)
-        if not lease.depth:
+        if not (lease.depth or lease.is_shut):
             queue.n_asking -= 1
         if queue.last is lease:
             queue.last = None
@@ -271,7 +276,9 @@ class Leases:
             n_queued = len({task.task_id for task in queue.tasks if task.state == QUEUED})
             if n_queued != queue.n_queued:
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_queued} tasks and holds {n_queued}.")
-            if queue.n_asking != sum(not (lease.depth or lease.n_there) for lease in queue.leases.values()):
+            if queue.n_asking != sum(
+                not (lease.depth or lease.n_there or lease.is_shut) for lease in queue.leases.values()
+            ):
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_asking} leases that may open soon.")
             for lease in queue.leases.values():
                 if (lease.lease_id in queue.open) != (lease.n_there < lease.depth):

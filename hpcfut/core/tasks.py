@@ -182,15 +182,15 @@ class Tasks:
             queue = task.template.queue
             assert queue is not None
             self._leases.requeue(task, queue)
-            self._leave_lease(task)
+            self._leave_lease(task, came_back=True)
         if queue is not None:
             self._leases.pump(queue)
             self._context.runnable.extend(message.task_ids)
 
-    def _leave_lease(self, task: TaskRecord) -> None:
+    def _leave_lease(self, task: TaskRecord, *, came_back: bool = False) -> None:
         if task.lease_id:
             lease_id, task.lease_id = task.lease_id, 0
-            self._leases.task_left(lease_id)
+            self._leases.task_left(lease_id, came_back=came_back)
 
     def _finish(self, task: TaskRecord) -> None:
         """Forget a task for good."""

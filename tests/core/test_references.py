@@ -22,6 +22,7 @@ from hpcfut.wire.messages import (
     ObjectLocated,
     ObjectResolved,
     Result,
+    TaskRaised,
     TaskReturned,
 )
 from tests.core.cores import BROKEN, LARGE, SMALL, Hand, MakeCore, foreign, of, only, sent, takes
@@ -190,6 +191,14 @@ def test_nobody_is_reported_where_the_refs_go_home(make_core: MakeCore) -> None:
     hand.tell(ObjectPut(mine, Result(b"list", 4, (THEIRS,))))
     assert [rank for rank, _ in sent(hand.get(2, ObjectAsked(mine)))] == [2]
     hand.release(mine, THEIRS)
+
+
+def test_a_failure_is_answered_as_such(make_core: MakeCore) -> None:
+    hand = make_core()
+    task = hand.push_to_1()
+    hand.get(1, TaskRaised(task, BROKEN, False))
+    assert sent(hand.get(2, ObjectAsked(task))) == [(2, ObjectFailed(task, BROKEN))]
+    hand.release(task)
 
 
 def test_a_stored_value_is_answered_with_its_place(make_core: MakeCore) -> None:

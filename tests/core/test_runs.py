@@ -74,11 +74,15 @@ def test_several_results_and_large_ones_are_told_apart(make_core: MakeCore) -> N
     hand.core.transfers.free(OTHER)
 
 
-def test_a_failure_goes_back(make_core: MakeCore) -> None:
+def test_a_failure_goes_back_and_the_next_one_starts(make_core: MakeCore) -> None:
     hand = make_core(1)
-    hand.lend()
+    deepen(hand)
     hand.accept(1)
-    assert only(hand.tell(RunRaised(TASK, BROKEN, True)), TaskRaised) == TaskRaised(TASK, BROKEN, True)
+    hand.accept(2)
+    effects = hand.tell(RunRaised(TASK, BROKEN, True))
+    assert only(effects, TaskRaised) == TaskRaised(TASK, BROKEN, True)
+    assert only(effects, RunTask).task_id == OTHER
+    hand.tell(RunReturned(OTHER, (SMALL,)))
 
 
 @takes("run", ("new", "fetch"), ("fetching", "ready"))

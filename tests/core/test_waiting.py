@@ -14,8 +14,16 @@ from hpcfut.core.events import (
     WaitStarted,
 )
 from hpcfut.model.failure import CANCELLED, Failure
-from hpcfut.wire.messages import LeaseGranted, ObjectLocated, TaskDone, TaskRaised, TaskReturned, TasksHandedBack
-from tests.core.cores import BROKEN, GENERATOR, LARGE, PAIR, SMALL, Hand, MakeCore, of, only, takes
+from hpcfut.wire.messages import (
+    LeaseGranted,
+    ObjectLocated,
+    ObjectResolved,
+    TaskDone,
+    TaskRaised,
+    TaskReturned,
+    TasksHandedBack,
+)
+from tests.core.cores import BROKEN, GENERATOR, LARGE, PAIR, PLAIN, SMALL, Hand, MakeCore, foreign, of, only, takes
 from tests.core.test_references import THEIRS, borrow
 
 
@@ -178,14 +186,30 @@ def test_a_thread_may_leave_just_when_its_wait_is_over(make_core: MakeCore) -> N
     hand.release(first, second)
 
 
-def test_a_task_that_comes_back_is_run_by_who_waits_for_it(make_core: MakeCore) -> None:
+def test_a_task_that_comes_back_is_run_where_it_is_waited_for(make_core: MakeCore) -> None:
     hand = make_core()
     task = hand.push_to_1()
     assert not of(hand.start_waiting(task, may_run=True), RunTask)
     effects = hand.get(1, LeaseGranted(1, 0), TasksHandedBack(1, (task,)))
-    assert [(run.task_id, run.waiter_id) for run in of(effects, RunTask)] == [(task, 1)]
+    assert only(effects, RunTask).task_id == task, "The own rank is as idle as the third, and nearer."
     hand.tell(RunReturned(task, (SMALL,)))
     hand.release(task)
+
+
+def test_a_thread_runs_what_becomes_ready_when_there_are_no_threads_left(make_core: MakeCore) -> None:
+    # A task of rank 0 on this rank waits for one of its own, whose argument comes now.
+    hand = make_core(1, n_blocked_max=1)
+    hand.define(PLAIN)
+    hand.lend()
+    parent, child = foreign(0, 1), hand.own(1)
+    hand.accept(1, nested=(THEIRS,))
+    hand.submit(1, arguments=(THEIRS,), parent=parent)
+    assert not of(hand.start_waiting(child, may_run=True, parent=parent), RunTask)
+    effects = hand.get(2, ObjectResolved(THEIRS, b"value"))
+    assert [(run.task_id, run.waiter_id) for run in of(effects, RunTask)] == [(child, 1)]
+    hand.tell(RunReturned(child, (SMALL,)))
+    hand.tell(RunReturned(parent, (SMALL,)))
+    hand.release(child)
 
 
 def test_a_thread_does_not_run_what_does_not_belong_here(make_core: MakeCore) -> None:
