@@ -128,6 +128,21 @@ def test_a_lease_without_work_is_returned(make_core: MakeCore) -> None:
     hand.release(task)
 
 
+def test_each_lease_is_returned_in_its_time(make_core: MakeCore) -> None:
+    hand = make_core()
+    linger_s = hand.core.context.config.lease_linger_s
+    hand.submit(1)
+    hand.submit(2)
+    hand.get(1, LeaseGranted(1, 1))
+    hand.get(2, LeaseGranted(2, 1))
+    hand.get(1, TaskDone(hand.own(1), b""))
+    hand.wait(linger_s / 2)
+    hand.get(2, TaskDone(hand.own(2), b""))
+    assert sent(hand.wait(linger_s / 2)) == [(1, LeaseReturned(1))]
+    assert sent(hand.wait(linger_s / 2)) == [(2, LeaseReturned(2))]
+    hand.release(hand.own(1), hand.own(2))
+
+
 def test_a_rank_that_does_not_answer_is_not_waited_for(make_core: MakeCore) -> None:
     hand = make_core()
     hand.submit(1)
