@@ -573,6 +573,7 @@ def test_an_interrupt_while_the_driver_waits(scripts: Scripts, how: How, n_ranks
 
         @hpcfut.remote(num_cpus=0)
         def look_for(path):
+            open(path + " soon", "w").close()
             deadline = time.monotonic() + 20
             while not os.path.exists(path):
                 assert time.monotonic() < deadline
@@ -582,6 +583,9 @@ def test_an_interrupt_while_the_driver_waits(scripts: Scripts, how: How, n_ranks
         path = os.path.join(os.path.dirname(__file__), "to be found")
         got = []
         ref = look_for.remote(path)
+        # A wait with a timeout runs no task, so that Ctrl-C will find the main thread in hpcfut and not in the task.
+        while not os.path.exists(path + " soon"):
+            hpcfut.wait([ref], timeout=0.01)
         thread = threading.Thread(target=lambda: got.append(hpcfut.get(ref)))
         thread.start()
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
