@@ -82,9 +82,11 @@ def doctor(
 
     options = RunOptions(n_ranks=n, hosts=hosts, launcher_args=_split(launcher_args))
     findings = examine(options, mpi)
-    # Started by mpiexec itself, every rank has come here, and one of them speaks.
-    if recognise_launch(os.environ).rank == 0:
-        (print_json if json else print_table)(findings)
+    # Started by mpiexec itself, every rank has come here. One of them speaks, and is not to be killed before it has
+    # because another one ended with a failure.
+    if recognise_launch(os.environ).rank != 0:
+        return
+    (print_json if json else print_table)(findings)
     raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
 
 
