@@ -258,12 +258,12 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ)
     world = start_mpi()
-    _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
     neighbours = ranks_on_host_of(places, world.rank)
     segments = StartSegments()
     digests = world.gather(segments.digest)
     segments.unname([digests[rank] for rank in neighbours])
+    _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
     nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
