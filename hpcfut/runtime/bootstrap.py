@@ -30,6 +30,7 @@ from hpcfut.edges.host.machine import (
 )
 from hpcfut.edges.host.parent import ParentWatch, die_with_parent
 from hpcfut.edges.host.segments import StartSegments
+from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord, disagreement
@@ -137,12 +138,11 @@ class Job:
             self._transport,
             window,
             clock,
-            config,
             session=self._n_sessions,
             may_spin=self._may_spin,
         )
         number = self._n_sessions & 0xFF
-        engine.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
+        engine.frames.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
         self._early = []
         return Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
 
@@ -236,6 +236,7 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
             take_input(environ)
     if launch.n_ranks > 1:
         die_with_parent()
+        sharpen_timers()
     elif "mpi4py.MPI" not in sys.modules or not _has_user_started_mpi():
         return _start_alone(environ, files)
     return _start_ranks(launch, environ, files)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
 
 from hpcfut.core.effects import (
@@ -40,17 +40,15 @@ from hpcfut.core.effects import (
     StartRead,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, FrameReceived, RankLost
+from hpcfut.core.events import Event, RankLost, RefsReleased
 from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
-from hpcfut.model.config import Config
-from hpcfut.model.errors import CodecError, RankLostError
+from hpcfut.model.errors import RankLostError
 from hpcfut.ports import Clock, Transport, Window
+from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.waiter import Waiter
-from hpcfut.wire.codec import decode_frame, encode_frame, session_of
-from hpcfut.wire.messages import Message
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
@@ -58,10 +56,12 @@ FLUSH_EVERY_S = 0.0002
 POLL_EVERY_S = 0.00005
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
-#: So long a leader that finds nothing stays awake.
-AWAKE_FOR_S = 0.001
+#: So many refs that went away are told to the core even in a busy turn.
+N_RELEASED_MAX = 1000
+#: So long a leader that finds nothing stays awake: one round trip. Longer is worse where ranks share a core.
+AWAKE_FOR_S = 0.00004
 #: Then it sleeps for this share of the time for which it has found nothing, up to the longest sleep.
-SLEEP_SHARE = 0.1
+SLEEP_SHARE = 0.3
 SLEEP_MAX_S = 0.001
 
 
@@ -74,7 +74,6 @@ class Engine:
         transport: Transport,
         window: Window,
         clock: Clock,
-        config: Config,
         *,
         session: int,
         may_spin: bool,
@@ -105,21 +104,18 @@ class Engine:
         self._transport = transport
         self._now = clock.now
         self._may_spin = may_spin
-        self._session = session & 0xFF
-        self._n_messages_frame_max = config.n_messages_frame_max
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
         self._waiter_ids = count(1)
-        self._outboxes: dict[int, list[Message]] = {}
         self._flushed_at = 0.0
+        #: Refs that went away and wait for a turn with nothing else to do.
+        self._released: list[int] = []
         self._turned_at = 0.0
         self._polled_at = 0.0
-        self._movement = movement = Movement(core.context.rank, transport, window, self._send)
-        # Looked up once: this is the task path.
-        self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
         self._context = core.context
-        self._load = core.scheduler.load
+        self.frames = Frames(core.context, transport, session, core.scheduler.load)
+        self.movement = movement = Movement(core.context.rank, transport, window, self.frames.send)
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
             WakeWaiter: self._wake,
@@ -132,15 +128,6 @@ class Engine:
             AnswerQuery: self._answer,
             EndJob: self._end,
         }
-
-    def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
-        """Take frames of this session that came before it was opened here, before all others."""
-
-        def poll() -> list[tuple[int, bytes]]:
-            self._poll = self._transport.poll
-            return frames
-
-        self._poll = poll
 
     # -- telling the core ----------------------------------------------------------------------------------------------
 
@@ -160,13 +147,13 @@ class Engine:
         """See to it that what stands in the mailbox is heard at once."""
         self._settle(self._now())
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float, *, is_leaving: bool = True) -> None:
         while self.mailbox and self._lock.acquire(blocking=False):
             try:
                 if self._is_closed:
                     self.mailbox.clear()
                     return
-                self._turn(now, is_leaving=True)
+                self._turn(now, is_leaving=is_leaving)
             finally:
                 self._lock.release()
 
@@ -179,13 +166,15 @@ class Engine:
         """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
         with self._lock:
             self._turn(self._now())
+            if self._released:
+                self._turn(self._now())
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""
         with self._lock:
             self._is_closed = True
-            self._outboxes.clear()
-            self._movement.close()
+            self.frames.outboxes.clear()
+            self.movement.close()
 
     def tick(self, period_s: float) -> bool:
         """One turn, if nobody drives and there was none within the period; returns whether. Never runs user code."""
@@ -216,11 +205,16 @@ class Engine:
         """The wait is over."""
         del self.waiters[waiter.waiter_id]
 
-    def wait(self, waiter: Waiter, deadline: float | None) -> None:
+    def wait(self, waiter: Waiter, deadline: float | None, event: Event | None = None) -> None:
         """Drive, or follow who drives, until the waiter has news or the deadline has passed.
 
-        What stands in the mailbox is heard in any case.
+        What stands in the mailbox is heard in any case. ``event``, which begins the wait, is told after that, so that
+        tasks that were submitted just before are under way meanwhile.
         """
+        if event is not None:
+            if self.mailbox:
+                self._settle(self._now(), is_leaving=False)
+            self.mailbox.append(event)
         if not self._lead.acquire(blocking=False) and not self._follow(waiter, deadline):
             return
         self.leader = waiter
@@ -298,70 +292,46 @@ class Engine:
     def _turn(self, now: float, *, is_leaving: bool = False) -> bool:
         """Take everything in, tell the core, do what it wants; returns whether there was anything.
 
-        A thread that has user code to run next lets its messages gather for a moment, so that they share frames, and
-        does not look for frames that often.
+        A thread that has user code to run next lets its messages gather for a moment, so that they share frames. What
+        this rank has to say itself comes before the look for frames, which others wait for.
         """
         if self._is_closed:
             return False
         self._turned_at = now
-        events = drain(self.mailbox) if self.mailbox else []
-        if not is_leaving or now - self._polled_at > POLL_EVERY_S:
+        events = drain(self.mailbox, self._released) if self.mailbox else []
+        if not (is_leaving or events) or now - self._polled_at > POLL_EVERY_S:
             self._polled_at = now
-            movement = self._movement
+            movement = self.movement
             try:
-                for source, frame in self._poll():
-                    self._decode(source, frame, events)
+                self.frames.receive(events)
                 if movement.reads or movement.sends:
                     events += movement.take_completed()
             except RankLostError as error:
                 events.append(RankLost(error.rank, error.reason))
+        if self._released and (not events or len(self._released) >= N_RELEASED_MAX):
+            events.append(RefsReleased(self._released))
+            self._released = []
         if events or now >= self._context.due_at:
             self._tell(events, now)
-        if self._outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
-            self._flush(now)
+        if self.frames.outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
+            self._flushed_at = now
+            self.frames.flush()
         return bool(events)
 
     def _tell(self, events: list[Event], now: float) -> None:
         effects = take_turn(self.core, events, now)
+        send = self.frames.send
         while effects:
             for effect in effects:
                 if type(effect) is SendMessage:
-                    self._send(effect.rank, effect.message)
+                    send(effect.rank, effect.message)
                 else:
                     self._perform[type(effect)](effect)
-            denied = self._movement.denied
+            denied = self.movement.denied
             if not denied:
                 return
-            self._movement.denied = []
+            self.movement.denied = []
             effects = take_turn(self.core, denied, now)
-
-    def _decode(self, source: int, frame: bytes | bytearray | memoryview, events: list[Event]) -> None:
-        if session_of(frame) != self._session:
-            self._context.count_stale("frame of another session")
-            return
-        try:
-            load, messages = decode_frame(frame)
-        except CodecError as error:
-            events.append(RankLost(source, f"it sent something that cannot be understood. {error}"))
-            return
-        events.append(FrameReceived(source, load, messages))
-
-    def _send(self, rank: int, message: Message) -> None:
-        """Put a message into the next frame for the rank."""
-        outbox = self._outboxes.get(rank)
-        if outbox is None:
-            self._outboxes[rank] = [message]
-            return
-        outbox.append(message)
-        if len(outbox) >= self._n_messages_frame_max:
-            self._transport.send(rank, encode_frame(self._load(), self._outboxes.pop(rank), self._session))
-
-    def _flush(self, now: float) -> None:
-        load = self._load()
-        for rank, messages in self._outboxes.items():
-            self._transport.send(rank, encode_frame(load, messages, self._session))
-        self._outboxes.clear()
-        self._flushed_at = now
 
     # -- effects -----------------------------------------------------------------------------------------------------
 

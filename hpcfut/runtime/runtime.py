@@ -165,12 +165,13 @@ class Runtime:
         engine.busy.pop(task_id, None)
         if task_id:
             self.executor.blocked[task_id] = waiter
-        self.mailbox.append(WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id))
+        started: WaitStarted | None = WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id)
         if engine.end is not None or self._interrupted or task_id in self.executor.interrupted:
             waiter.has_news = True  # It was told before this waiter could hear it.
         try:
             while True:
-                engine.wait(waiter, deadline)
+                engine.wait(waiter, deadline, started)
+                started = None
                 waiter.has_news = False
                 if waiter.run is not None:
                     run, waiter.run = waiter.run, None

@@ -97,8 +97,8 @@ def _what_is_left() -> dict[str, int]:
         statistics = engine.core.statistics()
         left = {name: getattr(statistics, name) for name in statistics.__struct_fields__ if name.startswith("n_")}
         left["objects in the window"] = engine.window.n_objects
-        left["reads"] = len(engine._movement.reads)
-        left["sends"] = len(engine._movement.sends)
+        left["reads"] = len(engine.movement.reads)
+        left["sends"] = len(engine.movement.sends)
         left["blocked tasks"] = len(runtime.executor.blocked)
     return {name: size for name, size in left.items() if size}
 

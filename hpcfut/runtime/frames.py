@@ -1,0 +1,66 @@
+"""Frames of one session: messages gather in outboxes, leave as frames, and come back as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from hpcfut.core.context import Context
+from hpcfut.core.events import Event, FrameReceived, RankLost
+from hpcfut.model.errors import CodecError
+from hpcfut.ports import Transport
+from hpcfut.wire.codec import decode_frame, encode_frame, session_of
+from hpcfut.wire.messages import Message
+
+
+class Frames:
+    """What one rank sends and receives; used with the engine's lock."""
+
+    def __init__(self, context: Context, transport: Transport, session: int, load: Callable[[], int]) -> None:
+        self._context = context
+        self._transport = transport
+        self._session = session & 0xFF
+        self._load = load
+        self._n_messages_max = context.config.n_messages_frame_max
+        # Looked up once: this is the task path.
+        self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
+        #: Messages that have not left, by rank.
+        self.outboxes: dict[int, list[Message]] = {}
+
+    def send(self, rank: int, message: Message) -> None:
+        """Put a message into the next frame for the rank."""
+        outbox = self.outboxes.get(rank)
+        if outbox is None:
+            self.outboxes[rank] = [message]
+            return
+        outbox.append(message)
+        if len(outbox) >= self._n_messages_max:
+            self._transport.send(rank, encode_frame(self._load(), self.outboxes.pop(rank), self._session))
+
+    def flush(self) -> None:
+        """Send everything."""
+        load = self._load()
+        for rank, messages in self.outboxes.items():
+            self._transport.send(rank, encode_frame(load, messages, self._session))
+        self.outboxes.clear()
+
+    def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
+        """Take frames of this session that came before it was opened here, before all others."""
+
+        def poll() -> list[tuple[int, bytes]]:
+            self._poll = self._transport.poll
+            return frames
+
+        self._poll = poll
+
+    def receive(self, events: list[Event]) -> None:
+        """Look for frames, and append what they say."""
+        for source, frame in self._poll():
+            if session_of(frame) != self._session:
+                self._context.count_stale("frame of another session")
+                continue
+            try:
+                load, messages = decode_frame(frame)
+            except CodecError as error:
+                events.append(RankLost(source, f"it sent something that cannot be understood. {error}"))
+            else:
+                events.append(FrameReceived(source, load, messages))
