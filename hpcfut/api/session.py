@@ -48,7 +48,6 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-
 def init(
     *,
     ignore_reinit_error: bool = False,
@@ -82,6 +81,7 @@ def init(
         if job.rank != 0:
             leave(serve(job))
         _session.runtime = job.open_session(config, hooks())
+        _session.runtime.helper.start()
         _catch_interrupts(_session.runtime)
 
 

@@ -35,7 +35,15 @@ class Helper:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread = threading.Thread(target=self._work, name="hpcfut-helper", daemon=True)
         engine.on_leave = self.wake
+
+    def start(self) -> None:
+        """Begin. Not before the API knows the runtime: a task may run on a spare thread as soon as somebody looks."""
         self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun and not been closed."""
+        return self._thread.is_alive()
 
     def wake(self) -> None:
         """Somebody stopped driving."""
@@ -80,5 +88,6 @@ class Helper:
         """End the thread and give the interpreter its switch interval back."""
         self._is_closing = True
         self._ring()
-        self._thread.join()
+        if self.is_running:
+            self._thread.join()
         sys.setswitchinterval(self._switch_interval_s)

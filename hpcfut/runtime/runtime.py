@@ -262,6 +262,7 @@ class Runtime:
 
     def serve(self) -> None:
         """Be a worker on this thread until the session ends."""
+        self.helper.start()
         self.engine.busy.pop(0, None)
         self.executor.serve(lambda: self.engine.end is not None, may_lead=True)
 

@@ -11,6 +11,8 @@ import pytest
 
 import hpcfut
 from hpcfut.api import session
+from hpcfut.runtime.bootstrap import Job
+from hpcfut.runtime.runtime import Runtime
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +24,7 @@ def one_session() -> Iterator[None]:
     if hpcfut.is_initialized() and session.current() is runtime:
         assert hpcfut.get(hpcfut.put(0)) == 0  # One turn, so that all refs dropped so far are told.
         gc.collect()
-        runtime.engine.hear()
+        runtime.engine.hear_now()
         core = runtime.engine.core
         core.check()
         statistics = core.statistics()
@@ -31,6 +33,22 @@ def one_session() -> Iterator[None]:
         assert not core.waits.waits
     hpcfut.shutdown()
     assert not hpcfut.is_initialized()
+
+
+def test_nobody_looks_for_tasks_before_the_api_knows_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A task that came with the opening of the session could else call hpcfut, and find no session.
+    hpcfut.shutdown()
+    open_session, were_running = Job.open_session, []
+
+    def open_and_look(job: Job, *args: Any) -> Runtime:
+        runtime = open_session(job, *args)
+        were_running.append(runtime.helper.is_running)
+        return runtime
+
+    monkeypatch.setattr(Job, "open_session", open_and_look)
+    hpcfut.init()
+    assert were_running == [False]
+    assert session.current().helper.is_running
 
 
 def test_mpi_is_not_loaded() -> None:
