@@ -79,6 +79,8 @@ class Leases:
         self.queues: dict[SchedulingKey, KeyQueue] = {}
         self.leases: dict[int, Lease] = {}
         self._n_leases = 0
+        #: Tasks that wait for a lease, of all keys together.
+        self.n_queued = 0
         self.check_at: float | None = None
 
     def queue_of(self, key: SchedulingKey) -> KeyQueue:
@@ -93,32 +95,31 @@ class Leases:
     def enqueue(self, task: TaskRecord, queue: KeyQueue) -> None:
         """A task is ready to run: push it, or queue it and see to it that there will be room."""
         if not queue.n_queued and queue.open:
-            self._push(task, self._choose(queue))
+            self._push(task, queue)
             return
         queue.tasks.append(task)
         queue.n_queued += 1
+        self.n_queued += 1
         self._pump(queue)
 
     def requeue(self, task: TaskRecord, queue: KeyQueue) -> None:
         """A task came back; it goes to the front, because it has waited longest."""
         queue.tasks.appendleft(task)
         queue.n_queued += 1
+        self.n_queued += 1
 
     def take(self, task: TaskRecord) -> None:
         """A queued task is cancelled, or runs on the stack of whoever waits for it."""
         queue = task.template.queue
         assert queue is not None
         queue.n_queued -= 1
+        self.n_queued -= 1
 
-    def _choose(self, queue: KeyQueue) -> Lease:
-        last = queue.last
-        if last is not None and not last.n_there and last.depth and not queue.is_spread:
-            return last
-        for lease in queue.open.values():
-            return lease
-        raise InvariantError(f"No lease of queue {queue.key} is open.")
-
-    def _push(self, task: TaskRecord, lease: Lease) -> None:
+    def _push(self, task: TaskRecord, queue: KeyQueue) -> None:
+        """Send a task to the rank that was used last, if none of our tasks is there, else to the next in turn."""
+        lease = queue.last
+        if lease is None or lease.n_there or not lease.depth or queue.is_spread:
+            lease = next(iter(queue.open.values()))
         template = task.template
         rank = lease.rank
         if rank not in template.known:
@@ -127,7 +128,6 @@ class Leases:
         task.rank = rank
         task.lease_id = lease.lease_id
         lease.n_there += 1
-        queue = lease.queue
         queue.last = lease
         if lease.n_there >= lease.depth:
             queue.open.pop(lease.lease_id, None)
@@ -176,7 +176,8 @@ class Leases:
             task = tasks.popleft()
             if task.state == QUEUED:
                 queue.n_queued -= 1
-                self._push(task, self._choose(queue))
+                self.n_queued -= 1
+                self._push(task, queue)
         if not queue.n_queued:
             tasks.clear()
         elif queue.n_asking < queue.n_queued and len(queue.leases) < len(queue.candidates):
@@ -272,6 +273,8 @@ class Leases:
 
     def check(self) -> None:
         """Assert what must hold between turns."""
+        if self.n_queued != sum(queue.n_queued for queue in self.queues.values()):
+            raise InvariantError(f"The queues do not hold the {self.n_queued} tasks that are counted together.")
         for queue in self.queues.values():
             n_queued = len({task.task_id for task in queue.tasks if task.state == QUEUED})
             if n_queued != queue.n_queued:

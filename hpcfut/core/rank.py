@@ -90,7 +90,7 @@ class RankCore:
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
-        self.waits = Waits(context, self.references, self.transfers, self.tasks, self.runs, self.scheduler)
+        self.waits = Waits(context, self.references, self.transfers, self.leases, self.tasks, self.runs, self.scheduler)
         self._on_event = self._event_handlers()
         self._on_message = self._message_handlers()
 

@@ -58,10 +58,12 @@ class Runs:
             run.state = self._next[run.state, "hand back"]
             self._context.send(source, TasksHandedBack(message.lease_id, (message.task_id,)))
             return
-        self._accept(run, message)
-        if run.n_missing:
-            run.state = self._next[run.state, "fetch"]
-            return
+        self.runs[run.task_id] = run
+        if message.arguments or message.nested:
+            self._accept(run, message)
+            if run.n_missing:
+                run.state = self._next[run.state, "fetch"]
+                return
         run.state = self._next[run.state, "ready"]
         if self._scheduler.is_free_for(run):
             self._start(run)
@@ -84,9 +86,6 @@ class Runs:
         )
 
     def _accept(self, run: Run, message: TaskPushed) -> None:
-        self.runs[run.task_id] = run
-        if not (message.arguments or message.nested):
-            return
         covered = dict.fromkeys(message.nested)
         for argument in message.arguments:
             covered.update(dict.fromkeys(argument.contained))
@@ -168,6 +167,7 @@ class Runs:
         Gives false if it did not start, because its arguments must come first or will never come.
         """
         run = self._make(self._context.rank, message)
+        self.runs[run.task_id] = run
         self._accept(run, message)
         if run.n_missing:
             run.state = self._next[run.state, "fetch"]

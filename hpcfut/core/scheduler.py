@@ -6,12 +6,12 @@ A rank runs ``n_slots`` tasks at a time, besides those that are blocked in ``get
 resources when it starts, not when its lease is granted; so leases are cheap, many owners can hold one, and the depth of
 a lease is plain flow control: as many tasks as the rank does in ``lease_horizon_s``, shared by the open leases.
 
-A lease is closed (depth 0) until the rank has a free slot and nothing ready; then closed leases are opened in the order
+A lease is closed (depth 0) until the rank has a free slot, what its tasks ask for, and nothing ready; then closed leases are opened in the order
 in which they were closed, two for each free slot. An owner that does not answer soon, because it
 has nothing left to do, is not waited for (``expected``).
 
-When one run takes longer than ``hand_back_after_s``, the runs queued behind it are handed back to their owners and
-all leases are closed, so that the tasks can start elsewhere. The same happens on a driver's rank when its driver stops
+When one run takes longer than ``hand_back_after_s``, or only blocked runs keep others from starting for as long, the
+runs queued behind are handed back to their owners and all leases are closed, so that the tasks can start elsewhere. The same happens on a driver's rank when its driver stops
 waiting: such a rank lends itself only meanwhile, to its own tasks at once, to those of others after
 ``driver_lends_after_s``.
 
@@ -44,6 +44,8 @@ class Grant(msgspec.Struct, gc=False, eq=False):
 
     owner: int
     lease_id: int
+    #: What each of its tasks asks for.
+    resources: tuple[tuple[str, int], ...] = ()
     depth: int = 0
     #: Its runs that are blocked; the owner may have as many more tasks here.
     n_blocked: int = 0
@@ -86,7 +88,7 @@ class Scheduler:
     def on_lease_requested(self, source: int, message: LeaseRequested) -> None:
         """An owner wants a lease."""
         key = (source, message.lease_id)
-        self.grants[key] = self._closed[key] = Grant(source, message.lease_id)
+        self.grants[key] = self._closed[key] = Grant(source, message.lease_id, message.resources)
         self.open_some()
 
     def on_lease_returned(self, source: int, message: LeaseReturned) -> None:
@@ -117,7 +119,7 @@ class Scheduler:
         for key, grant in list(self._closed.items()):
             if budget <= 0:
                 break
-            if not self.accepts(grant.owner):
+            if not (self.accepts(grant.owner) and self.fits_resources(grant.resources)):
                 continue
             budget -= 1
             del self._closed[key]
@@ -169,6 +171,9 @@ class Scheduler:
                 self._closed[key] = grant
         self._expected.clear()
         self.expect_at = None
+        if self.ready and not self.running:
+            # No end of a run will open the leases again.
+            self.expect_at = self._context.now + EXPECTED_FOR_S
         self.ready.clear()
         self.hand_back_at = None
 
@@ -222,6 +227,10 @@ class Scheduler:
             if self.fits(run):
                 self.ready.remove(run)
                 return run
+        if not self.running and self.hand_back_at is None:
+            # Blocked runs keep what these want; other ranks may have it.
+            self.hand_back_at = self._context.now + self._config.hand_back_after_s
+            self._context.wake_at(self.hand_back_at)
         return None
 
     def fits(self, run: Run) -> bool:
@@ -362,8 +371,10 @@ class Scheduler:
                 self.open_some()
         if self.hand_back_at is not None and self.hand_back_at <= now:
             oldest = next(iter(self.running.values()), None)
-            if not self.ready or oldest is None:
+            if not self.ready:
                 self.hand_back_at = None
+            elif oldest is None:
+                return True
             else:
                 # Compared as a sum, like the deadline itself: rounded otherwise, it could be due for ever.
                 self.hand_back_at = oldest.started_at + self._config.hand_back_after_s

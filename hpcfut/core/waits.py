@@ -18,6 +18,7 @@ from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
 from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import WaitStarted
+from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
 from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY, Run
@@ -72,6 +73,7 @@ class Waits:
         context: Context,
         references: References,
         transfers: Transfers,
+        leases: Leases,
         tasks: Tasks,
         runs: Runs,
         scheduler: Scheduler,
@@ -80,6 +82,7 @@ class Waits:
         self._next = context.make_table("waits", TRANSITIONS)
         self._references = references
         self._transfers = transfers
+        self._leases = leases
         self._tasks = tasks
         self._runs = runs
         self._scheduler = scheduler
@@ -122,7 +125,7 @@ class Waits:
             wait.run = self._runs.block(wait.task_id)
         else:
             self._scheduler.driver_waits()
-        if wait.may_run:
+        if wait.may_run and (self._scheduler.ready or self._leases.n_queued):
             self._run_one(wait)
         self._runs.dispatch()
 
@@ -163,7 +166,9 @@ class Waits:
             self._be_over(wait)
 
     def _be_over(self, wait: Wait) -> None:
-        self._finish(wait)
+        del self.waits[wait.waiter_id]
+        if wait.n_ready < len(wait.object_ids):
+            self._unwatch(wait)
         self._wake(wait)
         wait.state = self._next[wait.state, "ready"]
         if wait.state == COVERED:
@@ -175,7 +180,8 @@ class Waits:
         """The thread stopped waiting."""
         wait = self.waits.get(waiter_id)
         if wait is not None:
-            self._finish(wait)
+            del self.waits[waiter_id]
+            self._unwatch(wait)
         else:
             wait = self.covered.pop(waiter_id, None)
         if wait is None:
@@ -184,28 +190,26 @@ class Waits:
             # A task that was given to this thread in the same moment goes to another one.
             self._go_on(wait)
 
-    def _finish(self, wait: Wait) -> None:
-        del self.waits[wait.waiter_id]
-        if wait.n_ready < len(wait.object_ids):
-            for object_id in wait.object_ids:
-                record = self._references.find(object_id)
-                if record is not None and record.watchers is not None:
-                    record.watchers.pop(-wait.waiter_id, None)
-                self._transfers.unwatch(object_id, -wait.waiter_id)
+    def _unwatch(self, wait: Wait) -> None:
+        for object_id in wait.object_ids:
+            record = self._references.find(object_id)
+            if record is not None and record.watchers is not None:
+                record.watchers.pop(-wait.waiter_id, None)
+            self._transfers.unwatch(object_id, -wait.waiter_id)
 
     def _go_on(self, wait: Wait) -> None:
         if wait.task_id:
             if wait.run is not None:
                 self._runs.unblock(wait.run)
-        elif self._scheduler.driver_goes_on():
+        elif self._scheduler.driver_goes_on() and self._scheduler.grants:
             self._runs.hand_back_all()
 
     def _wake(self, wait: Wait) -> None:
         object_ids: list[int] = []
         values: list[bytes | Failure | None] = []
-        find, n_wanted = self._references.find, wait.n_wanted
+        owned, find, n_wanted = self._references.ownership.objects, self._references.find, wait.n_wanted
         for object_id in wait.object_ids:
-            record = find(object_id)
+            record = owned.get(object_id) or find(object_id)
             assert record is not None
             if record.state == INLINE:
                 value: bytes | Failure | None = record.payload

@@ -29,6 +29,7 @@ from itertools import count
 
 from hpcfut.core.effects import (
     AnswerQuery,
+    Effect,
     EndJob,
     ForgetTemplate,
     FreeSegment,
@@ -312,26 +313,26 @@ class Engine:
             events.append(RefsReleased(self._released))
             self._released = []
         if events or now >= self._context.due_at:
-            self._tell(events, now)
+            effects = take_turn(self.core, events, now)
+            while effects:
+                self._do(effects)
+                denied = self.movement.denied
+                if not denied:
+                    break
+                self.movement.denied = []
+                effects = take_turn(self.core, denied, now)
         if self.frames.outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
             self._flushed_at = now
             self.frames.flush()
         return bool(events)
 
-    def _tell(self, events: list[Event], now: float) -> None:
-        effects = take_turn(self.core, events, now)
+    def _do(self, effects: list[Effect]) -> None:
         send = self.frames.send
-        while effects:
-            for effect in effects:
-                if type(effect) is SendMessage:
-                    send(effect.rank, effect.message)
-                else:
-                    self._perform[type(effect)](effect)
-            denied = self.movement.denied
-            if not denied:
-                return
-            self.movement.denied = []
-            effects = take_turn(self.core, denied, now)
+        for effect in effects:
+            if type(effect) is SendMessage:
+                send(effect.rank, effect.message)
+            else:
+                self._perform[type(effect)](effect)
 
     # -- effects -----------------------------------------------------------------------------------------------------
 

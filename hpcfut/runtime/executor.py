@@ -13,7 +13,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from itertools import islice
 from types import FrameType
 from typing import Any
 
@@ -31,6 +30,8 @@ from hpcfut.wire.packing import Pickled, pack_inline, pack_into
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 N_IDLE_THREADS_MAX = 2
+#: Where an exception from outside must not strike; libraries on the public API are code like the user's.
+_OWN_MODULES = ("hpcfut.api.", "hpcfut.runtime.", "hpcfut.core.", "hpcfut.wire.", "hpcfut.edges.")
 
 
 class Current(threading.local):
@@ -62,6 +63,8 @@ class Executor:
         self.blocked: dict[int, Waiter] = {}
         #: Tasks that were cancelled while they ran.
         self.interrupted: dict[int, None] = {}
+        #: Those of them in which the exception has been raised already.
+        self.struck: dict[int, None] = {}
         self._n_threads = 0
         self._winding_down: threading.Thread | None = None
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGURG) == signal.SIG_DFL:
@@ -104,6 +107,10 @@ class Executor:
                     else:
                         waiter.sleep(-1.0)
                 else:
+                    idle.pop(key)
+                    if runs:
+                        # It may have been counted on this thread while that took its task.
+                        self._find_thread()
                     self.execute(run, waiter)
                     if not may_lead or ready:
                         engine.hear()
@@ -112,18 +119,19 @@ class Executor:
             engine.forget(waiter)
 
     def _find_thread(self) -> None:
-        """A task is ready (called with the engine's lock): wake a free thread, or start one."""
-        idle, n_runs = self._idle, len(self.engine.runs)
+        """A task is ready: wake a free thread, or start one."""
+        # A copy, because threads come and go here without a lock.
+        idle, n_runs = list(self._idle.values()), len(self.engine.runs)
         if n_runs > len(idle):
             self._n_threads += 1
             threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
             return
         leader = self.engine.leader
-        if n_runs == 1 and leader is not None and leader.waiter_id in idle:
+        if n_runs == 1 and leader is not None and leader.waiter_id in self._idle:
             leader.tell()
             return
         # The one that became idle last is either this thread, which will look by itself, or the warmest.
-        for waiter in list(islice(reversed(idle.values()), n_runs)):
+        for waiter in idle[len(idle) - n_runs :]:
             waiter.tell()
 
     def _spare(self) -> None:
@@ -142,8 +150,6 @@ class Executor:
                 is told.
         """
         engine, current = self.engine, self.current
-        if idle is not None:
-            self._idle.pop(idle.waiter_id)
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
@@ -151,6 +157,8 @@ class Executor:
         engine.busy[task_id] = None
         value = None
         try:
+            if engine.end is not None:
+                raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
             function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
             if run.payload or run.arguments:
                 values = self._values_of(run) if run.arguments else ()
@@ -169,7 +177,9 @@ class Executor:
             event = self._failed(run, error)
         finally:
             del self.running[task_id]
-            self.interrupted.pop(task_id, None)
+            if self.interrupted:
+                self.interrupted.pop(task_id, None)
+                self.struck.pop(task_id, None)
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
@@ -229,7 +239,16 @@ class Executor:
             )
         # All are pickled before the first is stored, so that one that cannot be leaves nothing behind.
         pickled = [self.pickling.dumps(value) for value in values]
-        return tuple(map(self.store, run.return_ids, pickled))
+        results: list[Result] = []
+        try:
+            for return_id, one in zip(run.return_ids, pickled, strict=True):
+                results.append(self.store(return_id, one))
+        except BaseException:
+            for return_id, result in zip(run.return_ids, results, strict=False):
+                if result.payload is None:
+                    self.engine.window.free(return_id)
+            raise
+        return tuple(results)
 
     def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
         name = self.engine.core.template(run.template_id).name
@@ -246,15 +265,21 @@ class Executor:
     # -- cancellation ------------------------------------------------------------------------------------------------
 
     def interrupt(self, task_id: int) -> None:
-        """Raise ``TaskCancelledError`` in a running task: at its next bytecode, or out of its ``get``."""
+        """Raise ``TaskCancelledError`` in a running task: at its next bytecode, or out of its ``get``.
+
+        A task that is inside hpcfut otherwise is only marked: the core, say, must not be left in the middle.
+        """
         thread_id = self.running.get(task_id)
-        if thread_id is None:
+        if thread_id is None or task_id in self.struck:
             return
         self.interrupted[task_id] = None
         waiter = self.blocked.get(task_id)
         if waiter is not None:
             waiter.tell()
             return
+        if not _is_in_user_code(thread_id):
+            return
+        self.struck[task_id] = None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TaskCancelledError))
         if thread_id == threading.main_thread().ident:
             # Out of a system call: the handler does nothing, but Python runs it, and meets the exception there.
@@ -267,10 +292,10 @@ class Executor:
             self._winding_down.start()
 
     def _wind_down(self) -> None:
-        for task_id in list(self.running):
-            self.interrupt(task_id)
         deadline = time.monotonic() + self._stop_grace_s
         while self.running and time.monotonic() < deadline:
+            for task_id in list(self.running):
+                self.interrupt(task_id)
             time.sleep(0.001)
         for task_id in list(self.running):
             sys.stderr.write(
@@ -284,6 +309,19 @@ class Executor:
         self.engine.hear_now()  # The turn that ended the session has come to its own end.
         if self._winding_down is not None:
             self._winding_down.join()
+
+
+def _is_in_user_code(thread_id: int) -> bool:
+    """Whether a thread that runs a task is in code of the user's, which hpcfut did not call on the way."""
+    frame = sys._current_frames().get(thread_id)
+    is_top = True
+    while frame is not None:
+        if frame.f_code is Executor.execute.__code__:
+            return not is_top
+        if frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
+            return False
+        frame, is_top = frame.f_back, False
+    return False
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

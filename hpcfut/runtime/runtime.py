@@ -188,7 +188,7 @@ class Runtime:
             engine.busy[task_id] = None
             if task_id:
                 del self.executor.blocked[task_id]
-            engine.forget(waiter)
+            del engine.waiters[waiter.waiter_id]
 
     def _must_stop(self, current: Current) -> bool:
         return (
