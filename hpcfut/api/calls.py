@@ -134,7 +134,8 @@ def wait(
     if ready is None:
         # Too late for all of them; take those that are ready.
         ready = runtime.wait(ids, 0, None, is_fetching=fetch_local, may_run=False)
-    done = dict.fromkeys(ready.object_ids) if ready is not None else {}
+    # By the second look more may be ready than were asked for.
+    done = dict.fromkeys(ready.object_ids[:num_returns]) if ready is not None else {}
     return [ref for ref in refs if ref._object_id in done], [ref for ref in refs if ref._object_id not in done]
 
 

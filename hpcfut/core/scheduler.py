@@ -6,14 +6,14 @@ A rank runs ``n_slots`` tasks at a time, besides those that are blocked in ``get
 resources when it starts, not when its lease is granted; so leases are cheap, many owners can hold one, and the depth of
 a lease is plain flow control: as many tasks as the rank does in ``lease_horizon_s``, shared by the open leases.
 
-A lease is closed (depth 0) until the rank has a free slot, what its tasks ask for, and nothing ready; then closed leases are opened in the order
-in which they were closed, two for each free slot. An owner that does not answer soon, because it
-has nothing left to do, is not waited for (``expected``).
+A lease is closed (depth 0) until the rank has a free slot, what its tasks ask for, and nothing ready; then closed
+leases are opened in the order in which they were closed, two for each free slot. An owner that does not answer soon,
+because it has nothing left to do, is not waited for (``expected``).
 
 When one run takes longer than ``hand_back_after_s``, or only blocked runs keep others from starting for as long, the
-runs queued behind are handed back to their owners and all leases are closed, so that the tasks can start elsewhere. The same happens on a driver's rank when its driver stops
-waiting: such a rank lends itself only meanwhile, to its own tasks at once, to those of others after
-``driver_lends_after_s``.
+runs queued behind are handed back to their owners and all leases are closed, so that the tasks can start elsewhere. The
+same happens on a driver's rank when its driver stops waiting: such a rank lends itself only meanwhile, to its own tasks
+at once, to those of others after ``driver_lends_after_s``.
 
 Ready runs start oldest first, so that owners share the rank by their depths. Once a run here is blocked, the newest
 starts first: depth first, a recursion needs a number of threads that grows with its depth and not with its breadth. At

@@ -275,6 +275,7 @@ class Executor:
         self.interrupted[task_id] = None
         waiter = self.blocked.get(task_id)
         if waiter is not None:
+            self.struck[task_id] = None
             waiter.tell()
             return
         if not _is_in_user_code(thread_id):

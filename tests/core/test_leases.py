@@ -283,6 +283,27 @@ def test_a_run_waits_for_its_resources_and_lets_smaller_ones_pass(make_core: Mak
     assert hand.core.scheduler.free == {"CPU": RESOURCE_UNIT}
 
 
+def test_what_a_blocked_run_keeps_is_looked_for_elsewhere(make_core: MakeCore) -> None:
+    # Both tasks want all memory of a rank; the first waits for an object that may depend on the second.
+    hand = make_core(1)
+    greedy = TaskTemplate(9, "greedy", b"", resources=(("memory", 5),))
+    hand.core.scheduler.free["memory"] = 5
+    total = hand.core.membership.roster[1].resources
+    total["memory"] = 5
+    hand.lend(greedy)
+    hand.core.scheduler.grants[0, 1].depth = 2
+    hand.accept(1, greedy, nested=(foreign(2, 7),))
+    hand.accept(2, greedy)
+    hand.start_waiting(foreign(2, 7), parent=foreign(0, 1))
+    effects = hand.wait(hand.core.context.config.hand_back_after_s)
+    assert sent(effects) == [(0, LeaseGranted(1, 0)), (0, TasksHandedBack(1, (foreign(0, 2),)))]
+    assert not sent(hand.wait(1.0)), "The lease stays closed while the memory is kept."
+    effects = hand.lend(owner=2)
+    assert sent(effects) == [(2, LeaseGranted(1, 1))], "Others are granted leases meanwhile."
+    effects = hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
+    assert [message.lease_id for rank, message in sent(effects) if isinstance(message, LeaseGranted)] == [1]
+
+
 def test_once_a_run_is_blocked_the_newest_starts_first(make_core: MakeCore) -> None:
     hand = make_core(1)
     hand.lend()

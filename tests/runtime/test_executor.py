@@ -1,0 +1,130 @@
+"""Executor threads: who takes a task, what never starts, and where cancellation does not strike."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hpcfut
+from hpcfut.api import calls, session
+from hpcfut.core.effects import RunTask
+from hpcfut.runtime.runtime import Runtime
+from hpcfut.runtime.waiter import Waiter
+
+LONG_S = 10.0
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    hpcfut.init(object_store_memory=3_000_000)
+    yield session.current()
+    hpcfut.shutdown()
+
+
+def a_run(n: int) -> RunTask:
+    return RunTask(n, 0, b"", (), (), (), 0)
+
+
+def test_a_task_that_comes_while_another_is_taken_finds_a_thread(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, executor = runtime.engine, runtime.executor
+    second_ran, is_over = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    class Runs(list[RunTask]):
+        def pop(self, index: Any = -1) -> RunTask:
+            run = super().pop(index)
+            if run.task_id == 1:
+                self.append(a_run(2))
+                executor._find_thread()
+            return run
+
+    def execute(run: RunTask, idle: Waiter | None = None) -> None:
+        if run.task_id == 1:
+            ended.append(second_ran.wait(LONG_S))
+            is_over.set()
+        else:
+            second_ran.set()
+        assert idle is not None
+        executor._idle[idle.waiter_id] = idle
+
+    monkeypatch.setattr(engine, "runs", Runs([a_run(1)]))
+    monkeypatch.setattr(executor, "execute", execute)
+    thread = threading.Thread(target=executor.serve, args=(is_over.is_set,), kwargs={"may_lead": False})
+    thread.start()
+    thread.join(2 * LONG_S)
+    assert ended == [True]
+
+
+def test_a_task_that_was_given_out_as_the_session_ended_does_not_run(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @hpcfut.remote
+    def touch(path: str) -> None:
+        Path(path).touch()
+
+    monkeypatch.setattr(runtime.engine, "on_run", lambda: None)
+    ref = touch.remote(str(tmp_path / "ran"))
+    assert hpcfut.wait([ref], timeout=0.1) == ([], [ref])
+    (run,) = runtime.engine.runs
+    hpcfut.shutdown()
+    runtime.executor.execute(run)
+    assert not (tmp_path / "ran").exists()
+
+
+class Slow:
+    """Takes a while to pickle."""
+
+    is_pickling = threading.Event()
+
+    def __reduce__(self) -> Any:
+        Slow.is_pickling.set()
+        for _ in range(200):
+            time.sleep(0.001)
+        return str, ("done",)
+
+
+def test_cancellation_does_not_strike_inside_hpcfut(runtime: Runtime) -> None:
+    @hpcfut.remote
+    def put() -> Any:
+        return hpcfut.get(hpcfut.put(sys.modules["tests.runtime.test_executor"].Slow()))
+
+    def interrupt() -> None:
+        assert Slow.is_pickling.wait(LONG_S)
+        (task_id,) = runtime.executor.running
+        runtime.executor.interrupt(task_id)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert hpcfut.get(put.remote(), timeout=LONG_S) == "done"
+    thread.join()
+    assert not runtime.executor.interrupted
+    assert not runtime.executor.struck
+
+
+def test_results_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) -> None:
+    @hpcfut.remote(num_returns=2)
+    def two() -> Any:
+        return np.zeros(2_000_000, "u1"), np.zeros(2_000_000, "u1")
+
+    with pytest.raises(MemoryError):
+        hpcfut.get(two.remote())
+    assert runtime.engine.window.n_objects == 0
+
+
+def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = [hpcfut.put(n) for n in range(3)]
+    wait = runtime.wait
+
+    def wait_too_short(object_ids: list[int], n_wanted: int, timeout_s: float | None, **how: bool) -> Waiter | None:
+        return wait(object_ids, n_wanted, timeout_s, **how) if not n_wanted else None
+
+    monkeypatch.setattr(runtime, "wait", wait_too_short)
+    monkeypatch.setattr(calls, "runtime_of", lambda *refs: runtime)
+    assert hpcfut.wait(refs, num_returns=2, timeout=0) == (refs[:2], refs[2:])
