@@ -252,7 +252,10 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------------------------------
 
-_ENGINE_CODE = frozenset(function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__"))
+#: Nothing of this may be left in the middle.
+_UNBREAKABLE = frozenset(
+    function.__code__ for function in (Runtime.wait, *vars(Engine).values()) if hasattr(function, "__code__")
+)
 
 
 def _catch_interrupts(runtime: Runtime) -> None:
@@ -264,7 +267,7 @@ def _catch_interrupts(runtime: Runtime) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         while frame is not None:
-            if frame.f_code in _ENGINE_CODE:
+            if frame.f_code in _UNBREAKABLE:
                 runtime.interrupt()
                 return
             if frame.f_code is Executor.execute.__code__:

@@ -167,8 +167,12 @@ class Engine:
         """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
         with self._lock:
             self._turn(self._now())
-            if self._released:
-                self._turn(self._now())
+            if not self._is_closed:
+                if self._released:
+                    released, self._released = self._released, []
+                    self._do(take_turn(self.core, [RefsReleased(released)], self._now()))
+                self.frames.flush()
+        self._settle(self._now())
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""

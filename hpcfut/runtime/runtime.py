@@ -117,6 +117,8 @@ class Runtime:
         )
         if large:
             self.mailbox.extend(large)
+        if self._interrupted:
+            self._demand_no_interruption(return_ids)
         return return_ids
 
     def _return_ids(self, task_id: int, n_returns: int) -> tuple[int, ...]:
@@ -139,13 +141,18 @@ class Runtime:
             large.append(object_id)
             return self.pickling.make_ref(object_id)
 
-        return tuple(map(by_reference, args)), {name: by_reference(value) for name, value in kwargs.items()}, large
+        try:
+            return tuple(map(by_reference, args)), {name: by_reference(value) for name, value in kwargs.items()}, large
+        except BaseException:
+            self.mailbox.extend(large)
+            raise
 
     def put(self, value: Any) -> int:
         """Store a value; returns its id, which the caller holds once."""
         self._demand_session()
         object_id = next(self._ids)
         self.engine.post(ObjectPut(object_id, self.executor.store(object_id, self.pickling.dumps(value))))
+        self._demand_no_interruption((object_id,))
         return object_id
 
     def wait(
@@ -177,6 +184,8 @@ class Runtime:
                     run, waiter.run = waiter.run, None
                     self.executor.execute(run)
                 elif waiter.is_done:
+                    if self._interrupted:
+                        self._demand_no_interruption()
                     return waiter
                 elif self._must_stop(current) or (deadline is not None and self._now() >= deadline):
                     self._abandon(waiter)
@@ -208,10 +217,15 @@ class Runtime:
             engine.runs.append(run)
             engine.on_run()
 
-    def _raise_interruption(self, current: Current) -> None:
-        if self._interrupted and current.is_main:
+    def _demand_no_interruption(self, held: tuple[int, ...] = ()) -> None:
+        """Raise a Ctrl-C that came meanwhile, and drop the refs on the way to the caller, who will not get them."""
+        if self._interrupted and self.executor.current.is_main:
             self._interrupted = False
+            self.mailbox.extend(held)
             raise KeyboardInterrupt
+
+    def _raise_interruption(self, current: Current) -> None:
+        self._demand_no_interruption()
         if current.task_id in self.executor.interrupted:
             raise TaskCancelledError(f"Task {name_of(current.task_id)} was cancelled while it waited.")
         if self.engine.end is not None:
@@ -234,6 +248,7 @@ class Runtime:
                     self._demand_session()
                 engine.wait(waiter, None)
                 waiter.has_news = False
+                self._demand_no_interruption()
             answer: AnswerQuery = engine.answers.pop(query_id)
             return answer.available
         finally:

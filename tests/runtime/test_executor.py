@@ -1,5 +1,7 @@
 """Executor threads: who takes a task, what never starts, and where cancellation does not strike."""
 
+import gc
+import signal
 import sys
 import threading
 import time
@@ -128,3 +130,56 @@ def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: py
     monkeypatch.setattr(runtime, "wait", wait_too_short)
     monkeypatch.setattr(calls, "runtime_of", lambda *refs: runtime)
     assert hpcfut.wait(refs, num_returns=2, timeout=0) == (refs[:2], refs[2:])
+
+
+def test_arguments_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) -> None:
+    @hpcfut.remote
+    def take(*values: Any) -> None: ...
+
+    with pytest.raises(MemoryError):
+        take.remote(np.zeros(2_000_000, "u1"), np.zeros(2_000_000, "u1"))
+    gc.collect()
+    runtime.engine.hear_now()
+    assert runtime.engine.window.n_objects == 0
+
+
+def test_ctrl_c_inside_the_engine_is_raised_as_the_call_ends(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_pressed = False
+
+    def press(now: float, **how: bool) -> bool:
+        nonlocal is_pressed
+        if threading.current_thread() is threading.main_thread() and not is_pressed:
+            is_pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return turn(now, **how)
+
+    def put_on() -> None:
+        for _ in range(1000):
+            assert not is_pressed, "The call during which the key was pressed has ended."
+            hpcfut.put(0)
+
+    turn = runtime.engine._turn
+    monkeypatch.setattr(runtime.engine, "_turn", press)
+    with pytest.raises(KeyboardInterrupt):
+        put_on()
+    runtime.engine.hear_now()
+    assert runtime.engine.core.statistics().n_owned == 0
+
+
+def test_ctrl_c_between_two_steps_of_a_wait_ends_it_in_good_order(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @hpcfut.remote
+    def sleep() -> None:
+        time.sleep(1.0)
+
+    def press(self: Runtime, current: Any) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return must_stop(self, current)
+
+    must_stop = Runtime._must_stop
+    monkeypatch.setattr(Runtime, "_must_stop", press)
+    ref = sleep.remote()
+    with pytest.raises(KeyboardInterrupt):
+        hpcfut.get(ref, timeout=0.01)
+    assert not runtime.engine.core.waits.waits
