@@ -18,7 +18,7 @@ from typing import Final
 import psutil
 
 from hpcfut.edges.host.job_files import ID_VARIABLE, JobFiles, start_ticks
-from hpcfut.edges.host.segments import mapped_segments
+from hpcfut.edges.host.segments import mapped_segments, topology_files
 
 _N_KILLS_MAX: Final = 3
 _KILL_TAKES_S: Final = 0.5
@@ -57,10 +57,14 @@ class Leftovers:
         #: Descendants of the launcher seen while it lived; afterwards they have another parent.
         self._seen: ProcessKeys = {}
         self._segments: set[str] = set()
+        self._topology: set[str] = set()
 
     def watch(self, launcher_pid: int) -> None:
         """Remember the processes below the launcher; to be called now and then while it lives."""
-        self._seen.update(tree_below(launcher_pid))
+        below = tree_below(launcher_pid)
+        self._seen.update(below)
+        for pid in below:
+            self._topology.update(topology_files(pid))
 
     def end_processes(self, grace_s: float) -> int:
         """End all processes of the job; returns how many would not have ended by themselves.
@@ -90,6 +94,9 @@ class Leftovers:
     def remove_files(self) -> None:
         """Remove the job's shared segments and its scratch; after its processes have ended."""
         self._remove_segments()
+        for path in self._topology:
+            with suppress(OSError):
+                os.unlink(path)
         shutil.rmtree(self._files.scratch, ignore_errors=True)
 
     def _living(self) -> ProcessKeys:
@@ -101,6 +108,7 @@ class Leftovers:
             found.update(tree_below(pid))
         for pid in found:
             self._segments.update(mapped_segments(pid))
+            self._topology.update(topology_files(pid))
         return found
 
     def _remove_segments(self) -> None:

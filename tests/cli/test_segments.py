@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
+from hpcfut.cli.leftovers import Leftovers
+from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.segments import StartSegments
-from tests.mpi.jobs import Mpi, run_command
+from tests.mpi.jobs import Mpi, run_command, run_job
 
 #: Stands in for a rank: maps the file that it is told, and looks.
 RANK = """
@@ -46,3 +50,41 @@ def test_segments_of_others_are_left_alone(mpi: Mpi) -> None:
     nothing = StartSegments().digest.hex()
     for name in ("somebody_{}", "psm_{}"):
         assert look(mpi, name, "agree") == (nothing, True)
+
+
+#: Each rank looks at what its launcher holds open.
+LOOK = """
+import os
+import hpcfut
+
+@hpcfut.remote
+def look():
+    folder = f"/proc/{os.getppid()}/fd"
+    links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder)]
+    return [link for link in links if "hydra" in link]
+
+for node in hpcfut.nodes():
+    strategy = hpcfut.NodeAffinitySchedulingStrategy(node["NodeID"])
+    for link in hpcfut.get(look.options(scheduling_strategy=strategy).remote()):
+        print(link)
+"""
+
+
+def test_what_the_launcher_writes_for_its_ranks_goes_when_they_have_started(mpi: Mpi, tmp_path: Path) -> None:
+    script = tmp_path / "look.py"
+    script.write_text(LOOK)
+    links = run_job(mpi, 2, script).check().stdout.splitlines()
+    assert bool(links) == (mpi.name == "mpich")
+    assert not [link for link in links if not link.endswith(" (deleted)")]
+
+
+def test_what_the_launcher_has_written_is_removed_after_its_death(tmp_path: Path) -> None:
+    path = Path(f"/tmp/hydra_hwloc_xmlfile_{os.getpid()}")
+    leftovers = Leftovers("no job", JobFiles(tmp_path), "here")
+    with subprocess.Popen(["sh", "-c", f"sleep 600 3>{path}; true"], start_new_session=True) as launcher:
+        while not path.exists():
+            assert launcher.poll() is None
+        leftovers.watch(os.getpid())
+        os.killpg(launcher.pid, signal.SIGKILL)
+    leftovers.remove_files()
+    assert not path.exists()

@@ -316,10 +316,15 @@ def _wait_until_clean(job: str, before: frozenset[str] | None, folders: Sequence
         left = [f"process {found.pid}: {_cmdline(found)}" for found in _processes(job)]
         suspects &= _shared_memory()
         left += [f"{SHARED_MEMORY}/{name}" for name in sorted(suspects) if not _is_mapped(name)]
-        left += [f"in a folder of the job: {path}" for top in folders for path in top.rglob("*")]
+        left += [f"in a folder of the job: {path}" for top in folders for path in _below(top)]
         if not left or time.monotonic() > deadline:
             return tuple(left)
         time.sleep(0.1)
+
+
+def _below(top: Path) -> list[Path]:
+    """All that is in a folder and below; unlike `rglob` it bears that somebody removes things meanwhile."""
+    return [Path(folder, name) for folder, folders, files in os.walk(top) for name in (*folders, *files)]
 
 
 def _cmdline(process: psutil.Process) -> str:

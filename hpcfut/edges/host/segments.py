@@ -4,6 +4,8 @@ MPICH and Open MPI give them a name so that the ranks find each other, and take 
 is killed never comes there: MPICH's launcher then leaves the segment where it is, and so does any launcher that is
 killed itself. Once all ranks of the host have mapped them the names are of no use any more, and a segment without one
 lives exactly as long as its last process.
+
+MPICH's launcher also writes down for its ranks what it knows of the machine, and leaves that file when it is killed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ SHARED_MEMORY: Final = "/dev/shm/"
 #: What MPICH and Open MPI open by name only while they start; windows and other libraries are none of our business.
 _OF_MPI: Final = re.compile(rf"{SHARED_MEMORY}(mpich_(shm|vci)_|sm_segment\.)[^/]*")
 
+#: The launcher holds it open while it lives; ranks read it while they start.
+_TOPOLOGY: Final = re.compile(r"/tmp/hydra_hwloc_xmlfile_\w+")
+
 
 def mapped_segments(pid: int) -> list[str]:
     """The named shared segments that a process has mapped."""
@@ -31,11 +36,23 @@ def mapped_segments(pid: int) -> list[str]:
     return sorted(path for path in paths if path.startswith(SHARED_MEMORY) and not path.endswith(" (deleted)"))
 
 
+def topology_files(pid: int) -> list[str]:
+    """The files in which a launcher of MPICH describes the machine; none for all other processes."""
+    found = set()
+    # Other users' processes cannot be looked into, and are not ours.
+    with suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return sorted(path for path in found if _TOPOLOGY.fullmatch(path))
+
+
 class StartSegments:
     """What MPI has mapped in this process by the end of its start."""
 
     def __init__(self) -> None:
         """Look; to be made after MPI was initialised."""
+        self._topology = topology_files(os.getppid())
         self._paths = [path for path in mapped_segments(os.getpid()) if _OF_MPI.fullmatch(path)]
         #: Equal on two ranks that have mapped the same segments.
         self.digest = blake2b("\n".join(self._paths).encode(), digest_size=16).digest()
@@ -43,8 +60,11 @@ class StartSegments:
     def unname(self, digests: Sequence[bytes]) -> None:
         """Take the names away, if all these ranks, which are those of this host, have mapped the same segments.
 
-        Otherwise some rank may still have to open one by its name.
+        Otherwise some rank may still have to open one by its name. The description of the machine was for their start.
         """
+        for path in self._topology:
+            with suppress(OSError):
+                os.unlink(path)
         if any(digest != self.digest for digest in digests):
             return
         for path in self._paths:
