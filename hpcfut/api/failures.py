@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from types import MemberDescriptorType
-from typing import Any
+from typing import Any, Final
 
 from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError, TaskError, TaskUnschedulableError
 from hpcfut.model.failure import CANCELLED, LOST, RAISED, UNSCHEDULABLE, Failure
@@ -28,8 +28,8 @@ def exception_of(failure: Failure, loads_exception: Callable[[bytes], BaseExcept
 def _told(cause: BaseException | None, text: str) -> TaskError:
     error = _make(cause, text)
     # Not ``__cause__``: printed, it would only repeat the last line of the text.
-    error.cause = cause
-    error.remote_traceback = text
+    _set(error, "cause", cause)
+    _set(error, "remote_traceback", text)
     return error
 
 
@@ -43,13 +43,17 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
         return TaskError(text)
     try:
         error = _blank(kind, cause.args)
-        error.args = cause.args
+        _set(error, "args", cause.args)
         error.__dict__.update(cause.__dict__)
         _copy_members(cause, error)
     except Exception:
         # The user's class makes its instances in a way of its own; the cause still tells everything.
         return TaskError(text)
     return error
+
+
+#: Sets an attribute of an exception without asking its class, which may be a frozen dataclass.
+_set: Final = BaseException.__setattr__
 
 
 def _blank(kind: type[TaskError], arguments: tuple[Any, ...]) -> TaskError:
@@ -77,5 +81,5 @@ def _dual(cause_type: type[BaseException]) -> type[TaskError] | None:
     members = {"__module__": cause_type.__module__, "__slots__": (), "__reduce__": reduce}
     try:
         return type(cause_type.__name__, (TaskError, cause_type), members)
-    except TypeError:
+    except Exception:  # It refuses to be subclassed, or its metaclass wants more than that.
         return None

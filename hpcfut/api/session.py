@@ -92,7 +92,17 @@ def is_initialized() -> bool:
 
 
 def shutdown() -> None:
-    """End the session on all ranks; refs of it cannot be used any more. A later ``init`` starts a new one."""
+    """End the session on all ranks; refs of it cannot be used any more. A later ``init`` starts a new one.
+
+    Raises:
+        RuntimeError: This was called in a task.
+    """
+    runtime = _session.runtime
+    if runtime is not None and (runtime.task_id or runtime.rank != 0):
+        raise RuntimeError(
+            "shutdown() was called in a task. Only the script can end the session, which its tasks are part of; a task "
+            "ends by returning."
+        )
     end_session(0, "", is_final=False)
 
 

@@ -7,6 +7,7 @@ which happens only while some are blocked in ``get``, or where a driver has the 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -14,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import RunRaised, RunReturned
@@ -25,6 +26,7 @@ from hpcfut.model.ids import name_of
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.waiter import Waiter
+from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.messages import Result
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
@@ -66,6 +68,7 @@ class Executor:
         #: Those of them in which the exception has been raised already.
         self.struck: dict[int, None] = {}
         self._n_threads = 0
+        self._pid = os.getpid()
         self._winding_down: threading.Thread | None = None
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGURG) == signal.SIG_DFL:
             # Without a handler in Python the signal of ``interrupt`` would pass unnoticed.
@@ -168,12 +171,16 @@ class Executor:
                 del args, kwargs
             else:
                 value = function()
+            if os.getpid() != self._pid:
+                _end_copy(None)
             event: RunReturned | RunRaised
             if n_returns == 1:
                 event = RunReturned(task_id, (self._result(task_id, value),))
             else:
                 event = RunReturned(task_id, self._results(run, value, n_returns))
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
+            if os.getpid() != self._pid:
+                _end_copy(error)
             event = self._failed(run, error)
         finally:
             del self.running[task_id]
@@ -255,11 +262,8 @@ class Executor:
         rank = self.engine.core.context.rank
         if isinstance(error, TaskCancelledError):
             return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
-        # The first frame is this module's.
-        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-        text = f"Task {name} raised on rank {rank}:\n" + "".join(lines).rstrip()
-        payload = self.pickling.dumps_exception(error.with_traceback(None))
+        text = encodable(f"Task {name} raised on rank {rank}:\n{_trace_of(error)}")
+        payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
         return RunRaised(run.task_id, Failure(RAISED, text, payload), False)
 
     # -- cancellation ------------------------------------------------------------------------------------------------
@@ -323,6 +327,33 @@ def _is_in_user_code(thread_id: int) -> bool:
             return False
         frame, is_top = frame.f_back, False
     return False
+
+
+def _trace_of(error: BaseException) -> str:
+    """The traceback as Python prints it, and something in its place if the exception's own code fails meanwhile."""
+    try:
+        # The first frame is this module's.
+        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
+    except Exception as trouble:
+        kind, other = type(error).__qualname__, type(trouble).__qualname__
+        return f"{kind} (no traceback: making it raised {other} in the code of {kind})"
+
+
+def _end_copy(error: BaseException | None) -> NoReturn:
+    """End this process, a child that a task forked and that has left the task's code: what follows is the rank's."""
+    status = 1
+    try:
+        if error is None:
+            status = 0
+        elif isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = error.code or 0
+        else:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

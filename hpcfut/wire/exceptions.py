@@ -41,6 +41,8 @@ class _Carried(msgspec.Struct, array_like=True):
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+#: Sets an attribute of an exception without asking its class, which may be a frozen dataclass.
+_set: Final = BaseException.__setattr__
 _decode: Final = msgspec.msgpack.Decoder(_Carried).decode
 
 
@@ -49,8 +51,15 @@ def dumps_exception(error: BaseException, dumps: Callable[[Any], Pickled], loads
 
     Attributes and notes travel with it. The error of another task goes on as what that task raised. What cannot be
     pickled or rebuilt, or holds refs (nobody would count them), is replaced: first attributes by their texts, then the
-    exception by a ``StandInError``.
+    exception by a ``StandInError``. Raises nothing of its own.
     """
+    try:
+        return _dumps_chain(error, dumps, loads)
+    except Exception:  # the exception's own code may do anything
+        return _encode(_Carried(_name_of(error), "its own code did not let it be looked at", None, False, None))
+
+
+def _dumps_chain(error: BaseException, dumps: Callable[[Any], Pickled], loads: Callable[[bytes], Any]) -> bytes:
     chain = [_original(error)]
     while (cause := chain[-1].__cause__) is not None and len(chain) <= _N_CAUSES_MAX:
         cause = _original(cause)
@@ -77,8 +86,8 @@ def loads_exception(payload: bytes, loads: Callable[[bytes], Any]) -> BaseExcept
         carried = carried.cause
     causes = [link for link, _ in links[1:]] + [None]
     for (link, is_suppressing), cause in zip(links, causes, strict=True):
-        link.__cause__ = cause
-        link.__suppress_context__ = is_suppressing
+        _set(link, "__cause__", cause)
+        _set(link, "__suppress_context__", is_suppressing)
     return links[0][0]
 
 
@@ -126,7 +135,7 @@ def _split(error: BaseException, convert: Callable[[Any], Any]) -> tuple[Any, ..
 
 def _join(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *arguments)
-    error.args = arguments
+    _set(error, "args", arguments)
     vars(error).update(attributes)
     return error
 
@@ -136,11 +145,16 @@ def _same(value: Any) -> Any:
 
 
 def _name_of(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    return encodable(f"{type(error).__module__}.{type(error).__qualname__}")
+
+
+def encodable(text: str) -> str:
+    """The text itself, or with escapes for what no encoding takes: halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text_of(error: BaseException | None) -> str:
     try:
-        return str(error)
+        return encodable(str(error))
     except Exception as trouble:
         return f"its text could not be made, because its __str__ raised {type(trouble).__name__}"

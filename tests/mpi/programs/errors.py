@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -41,6 +43,41 @@ class FinalError(Exception):
 
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("FinalError is final")
+
+
+class BadlyFinalError(Exception):
+    """A type that refuses to be subclassed, in words of its own."""
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise RuntimeError("BadlyFinalError is final")
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+    reason: str
+
+
+class HostileError(Exception):
+    """Nothing can be asked of it, nor told to it."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RuntimeError(f"no {name}")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise RuntimeError(f"{name} cannot be set")
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("this one stays here")
+
+
+class StrictError(Exception):
+    """Takes only attributes that it knows."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("__") and name != "args":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
 
 
 class Unpicklable:
@@ -169,6 +206,35 @@ def case_a_final_type_gives_a_plain_task_error() -> None:
     assert "FinalError: final" in str(error)
 
 
+def case_a_type_that_refuses_in_words_of_its_own_gives_a_plain_task_error() -> None:
+    error = raised(TaskError, hpcfut.get, fail.remote(BadlyFinalError, "final"))
+    assert type(error.cause) is BadlyFinalError
+
+
+def case_an_error_that_is_a_frozen_dataclass() -> None:
+    error = raised(TaskError, hpcfut.get, fail.remote(FrozenError, 3, "frozen"))
+    assert error.cause == FrozenError(3, "frozen")
+    assert "FrozenError" in str(error)
+
+
+def case_an_error_that_answers_nothing() -> None:
+    error = raised(TaskError, hpcfut.get, fail.remote(HostileError, "hostile"))
+    assert "HostileError" in str(error)
+    assert hpcfut.get(same.remote(error.remote_traceback)) == str(error)
+
+
+def case_an_error_that_takes_no_attributes() -> None:
+    error = raised(TaskError, hpcfut.get, fail.remote(StrictError, "strict"))
+    assert "StrictError: strict" in str(error)
+    assert type(error.cause) is StrictError
+
+
+def case_an_error_whose_text_no_encoding_takes() -> None:
+    error = raised(ValueError, hpcfut.get, fail.remote(ValueError, "half a pair: \ud800"))
+    assert isinstance(error, TaskError)
+    assert "half a pair: " in str(error)
+
+
 def case_each_get_raises_an_error_of_its_own() -> None:
     ref = fail.remote(OwnError, "x")
     one, two = raised(OwnError, hpcfut.get, ref), raised(OwnError, hpcfut.get, ref)
@@ -227,6 +293,25 @@ def case_exit_in_a_task_is_its_error(n_ranks: int) -> None:
         assert error.code == 3
         # The rank goes on.
         assert hpcfut.get(on_rank(same, rank).remote(rank)) == rank
+
+
+def case_a_child_that_a_task_forks_ends_where_the_task_would() -> None:
+    def fork(leave: Callable[[], object]) -> int:
+        child = os.fork()
+        if child == 0:
+            return leave()  # type: ignore[return-value]
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def fail_quietly() -> NoReturn:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # of the child
+        raise OwnError("in the child")
+
+    fork_remotely = hpcfut.remote(fork)
+    assert hpcfut.get(fork_remotely.remote(lambda: sys.exit(5))) == 5
+    assert hpcfut.get(fork_remotely.remote(lambda: sys.exit())) == 0
+    assert hpcfut.get(fork_remotely.remote(lambda: bytes(1_000_000))) == 0
+    assert hpcfut.get(fork_remotely.remote(fail_quietly)) == 1
+    assert hpcfut.get([same.remote(number) for number in range(20)]) == list(range(20))
 
 
 def case_an_unpicklable_result() -> None:

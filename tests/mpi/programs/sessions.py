@@ -59,6 +59,16 @@ def case_a_second_init_raises() -> None:
         assert hpcfut.get(ref) == 1
 
 
+def case_shutdown_in_a_task_is_refused(n_ranks: int) -> None:
+    def shut_down() -> None:
+        hpcfut.shutdown()
+
+    for rank in range(n_ranks):
+        error = raised(RuntimeError, hpcfut.get, on_rank(hpcfut.remote(shut_down), rank).remote())
+        assert "in a task" in str(error)
+    assert hpcfut.get(same.remote(1)) == 1
+
+
 def case_shutdown_twice_does_nothing() -> None:
     hpcfut.shutdown()
     hpcfut.shutdown()
