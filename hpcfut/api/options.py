@@ -16,9 +16,14 @@ class NodeAffinitySchedulingStrategy:
     Args:
         node_id: The rank, as an integer or as ``nodes()`` gives it (``NodeID``).
         soft: Run elsewhere if that rank can never run the task, instead of failing.
+
+    Raises:
+        ValueError: ``node_id`` is no number of a rank.
     """
 
     def __init__(self, node_id: int | str, soft: bool = False) -> None:
+        if not str(node_id).isdecimal():
+            raise ValueError(f"A task cannot be bound to rank {node_id!r}: give a whole number, 0 or more.")
         self.node_id = int(node_id)
         self.soft = soft
 

@@ -91,6 +91,8 @@ class Membership:
         remedy = (
             "Start the job with a larger --cpus-per-rank, or ask for less with num_cpus."
             if any(text.startswith("CPU ") for text in short)
+            else "Run on hosts with more memory or with fewer ranks on each, or ask for less."
+            if any(text.startswith("memory ") for text in short)
             else "Give the ranks more with --resources or init(resources=...), or ask for less."
         )
         return f"Task {name} asks for {wanted}; {where} can ever give it {' and '.join(short)}. {remedy}"

@@ -46,6 +46,7 @@ from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
 from hpcfut.model.errors import RankLostError
 from hpcfut.ports import Clock, Transport, Window
+from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
@@ -57,8 +58,8 @@ FLUSH_EVERY_S = 0.0002
 POLL_EVERY_S = 0.00005
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
-#: So many refs that went away are told to the core even in a busy turn.
-N_RELEASED_MAX = 1000
+#: Refs that went away are told to the core this often even if no turn is idle.
+RELEASE_WITHIN_S = 0.001
 #: So long a leader that finds nothing stays awake: one round trip. Longer is worse where ranks share a core.
 AWAKE_FOR_S = 0.00004
 #: Then it sleeps for this share of the time for which it has found nothing, up to the longest sleep.
@@ -112,6 +113,7 @@ class Engine:
         self._flushed_at = 0.0
         #: Refs that went away and wait for a turn with nothing else to do.
         self._released: list[int] = []
+        self._released_at = 0.0
         self._turned_at = 0.0
         self._polled_at = 0.0
         self._context = core.context
@@ -166,12 +168,7 @@ class Engine:
     def hear_now(self) -> None:
         """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
         with self._lock:
-            self._turn(self._now())
-            if not self._is_closed:
-                if self._released:
-                    released, self._released = self._released, []
-                    self._do(take_turn(self.core, [RefsReleased(released)], self._now()))
-                self.frames.flush()
+            self._turn(self._now(), is_complete=True)
         self._settle(self._now())
 
     def close(self) -> None:
@@ -294,41 +291,57 @@ class Engine:
 
     # -- one turn (with the lock) --------------------------------------------------------------------------------------
 
-    def _turn(self, now: float, *, is_leaving: bool = False) -> bool:
+    def _turn(self, now: float, *, is_leaving: bool = False, is_complete: bool = False) -> bool:
         """Take everything in, tell the core, do what it wants; returns whether there was anything.
 
         A thread that has user code to run next lets its messages gather for a moment, so that they share frames. What
-        this rank has to say itself comes before the look for frames, which others wait for.
+        this rank has to say itself comes before the look for frames, which others wait for. A complete turn leaves
+        nothing for the next one.
         """
         if self._is_closed:
             return False
         self._turned_at = now
-        events = drain(self.mailbox, self._released) if self.mailbox else []
-        if not (is_leaving or events) or now - self._polled_at > POLL_EVERY_S:
-            self._polled_at = now
-            movement = self.movement
-            try:
-                self.frames.receive(events)
-                if movement.reads or movement.sends:
-                    events += movement.take_completed()
-            except RankLostError as error:
-                events.append(RankLost(error.rank, error.reason))
-        if self._released and (not events or len(self._released) >= N_RELEASED_MAX):
-            events.append(RefsReleased(self._released))
-            self._released = []
-        if events or now >= self._context.due_at:
-            effects = take_turn(self.core, events, now)
-            while effects:
-                self._do(effects)
-                denied = self.movement.denied
-                if not denied:
-                    break
-                self.movement.denied = []
-                effects = take_turn(self.core, denied, now)
-        if self.frames.outboxes and not ((is_leaving or self.runs) and now - self._flushed_at < FLUSH_EVERY_S):
-            self._flushed_at = now
-            self.frames.flush()
+        try:
+            events = drain(self.mailbox, self._released) if self.mailbox else []
+            if not (is_leaving or events) or is_complete or now - self._polled_at > POLL_EVERY_S:
+                self._polled_at = now
+                self._receive(events)
+            if self._released and (not events or is_complete or now - self._released_at > RELEASE_WITHIN_S):
+                self._released_at = now
+                events.append(RefsReleased(self._released))
+                self._released = []
+            if events or now >= self._context.due_at:
+                self._tell(events, now)
+            may_gather = (is_leaving or self.runs) and not is_complete and now - self._flushed_at < FLUSH_EVERY_S
+            if self.frames.outboxes and not may_gather:
+                self._flushed_at = now
+                self.frames.flush()
+        except RankLostError as error:  # Found in sending; what else was to be sent does not matter any more.
+            self.mailbox.append(RankLost(error.rank, error.reason))
+            return True
+        except Exception:
+            # Effects are lost, so whoever caught this and went on would wait for ever.
+            end_rank("its engine")
         return bool(events)
+
+    def _receive(self, events: list[Event]) -> None:
+        movement = self.movement
+        try:
+            self.frames.receive(events)
+            if movement.reads or movement.sends:
+                events += movement.take_completed()
+        except RankLostError as error:
+            events.append(RankLost(error.rank, error.reason))
+
+    def _tell(self, events: list[Event], now: float) -> None:
+        effects = take_turn(self.core, events, now)
+        while effects:
+            self._do(effects)
+            denied = self.movement.denied
+            if not denied:
+                return
+            self.movement.denied = []
+            effects = take_turn(self.core, denied, now)
 
     def _do(self, effects: list[Effect]) -> None:
         send = self.frames.send

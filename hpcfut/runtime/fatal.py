@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 EXIT_STATUS = 70
 
@@ -20,7 +21,12 @@ def fatal(where: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        sys.stderr.write(f"hpcfut failed in {where} of process {os.getpid()}; this is a bug in hpcfut.\n")
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(EXIT_STATUS)
+        end_rank(where)
+
+
+def end_rank(where: str) -> NoReturn:
+    """End the process because of the exception that is being handled."""
+    sys.stderr.write(f"hpcfut failed in {where} of process {os.getpid()}; this is a bug in hpcfut.\n")
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(EXIT_STATUS)

@@ -37,11 +37,10 @@ class Frames:
             self._transport.send(rank, encode_frame(self._load(), self.outboxes.pop(rank), self._session))
 
     def flush(self) -> None:
-        """Send everything."""
-        load = self._load()
-        for rank, messages in self.outboxes.items():
-            self._transport.send(rank, encode_frame(load, messages, self._session))
-        self.outboxes.clear()
+        """Send everything; where a send fails, the frames for other ranks stay for the next time."""
+        load, outboxes = self._load(), self.outboxes
+        for rank in list(outboxes):
+            self._transport.send(rank, encode_frame(load, outboxes.pop(rank), self._session))
 
     def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
         """Take frames of this session that came before it was opened here, before all others."""

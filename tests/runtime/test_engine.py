@@ -1,57 +1,61 @@
-"""The engine: what is certain when ``hear_now`` and ``post_now`` return."""
+"""What the engine makes of failures: of other ranks, and of hpcfut itself."""
 
 from __future__ import annotations
 
-from hpcfut.core.effects import RunTask
-from hpcfut.core.events import RefsAdded, ResourcesQueried, StopRequested
+import subprocess
+import sys
+
+from hpcfut.core.events import ResourcesQueried
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.clock import MonotonicClock
 from hpcfut.edges.host.heap_window import HeapWindow
+from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
-from hpcfut.model.failure import LOST, Failure
-from hpcfut.model.ids import first_id
+from hpcfut.model.errors import RankLostError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.engine import Engine
-from hpcfut.wire.messages import JobEnded, ObjectFailed, ResourcesAsked
-from tests.runtime.test_full_window import StubTransport
 
-OBJECT = first_id(1, 0)
+A_CORE_THAT_FAILS = """
+import threading
+import hpcfut
+from hpcfut.api import session
+
+def fail(*args):
+    raise KeyError("planted")
+
+hpcfut.init()
+session.current().engine.core.handle_all = fail
+try:
+    hpcfut.get(hpcfut.put(1), timeout=20)
+except KeyError:
+    print("caught")
+"""
 
 
-class StoppedClock:
-    """All happens in one instant."""
+class DeafPeer(LoopbackTransport):
+    """A transport on which every send finds that the receiver has died."""
 
-    def now(self) -> float:
-        return 1.0
+    def send(self, rank: int, frame: bytes) -> None:
+        raise RankLostError(rank, "it was killed.")
 
 
-def make_engine() -> tuple[Engine, StubTransport]:
-    roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}, {}, "") for rank in range(2)]
+def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
+    roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}, {}, "") for rank in range(2)]
     core = RankCore(0, roster, Config(), is_driver=True)
-    transport = StubTransport()
-    return Engine(core, transport, HeapWindow(1000), StoppedClock(), session=0, may_spin=False), transport
-
-
-def test_the_end_leaves_at_once_even_while_tasks_wait_for_a_thread() -> None:
-    engine, transport = make_engine()
+    engine = Engine(core, DeafPeer(), HeapWindow(1000), MonotonicClock(), session=0, may_spin=False)
+    waiter = engine.new_waiter()
     engine.post_now(ResourcesQueried(1))
-    assert transport.sent == [ResourcesAsked(1)]
-    engine.runs.append(RunTask(1, 1, b"", (), (), (), 0))
-    engine.post_now(StopRequested(0, "", True))
-    assert transport.sent[1:] == [JobEnded(0, "", True)]
-
-
-def test_dropped_refs_are_heard_even_if_a_frame_comes_meanwhile() -> None:
-    engine, transport = make_engine()
-    engine.post_now(RefsAdded([OBJECT]))
-    assert engine.core.statistics().n_borrowed == 1
-    engine.mailbox.append(OBJECT)
-    poll = transport.poll
-
-    def poll_again() -> list[tuple[int, bytes]]:
-        transport.comes.append(ObjectFailed(first_id(1, 0) + 1, Failure(LOST)))
-        return poll()
-
-    engine.frames._poll = poll_again
     engine.hear_now()
-    assert engine.core.statistics().n_borrowed == 0
+    assert engine.end is not None
+    assert engine.end.failure == "Rank 1 on host h (process 77) died: it was killed."
+    assert waiter.has_news
+
+
+def test_a_failure_of_the_core_ends_the_rank_and_nobody_can_catch_it() -> None:
+    # Its effects are lost, so whoever went on would wait for ever.
+    ended = subprocess.run([sys.executable, "-c", A_CORE_THAT_FAILS], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 70, ended
+    assert "KeyError: 'planted'" in ended.stderr
+    assert "this is a bug in hpcfut" in ended.stderr
+    assert not ended.stdout
