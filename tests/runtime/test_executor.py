@@ -23,9 +23,12 @@ LONG_S = 10.0
 
 @pytest.fixture
 def runtime() -> Iterator[Runtime]:
+    # Who starts the tests in the background lets them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     hpcfut.init(object_store_memory=3_000_000)
     yield session.current()
     hpcfut.shutdown()
+    signal.signal(signal.SIGINT, before)
 
 
 def a_run(n: int) -> RunTask:
