@@ -31,6 +31,8 @@ class _Session:
         self.runtime: Runtime | None = None
         self.old_sigint: object = None
         self.status = 0
+        #: This process has left its job, and there is no other to meet.
+        self.has_left = False
         self.pid = os.getpid()
         self.lock = threading.RLock()
 
@@ -155,6 +157,11 @@ def hooks() -> RefHooks:
 def ensure_job() -> Job:
     """Meet the other ranks, once a process."""
     _demand_own_process()
+    if _session.has_left:
+        raise SessionEndedError(
+            "hpcfut was used after the end of the script, in a thread that goes on or at exit: the job is over. Join "
+            "such threads before the script ends."
+        )
     if _session.job is None:
         _session.job = start_job(os.environ)
         atexit.register(_leave_at_exit)
@@ -206,6 +213,7 @@ def end_session(status: int, failure: str, *, is_final: bool) -> None:
 def leave(status: int) -> NoReturn:
     """End this process's part in the job and exit."""
     job, _session.job = _session.job, None
+    _session.has_left = True
     sys.stdout.flush()
     sys.stderr.flush()
     if job is not None:
@@ -231,6 +239,7 @@ def _leave_at_exit() -> None:
         return
     end_session(_session.status, "", is_final=True)
     _session.job = None
+    _session.has_left = True
     job.leave(_session.status)
 
 

@@ -1,9 +1,12 @@
 """The public API on one rank, in this process: loopback edges, no MPI."""
 
 import gc
+import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,34 @@ def test_nobody_looks_for_tasks_before_the_api_knows_the_runtime(monkeypatch: py
     hpcfut.init()
     assert were_running == [False]
     assert session.current().helper.is_running
+
+
+def test_nothing_begins_anew_after_the_end_of_the_script(tmp_path: Path) -> None:
+    # On several ranks this would meet an MPI that has been finalised.
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import threading
+            import hpcfut
+
+            def work_on():
+                threading.main_thread().join()
+                try:
+                    hpcfut.put(1)
+                except hpcfut.exceptions.SessionEndedError as error:
+                    print(error)
+
+            hpcfut.init()
+            threading.Thread(target=work_on).start()
+            """
+        )
+    )
+    job = subprocess.run(
+        [sys.executable, "-m", "hpcfut", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (job.returncode, job.stderr) == (0, "")
+    assert "after the end of the script" in job.stdout
 
 
 def test_mpi_is_not_loaded() -> None:
