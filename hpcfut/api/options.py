@@ -67,6 +67,11 @@ def is_amount(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
+def is_text(value: Any) -> bool:
+    """Whether this is a text that can be sent: halves of surrogate pairs, which no encoding takes, cannot."""
+    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
+
+
 def _check(name: str, value: Any) -> None:
     if value is None:
         return
@@ -80,7 +85,7 @@ def _check(name: str, value: Any) -> None:
     elif name == "resources":
         problem = _problem_with(value)
     elif name == "name":
-        if not isinstance(value, str):
+        if not is_text(value):
             problem = "give a text"
     elif value not in ("DEFAULT", "SPREAD") and not isinstance(value, NodeAffinitySchedulingStrategy):
         problem = 'give "DEFAULT", "SPREAD" or a NodeAffinitySchedulingStrategy'
@@ -94,6 +99,6 @@ def _problem_with(resources: Any) -> str:
     for name, amount in resources.items():
         if name in ("CPU", "GPU", "memory"):
             return f"{name} has an option of its own"
-        if not isinstance(name, str) or not is_amount(amount):
+        if not is_text(name) or not is_amount(amount):
             return "give a dict from names to amounts, 0 or more"
     return ""

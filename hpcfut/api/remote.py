@@ -28,14 +28,14 @@ class RemoteFunction:
         self.__name__ = self._name
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         """A remote function cannot be called directly, so that nobody mistakes one for the other."""
         raise TypeError(
             f"The remote function {self._name} cannot be called directly. Call {self._name}.remote(...) to run it as a "
             f"task, or keep the plain function under another name: g = remote(f)."
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
+    def remote(self, /, *args: Any, **kwargs: Any) -> Any:
         """Submit a task.
 
         Refs among the arguments are replaced by their values before the task runs; refs deeper inside are passed as

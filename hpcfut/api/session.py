@@ -10,9 +10,9 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from hpcfut.api.options import is_amount
+from hpcfut.api.options import is_amount, is_text
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
@@ -21,6 +21,9 @@ from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.runtime import Runtime
+
+#: More of a user-defined resource than anybody has, and in ``RESOURCE_UNIT``s still a number that a message can hold.
+_AMOUNT_MAX: Final = 1e14
 
 
 class _Session:
@@ -255,10 +258,10 @@ def _config(resources: Mapping[str, float], object_store_memory: int | None) -> 
     given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
     given.update(resources)
     for name, amount in given.items():
-        if not isinstance(name, str) or name in OWN_RESOURCES or not is_amount(amount):
+        if not is_text(name) or name in OWN_RESOURCES or not is_amount(amount) or amount > _AMOUNT_MAX:
             raise ValueError(
-                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts of 0 or "
-                f"more; the number of cores of a rank is set with --cpus-per-rank."
+                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts from 0 to "
+                f"{_AMOUNT_MAX:g}; the number of cores of a rank is set with --cpus-per-rank."
             )
     if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
         raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")

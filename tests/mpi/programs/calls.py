@@ -42,6 +42,7 @@ def case_positional_keyword_and_default_arguments() -> None:
         (describe.remote(1, third=5, second=2), (1, 2, 5, (), "only", {})),
         (describe.remote(1, 2, 3, 4, 5, only=6), (1, 2, 3, (4, 5), 6, {})),
         (describe.remote(1, 2, more=7, first=8), (1, 2, 3, (), "only", {"more": 7, "first": 8})),
+        (describe.remote(1, 2, self=9), (1, 2, 3, (), "only", {"self": 9})),
         (describe.remote(None, [], third={}), (None, [], {}, (), "only", {})),
     ]
     assert hpcfut.get([ref for ref, _ in calls]) == [expected for _, expected in calls]
@@ -141,7 +142,9 @@ def case_wrong_options_are_told_where_they_are_given() -> None:
         {"resources": {"disk": math.inf}},
         {"resources": {"CPU": 1}},
         {"resources": {1: 1}},
+        {"resources": {"half a pair: \ud800": 1}},
         {"name": 5},
+        {"name": "half a pair: \ud800"},
         {"scheduling_strategy": "FASTEST"},
         {"no_such_option": 1},
         {"num_cpu": 1},

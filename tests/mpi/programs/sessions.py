@@ -166,6 +166,9 @@ def case_wrong_options_of_init() -> None:
     for resources in ({"CPU": 1}, {"disk": -1}, {"disk": float("nan")}, {"disk": float("inf")}, {"disk": "1"}, {5: 1}):
         raised(ValueError, hpcfut.init, resources=resources)
         assert not hpcfut.is_initialized()
+    raised(ValueError, hpcfut.init, resources={"half a pair: \ud800": 1})
+    raised(ValueError, hpcfut.init, resources={"disk": 1e300})
+    assert not hpcfut.is_initialized()
     for nbytes in (0, -1, 1.5, "1"):
         raised(ValueError, hpcfut.init, object_store_memory=nbytes)
         assert not hpcfut.is_initialized()
