@@ -25,8 +25,10 @@ def fatal(where: str) -> Iterator[None]:
 
 
 def end_rank(where: str) -> NoReturn:
-    """End the process because of the exception that is being handled."""
-    sys.stderr.write(f"hpcfut failed in {where} of process {os.getpid()}; this is a bug in hpcfut.\n")
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(EXIT_STATUS)
+    """End the process because of the exception that is being handled, whatever that does when it is printed."""
+    try:
+        sys.stderr.write(f"hpcfut failed in {where} of process {os.getpid()}; this is a bug in hpcfut.\n")
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(EXIT_STATUS)

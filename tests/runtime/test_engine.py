@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from hpcfut.core.events import ResourcesQueried
 from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.clock import MonotonicClock
@@ -17,18 +19,21 @@ from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.engine import Engine
 
 A_CORE_THAT_FAILS = """
-import threading
 import hpcfut
 from hpcfut.api import session
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise SystemExit
+
 def fail(*args):
-    raise KeyError("planted")
+    raise %s("planted")
 
 hpcfut.init()
 session.current().engine.core.handle_all = fail
 try:
     hpcfut.get(hpcfut.put(1), timeout=20)
-except KeyError:
+except Exception:
     print("caught")
 """
 
@@ -52,10 +57,12 @@ def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
     assert waiter.has_news
 
 
-def test_a_failure_of_the_core_ends_the_rank_and_nobody_can_catch_it() -> None:
+@pytest.mark.parametrize("error", ["KeyError", "Unspeakable"])
+def test_a_failure_of_the_core_ends_the_rank_and_nobody_can_catch_it(error: str) -> None:
     # Its effects are lost, so whoever went on would wait for ever.
-    ended = subprocess.run([sys.executable, "-c", A_CORE_THAT_FAILS], capture_output=True, text=True, timeout=60)
+    script = A_CORE_THAT_FAILS % error
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 70, ended
-    assert "KeyError: 'planted'" in ended.stderr
+    assert error == "Unspeakable" or "KeyError: 'planted'" in ended.stderr
     assert "this is a bug in hpcfut" in ended.stderr
     assert not ended.stdout
