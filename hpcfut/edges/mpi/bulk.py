@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from hpcfut.model.errors import RankLostError
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
@@ -43,8 +45,10 @@ class Bulk:
     ends start them in one order, because the reader gets ready before it asks and its questions arrive in order.
     """
 
-    def __init__(self, comm: MPI.Comm, tag_max: int) -> None:
+    def __init__(self, comm: MPI.Comm, tag_max: int, error: type[Exception]) -> None:
+        """Make it for a communicator of its own. ``error`` is what MPI raises."""
         self.comm = comm
+        self._error = error
         self._n_tags = tag_max
         self._lines: dict[_Key, deque[_Transfer]] = {}
         self._open: deque[_Transfer] = deque()
@@ -78,14 +82,23 @@ class Bulk:
                     return
 
     def completed(self) -> list[tuple[bool, int, int]]:
-        """Make progress and return what has completed, as (is_send, rank, transfer_id)."""
+        """Make progress and return what has completed, as (is_send, rank, transfer_id).
+
+        Raises:
+            RankLostError: A transfer failed, as it does when the process at its other end has died: an MPI without
+                fault tolerance copies straight out of the memory of that process, and tells no more.
+        """
         transfers = self._open
         for _ in range(min(len(transfers), _N_TRANSFERS_TESTED)):
             transfer = transfers.popleft()
             requests = transfer.requests
-            while requests and requests[0].Test():
-                requests.popleft()
-            self._post(transfer)
+            try:
+                while requests and requests[0].Test():
+                    requests.popleft()
+                self._post(transfer)
+            except self._error as error:
+                way = "to" if transfer.is_send else "from"
+                raise RankLostError(transfer.rank, f"moving an object {way} it failed ({error}).") from error
             if requests:
                 transfers.append(transfer)
             else:

@@ -62,7 +62,7 @@ class MpiTransport:
         bulk_comm = comm.Dup()
         bulk_comm.Set_errhandler(MPI.ERRORS_RETURN)
         # Without a limit from MPI, the one that the standard promises.
-        self._bulk = Bulk(bulk_comm, bulk_comm.Get_attr(MPI.TAG_UB) or 32767)
+        self._bulk = Bulk(bulk_comm, bulk_comm.Get_attr(MPI.TAG_UB) or 32767, MPI.Exception)
         self.rank: int = self._comm.Get_rank()
         self.n_ranks: int = self._comm.Get_size()
         self._error = MPI.Exception
@@ -210,10 +210,7 @@ class MpiTransport:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
         if not self._bulk.is_busy:
             return ()
-        try:
-            return self._bulk.completed()
-        except self._error as error:
-            raise explain(error, self._comm, "moving bulk data") from error
+        return self._bulk.completed()
 
     @property
     def is_busy(self) -> bool:
