@@ -171,7 +171,7 @@ class Executor:
                 del args, kwargs
             else:
                 value = function()
-            if os.getpid() != self._pid:
+            if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(None)
             event: RunReturned | RunRaised
             if n_returns == 1:
@@ -179,7 +179,7 @@ class Executor:
             else:
                 event = RunReturned(task_id, self._results(run, value, n_returns))
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
-            if os.getpid() != self._pid:
+            if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(error)
             event = self._failed(run, error)
         finally:
