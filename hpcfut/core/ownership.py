@@ -72,10 +72,6 @@ class Ownership:
         self._next = context.make_table("ownership", TRANSITIONS)
         self.objects: dict[int, OwnedObject] = {}
 
-    def add_pending(self, object_id: int, task_id: int, n_local: int) -> None:
-        """A task of this rank will make the object."""
-        self.objects[object_id] = OwnedObject(object_id, PENDING, n_local, 0, task_id)
-
     def set_inline(self, record: OwnedObject, payload: bytes, contained: tuple[int, ...]) -> None:
         """The value is small and came along."""
         record.state = self._next[record.state, "returned inline"]
