@@ -65,7 +65,7 @@ def run_script(script: str) -> int:
         exec(code, module.__dict__)
     except SystemExit as error:
         return exit_status(error)
-    except BaseException as error:
+    except BaseException as error:  # As Python itself ends a script: with the traceback and a status.
         trace = error.__traceback__
         traceback.print_exception(type(error), error, trace.tb_next if trace is not None else None)
         return 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -131,7 +131,7 @@ def _signal(processes: ProcessKeys, number: int) -> None:
 def _wait_for(processes: ProcessKeys, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while _alive(processes) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # These are no children of this process, so nothing tells when they end.
 
 
 def _mapped_by_anybody(paths: Iterable[str]) -> set[str]:

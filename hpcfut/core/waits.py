@@ -152,20 +152,18 @@ class Waits:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
         if record.state != STORED or self._is_ready(record, is_fetching=wait.is_fetching):
-            wait.n_ready += 1
-            if wait.n_ready >= wait.n_wanted:
-                self._be_over(wait)
+            self._count(wait)
         else:
             self._watch(record, wait)
 
     def on_arrived(self, waiter_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
-        wait = self.waits[waiter_id]
-        wait.n_ready += 1
-        if wait.n_ready >= wait.n_wanted:
-            self._be_over(wait)
+        self._count(self.waits[waiter_id])
 
-    def _be_over(self, wait: Wait) -> None:
+    def _count(self, wait: Wait) -> None:
+        wait.n_ready += 1
+        if wait.n_ready < wait.n_wanted:
+            return
         del self.waits[wait.waiter_id]
         if wait.n_ready < len(wait.object_ids):
             self._unwatch(wait)

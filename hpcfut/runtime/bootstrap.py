@@ -122,7 +122,7 @@ class Job:
                 sys.argv[:] = record.argv
                 sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
                 return self._make_runtime(record.config, hooks)
-            time.sleep(sleep_s)
+            time.sleep(sleep_s)  # No engine and no bell yet: between sessions a rank polls, ever more seldom.
             sleep_s = min(sleep_s + 0.00005, SLEEP_MAX_S)
 
     def _make_runtime(self, config: Config, hooks: RefHooks) -> Runtime:
@@ -175,7 +175,7 @@ class Job:
                 return True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.0001)
+            time.sleep(0.0001)  # MPI tells of the end of a barrier only to who asks.
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -288,7 +288,7 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
 def _watch_parent(watch: ParentWatch) -> None:
     """A rank whose launcher is gone has nobody left to end it."""
     while not watch.is_orphaned():
-        time.sleep(PARENT_CHECK_S)
+        time.sleep(PARENT_CHECK_S)  # Beside the kernel's signal, which some containers swallow.
     os._exit(1)
 
 

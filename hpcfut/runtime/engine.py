@@ -10,7 +10,8 @@ waits for something of its own. Every other waiting thread is a follower and sle
 * A follower registers first and tries ``_lead`` then; a leader releases ``_lead`` first and looks for followers then.
   So one of them sees the other, and no wake-up is lost.
 * Whoever has something to tell appends to the mailbox first and tries ``_lock`` then, and looks into the mailbox again
-  after releasing it. So nothing stays in the mailbox while nobody holds the lock.
+  after releasing it. So nothing stays in the mailbox while nobody holds the lock, but for submissions that follow each
+  other closely (``post_soon``) and releases of refs: these wait for the next turn, the helper's at the latest.
 * A sleeping leader sleeps on its bell and without ``_lock``: who posts meanwhile turns the core, and rings it if that
   ended its wait.
 

@@ -224,7 +224,7 @@ class Executor:
             buffer = window.reserve(object_id, pickled.nbytes)
         try:
             pack_into(pickled, buffer)
-        except BaseException:
+        except BaseException:  # Whatever stops the copy goes on upwards; the room must not stay taken.
             window.free(object_id)
             raise
         window.seal(object_id)

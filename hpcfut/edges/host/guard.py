@@ -136,7 +136,7 @@ def _wait_until_read(descriptor: int) -> None:
             (n_unread,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))
             if not n_unread:
                 return
-            time.sleep(0.001)
+            time.sleep(0.001)  # A pipe does not tell its writer when it has been read.
 
 
 # -- Open MPI ----------------------------------------------------------------------------------------------------------
@@ -148,5 +148,5 @@ def _remove_after(launcher: int, started: int, folder: Path) -> None:
     while start_ticks(launcher) == started:
         if time.monotonic() > deadline:
             return
-        time.sleep(0.01)
+        time.sleep(0.01)  # The launcher is a parent, not a child: only its absence tells.
     shutil.rmtree(folder, ignore_errors=True)
