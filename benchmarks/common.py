@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import hashlib
 import json
@@ -14,15 +15,39 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-def check_results(results: Iterable[tuple[int, int]], n_tasks: int, rank: int) -> str:
+def check_results(results: Iterable[tuple[int, int]], n_tasks: int, rank: int, first: int = 0) -> str:
     """Raises unless task i gave (rank, i + 1) for all tasks in order; returns a hash of them."""
     listed = [tuple(result) for result in results]
-    wanted = [(rank, number + 1) for number in range(n_tasks)]
+    wanted = [(rank, number + 1) for number in range(first, first + n_tasks)]
     if listed != wanted:
         pairs = zip(listed, wanted, strict=False)
         odd = next((f"{got} and not {want}" for got, want in pairs if got != want), "too few")
         raise RuntimeError(f"{len(listed)} results came back for {n_tasks} tasks of rank {rank}; first odd: {odd}.")
-    return hashlib.blake2b(repr(listed).encode(), digest_size=8).hexdigest()
+    return hash_of(listed)
+
+
+def hash_of(results: object) -> str:
+    """Sixteen digits that stand for results: the same for the same ones."""
+    return hashlib.blake2b(repr(results).encode(), digest_size=8).hexdigest()
+
+
+def parse_options(description: str, n_rounds: int) -> argparse.Namespace:
+    """What every benchmark is asked: how many rounds, the small size, and where the values go."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=n_rounds)
+    parser.add_argument(
+        "--small", action="store_true", help="a check of the results in seconds, whose figures mean nothing"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="append a JSON line to it")
+    options = parser.parse_args()
+    if options.small:
+        options.rounds = 1
+    return options
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def describe_spread(values: Sequence[float], form: str = ",.0f") -> str:

@@ -35,3 +35,11 @@ def test_tasks_give_what_the_floor_gives(mpi: Mpi) -> None:
 
 def test_latency(mpi: Mpi) -> None:
     assert "wait 1k refs" in run_small(mpi, "latency.py").stdout
+
+
+def test_a_busy_rank_answers_and_cuts_no_system_call_short(mpi: Mpi) -> None:
+    assert find_hash(run_small(mpi, "busy.py")) == "69f0e58ec6ae3056"
+
+
+def test_idle_ranks(mpi: Mpi) -> None:
+    assert find_hash(run_small(mpi, "idle.py")) == "53e5f7c365a7fcc0"

@@ -1,0 +1,184 @@
+"""A rank that is busy in user code: how soon it answers, and what that costs the code.
+
+    hpcfut run -n 2 benchmarks/busy.py
+    python benchmarks/two_hosts.py benchmarks/busy.py       (root)
+
+Rank 1 owns small objects, which travel inside messages, and runs a user's task; rank 0 gets one object
+after the other at random moments. Each object is got once, so every `get` must ask the owner. The cost is
+that of the driver's own pure Python code, with a session and without one, in turn in the same process.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import Any
+
+from common import append_json_line, describe_spread, hash_of, parse_options, percentile, print_table
+from user_code import CODES, run_python
+
+import hpcfut
+
+SEED = 20261121
+GAP_MAX_S = 0.01
+#: Asked before the figures begin, so that the task runs by then, and the path is warm.
+N_WARM_UP = 5
+#: So long the driver's code runs in one state before the next.
+SLICE_S = 0.1
+
+Refs = list["hpcfut.ObjectRef[int]"]
+
+
+SPARE = "pure Python on a spare thread"
+
+
+@hpcfut.remote
+def own(n_objects: int) -> Refs:
+    """Objects of the rank that runs this."""
+    return [hpcfut.put(number) for number in range(n_objects)]
+
+
+@hpcfut.remote
+def be_busy(kind: str, duration_s: float) -> tuple[float, float, int, int]:
+    """When it began and ended, its system calls, and those cut short."""
+    began = time.monotonic()
+    counted, n_cut = CODES[kind](began + duration_s)
+    return began, time.monotonic(), counted, n_cut
+
+
+@hpcfut.remote
+def be_busy_elsewhere(rank: int, duration_s: float) -> tuple[float, float, int, int]:
+    """The main thread waits in `get`, and the user's code runs on another one: a timeout forbids to run it here."""
+    task = be_busy.options(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(rank))
+    ended: tuple[float, float, int, int] = hpcfut.get(task.remote("pure Python", duration_s), timeout=duration_s + 60)
+    return ended
+
+
+def enough_for(duration_s: float) -> int:
+    """More objects than can be asked for in this time."""
+    return int(4 * duration_s / GAP_MAX_S) + 2 * N_WARM_UP
+
+
+def ask(refs: Refs, until: float, seed: int) -> tuple[list[float], float]:
+    """Gets one object after the other, at random moments; seconds for each, and when the last answer came."""
+    gaps = random.Random(seed)
+    answers: list[float] = []
+    ended = 0.0
+    for number, ref in enumerate(refs):
+        time.sleep(gaps.uniform(0, GAP_MAX_S))
+        started = time.monotonic()
+        if started >= until:
+            break
+        value = hpcfut.get(ref)
+        ended = time.monotonic()
+        if value != number:
+            raise RuntimeError(f"Object {number} came back as {value!r}.")
+        if number >= N_WARM_UP:
+            answers.append(ended - started)
+    return answers, ended
+
+
+@hpcfut.remote
+def ask_driver(refs: Refs, duration_s: float, seed: int) -> list[float]:
+    """The same from rank 1, of the driver's objects."""
+    return ask(refs, time.monotonic() + duration_s, seed)[0]
+
+
+def measure_answers(kind: str, duration_s: float, seed: int) -> tuple[list[float], int, int]:
+    """Seconds of every answer of one busy task; its system calls, and those cut short."""
+    there = hpcfut.NodeAffinitySchedulingStrategy(1)
+    refs = hpcfut.get(own.options(scheduling_strategy=there).remote(enough_for(duration_s)))
+    if kind == SPARE:
+        task = be_busy_elsewhere.options(scheduling_strategy=there).remote(1, duration_s)
+    else:
+        task = be_busy.options(scheduling_strategy=there).remote(kind, duration_s)
+    answers, last = ask(refs, time.monotonic() + 0.95 * duration_s, seed)
+    began, ended, n_calls, n_cut = hpcfut.get(task)
+    # Rank 1 works in order, so the first object was asked for after the task had begun, on the same clock.
+    if not answers or not began < last < ended:
+        raise RuntimeError(
+            f"'{kind}' ran from {began} to {ended} and the last answer came at {last}: not while it ran."
+        )
+    return answers, n_calls, n_cut
+
+
+def speed_of_python(duration_s: float) -> float:
+    """Steps a second of the driver's own pure Python code."""
+    started = time.monotonic()
+    n_steps, _ = run_python(started + duration_s)
+    return n_steps / (time.monotonic() - started)
+
+
+def measure_cost(n_cycles: int, seed: int) -> tuple[float, float, list[float]]:
+    """The share of its speed that the driver's code loses to a session, unasked and asked; and the answers' seconds.
+
+    Short slices in turn, of which the median counts: the speed of a core wanders by more than is looked for.
+    """
+    there = hpcfut.NodeAffinitySchedulingStrategy(1)
+    hpcfut.shutdown()
+    bare, unasked, asked = [speed_of_python(SLICE_S)], [], []
+    answers: list[float] = []
+    for number in range(n_cycles):
+        hpcfut.init()
+        hpcfut.get(own.options(scheduling_strategy=there).remote(1))
+        unasked.append(speed_of_python(SLICE_S))
+        refs = [hpcfut.put(value) for value in range(enough_for(SLICE_S))]
+        asker = ask_driver.options(scheduling_strategy=there).remote(refs, 0.9 * SLICE_S, seed + number)
+        hpcfut.wait([asker], timeout=0.002)  # Hands it over.
+        asked.append(speed_of_python(SLICE_S))
+        answers += hpcfut.get(asker)
+        del refs, asker
+        hpcfut.shutdown()
+        bare.append(speed_of_python(SLICE_S))
+    hpcfut.init()
+
+    def lost(speeds: list[float]) -> float:
+        cycles = zip(speeds, bare, bare[1:], strict=False)
+        return 1 - statistics.median(speed / ((before + after) / 2) for speed, before, after in cycles)
+
+    return lost(unasked), lost(asked), answers
+
+
+def main() -> None:
+    """Every kind of code in turn, then the cost, several rounds."""
+    options = parse_options("Answers of a rank that is busy in user code.", n_rounds=5)
+    hpcfut.init()
+    nodes = hpcfut.nodes()
+    if len(nodes) != 2:
+        raise SystemExit(f"This needs 2 ranks and got {len(nodes)}: hpcfut run -n 2 benchmarks/busy.py")
+    where = "one host" if len({node["Host"] for node in nodes}) == 1 else "two hosts"
+    duration_s = 0.4 if options.small else 3.0
+    figures: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        figures.setdefault(f"{name}, {where}", []).append(value)
+
+    def note_answers(name: str, answers: list[float]) -> None:
+        note(f"answer, {name}, median ms", statistics.median(answers) * 1e3)
+        note(f"answer, {name}, p95 ms", percentile(answers, 0.95) * 1e3)
+
+    kinds: list[Any] = [*CODES, SPARE]
+    n_sleeps = n_cut = 0
+    for number in range(options.rounds):
+        for kind in kinds:
+            answers, n_calls, n_cut_now = measure_answers(kind, duration_s, SEED + number)
+            note_answers(kind, answers)
+            if kind == "a C library that sleeps":
+                n_sleeps, n_cut = n_sleeps + n_calls, n_cut + n_cut_now
+                note("system calls cut short", n_cut_now)
+        unasked, asked, answers = measure_cost(3 if options.small else 40, SEED + number)
+        note("cost of the driver's Python, %", unasked * 100)
+        note("cost of the driver's Python while asked, %", asked * 100)
+        note_answers("pure Python of the driver", answers)
+    print_table(
+        [("a rank busy in user code", "median (smallest to largest)")]
+        + [(name, describe_spread(values, ".2f")) for name, values in figures.items()]
+    )
+    print(f"{n_cut} of {n_sleeps} system calls of the C library were cut short.")
+    print(f"result hash {hash_of([kinds, n_cut])}")
+    append_json_line(options.output, benchmark="busy", where=where, figures=figures)
+
+
+if __name__ == "__main__":
+    main()
