@@ -78,9 +78,9 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "shelve": (),
     # The launcher is a process of its own and no rank: it watches a job with the clock.
     "time": ("runtime", "edges.host", "cli"),
-    # In `api` the lock round the start and end of the session, and which thread is the main one; in `wire.pickling`
-    # whose payload a thread is loading.
-    "threading": ("runtime", "edges.host", "api.session", "api.calls", "wire.pickling"),
+    # In `api` the locks round the start and end of the session and the registering of functions, and which thread is
+    # the main one; in `wire.pickling` whose payload a thread is loading.
+    "threading": ("runtime", "edges.host", "api.session", "api.calls", "api.remote", "wire.pickling"),
     "_thread": (),
     "asyncio": (),
     "concurrent": (),

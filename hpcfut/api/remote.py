@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
 from hpcfut.api.options import NodeAffinitySchedulingStrategy, Options
 from hpcfut.api.refs import ObjectRef
@@ -14,6 +15,9 @@ from hpcfut.model.template import TaskTemplate
 
 if TYPE_CHECKING:
     from hpcfut.runtime.runtime import Runtime
+
+#: One thread at a time registers functions. Re-entrant, because pickling one may run code of the user's.
+_REGISTERING: Final = threading.RLock()
 
 
 class RemoteFunction:
@@ -70,6 +74,13 @@ class RemoteFunction:
 
     def _register(self) -> Runtime:
         runtime = current()
+        with _REGISTERING:
+            if self._runtime is not runtime:  # Another thread may have been faster.
+                self._template_id = self._define(runtime)
+                self._runtime = runtime
+        return runtime
+
+    def _define(self, runtime: Runtime) -> int:
         options = self._options
         strategy = options.scheduling_strategy
         affinity, is_soft = -1, False
@@ -89,9 +100,7 @@ class RemoteFunction:
                 spread=strategy == "SPREAD",
             )
 
-        self._template_id = runtime.define(make_template, self._function)
-        self._runtime = runtime
-        return runtime
+        return runtime.define(make_template, self._function)
 
     def __del__(self) -> None:
         runtime = getattr(self, "_runtime", None)

@@ -27,6 +27,7 @@ import os
 import threading
 from collections.abc import Callable
 from itertools import count
+from typing import Final
 
 from hpcfut.core.effects import (
     AnswerQuery,
@@ -51,6 +52,7 @@ from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
+from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.waiter import Waiter
 
 #: While a thread has user code to run, its messages gather for this long.
@@ -168,6 +170,8 @@ class Engine:
 
     def hear_now(self) -> None:
         """When this returns, all that stood in the mailbox has been heard, and what it caused has been done."""
+        if self._lock.locked():
+            demand_outside(_CODES)
         with self._lock:
             self._turn(self._now(), is_complete=True)
         self._settle(self._now())
@@ -214,6 +218,8 @@ class Engine:
         What stands in the mailbox is heard in any case. ``event``, which begins the wait, is told after that, so that
         tasks that were submitted just before are under way meanwhile.
         """
+        if self._lock.locked() or self._lead.locked():
+            demand_outside(_CODES)
         if event is not None:
             if self.mailbox:
                 self._settle(self._now(), is_leaving=False)
@@ -380,3 +386,6 @@ class Engine:
         self.on_end()
         for waiter in list(self.waiters.values()):
             waiter.tell()
+
+
+_CODES: Final = frozenset(function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__"))

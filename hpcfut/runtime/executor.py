@@ -302,9 +302,11 @@ class Executor:
             for task_id in list(self.running):
                 self.interrupt(task_id)
             time.sleep(0.001)
+        core = self.engine.core
         for task_id in list(self.running):
+            name = core.runs.runs[task_id].template.name
             sys.stderr.write(
-                f"hpcfut: task {name_of(task_id)} on rank {self.engine.core.context.rank} did not end within "
+                f"hpcfut: task {name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
                 f"{self._stop_grace_s:g} s after the end of the script; it is abandoned.\n"
             )
         sys.stderr.flush()

@@ -305,7 +305,7 @@ def test_an_end_with_a_task_that_will_not_end(scripts: Scripts, how: How, n_rank
         sys.exit(4)
         """,
     ).check(4)
-    assert "did not end within" in job.stderr, job.story()
+    assert re.search(r"task resist \([\d.']+\) on rank \d did not end within", job.stderr), job.story()
     assert job.duration_s < 20
 
 

@@ -207,3 +207,33 @@ def test_many_threads_of_a_driver() -> None:
     for thread in threads:
         thread.join(30)
     assert results == {n: [2 * (n * 100 + k) for k in range(50)] for n in range(6)}
+
+
+class _PicklesSlowly:
+    def __reduce__(self) -> Any:
+        threading.Event().wait(0.2)
+        return _PicklesSlowly, ()
+
+
+def test_two_threads_that_call_a_function_first_register_it_once() -> None:
+    held = _PicklesSlowly()
+
+    @hpcfut.remote
+    def is_held() -> bool:
+        return held is not None
+
+    core = session.current().engine.core
+    n_before = len(core.templates.own)
+    both, refs = threading.Barrier(2), []
+
+    def call() -> None:
+        both.wait(20)
+        refs.append(is_held.remote())
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert hpcfut.get(refs) == [True, True]
+    assert len(core.templates.own) == n_before + 1
