@@ -1,0 +1,56 @@
+"""Every example, as a person starts it: on one rank by Python alone, on several under each MPI."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import pytest
+
+from tests.mpi.jobs import CHECKOUT, CompletedJob, How, Mpi, run_job
+
+FOLDER: Final = CHECKOUT / "examples"
+N_LINES_MAX: Final = 60
+#: Has tests of its own, and options to learn from.
+LARGE: Final = ("wordcount",)
+#: Example → lines that it prints on ``{n}`` ranks, as regular expressions, each as often as it stands here.
+PRINTED: Final = {
+    "hello": [
+        "Hello world, this is rank [0-9] on .*",
+        "Hello driver, this is rank {last} on .*",
+        "[0-9]+ words were said by all ranks.",
+    ],
+    "nested": [
+        "The integral is 9.2104403669.., and it should be 9.2104403669...",
+        "It took 2801 tasks, up to 23 deep, on {n} rank.s..",
+    ],
+}
+EXAMPLES: Final = [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem not in LARGE]
+
+
+def check_output(name: str, n_ranks: int, job: CompletedJob) -> None:
+    printed = job.check().stdout.splitlines()
+    for pattern in PRINTED[name]:
+        pattern = pattern.format(n=n_ranks, last=n_ranks - 1)
+        assert sum(bool(re.fullmatch(pattern, line)) for line in printed) == 1, f"{pattern}\n{job.story()}"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("n_ranks", [1, 3])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_says_what_it_should(mpi: Mpi, name: str, n_ranks: int) -> None:
+    how: How = "python" if n_ranks == 1 else "hpcfut run"
+    check_output(name, n_ranks, run_job(mpi, n_ranks, FOLDER / f"{name}.py", how=how))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_is_short_and_says_how_to_start_it(name: str) -> None:
+    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < N_LINES_MAX
+    assert f"    hpcfut run -n 4 examples/{name}.py" in text
+
+
+def test_each_is_listed_and_none_else() -> None:
+    for page in (FOLDER / "README.md", CHECKOUT / "README.md"):
+        listed = re.findall(r"^\| \[?`(?:examples/)?(\w+)\.py", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert sorted(listed) == sorted([*EXAMPLES, *LARGE]), page
