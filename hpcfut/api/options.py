@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hpcfut.model.resources import is_amount, is_text
 from hpcfut.model.template import RESOURCE_UNIT
 
 
@@ -60,16 +61,6 @@ class Options(msgspec.Struct, frozen=True):
 
 
 _DEFAULTS: Final = msgspec.structs.asdict(Options())
-
-
-def is_amount(value: Any) -> bool:
-    """Whether this is a number that a rank can have of something: finite, 0 or more."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-
-
-def is_text(value: Any) -> bool:
-    """Whether this is a text that can be sent: halves of surrogate pairs, which no encoding takes, cannot."""
-    return isinstance(value, str) and value == value.encode("utf-8", "ignore").decode()
 
 
 def _check(name: str, value: Any) -> None:

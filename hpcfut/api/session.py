@@ -10,20 +10,16 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import FrameType, TracebackType
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
-from hpcfut.api.options import is_amount, is_text
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
-from hpcfut.model.template import OWN_RESOURCES, RESOURCE_UNIT
+from hpcfut.model.resources import split_resources, unknown_rank
 from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.runtime import Runtime
-
-#: More of a user-defined resource than anybody has, and in ``RESOURCE_UNIT``s still a number that a message can hold.
-_AMOUNT_MAX: Final = 1e14
 
 
 class _Session:
@@ -56,7 +52,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 def init(
     *,
     ignore_reinit_error: bool = False,
-    resources: Mapping[str, float] | None = None,
+    resources: Mapping[str | int, float | Mapping[str, float]] | None = None,
     object_store_memory: int | None = None,
 ) -> None:
     """Start hpcfut; implied by the first call that needs it.
@@ -66,7 +62,8 @@ def init(
 
     Args:
         ignore_reinit_error: Do nothing, instead of raising, if hpcfut runs already.
-        resources: Amounts of user-defined resources that every rank has, by name.
+        resources: User-defined resources: by name the amount that every rank has, and by the number of a rank a
+            mapping of what this rank has instead, as in ``{"disk": 2, 0: {"camera": 1}}``.
         object_store_memory: Bytes of large objects that every rank may hold.
 
     Raises:
@@ -85,6 +82,9 @@ def init(
         job = ensure_job()
         if job.rank != 0:
             leave(serve(job))
+        trouble = unknown_rank(config.resources_of_ranks, job.n_ranks)
+        if trouble:
+            raise ValueError(trouble)
         _session.runtime = job.open_session(config, hooks())
         _session.runtime.helper.start()
         _catch_interrupts(_session.runtime)
@@ -254,20 +254,14 @@ def _demand_own_process() -> None:
         )
 
 
-def _config(resources: Mapping[str, float], object_store_memory: int | None) -> Config:
-    given = dict(json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"))
-    given.update(resources)
-    for name, amount in given.items():
-        if not is_text(name) or name in OWN_RESOURCES or not is_amount(amount) or amount > _AMOUNT_MAX:
-            raise ValueError(
-                f"Resource {name!r} cannot have the amount {amount!r}. Give user-defined names, and amounts from 0 to "
-                f"{_AMOUNT_MAX:g}; the number of cores of a rank is set with --cpus-per-rank."
-            )
+def _config(resources: Mapping[Any, Any], object_store_memory: int | None) -> Config:
+    everywhere, by_rank = split_resources({**json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"), **resources})
     if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
         raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")
     return Config(
         n_slots=max(1, int(os.environ.get("HPCFUT_SLOTS") or 1)),
-        resources={name: round(amount * RESOURCE_UNIT) for name, amount in given.items()},
+        resources=everywhere,
+        resources_of_ranks=by_rank,
         nbytes_store=object_store_memory or 0,
     )
 

@@ -38,7 +38,12 @@ def run(
     slots: Annotated[
         int | None, typer.Option(min=1, help="Tasks that a rank runs at a time; one, if not said.")
     ] = None,
-    resources: Annotated[str, typer.Option(help="Further resources of each rank, as a JSON object.")] = "",
+    resources: Annotated[
+        str,
+        typer.Option(
+            help='Further resources of each rank, as a JSON object; of rank 0 alone: \'{"0": {"camera": 1}}\'.'
+        ),
+    ] = "",
     mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich; auto takes what mpi4py loads.")] = "auto",
     launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
 ) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
-from hpcfut.model.template import OWN_RESOURCES
+from hpcfut.model.resources import split_resources, unknown_rank
 
 CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
 SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
@@ -49,14 +49,17 @@ def complaint(options: RunOptions) -> str:
             return f"--hosts {options.hosts} has room for {n_places} ranks, but -n asks for {options.n_ranks}."
     if options.resources:
         try:
-            amounts = msgspec.json.decode(options.resources, type=dict[str, float])
+            given = msgspec.json.decode(options.resources, type=dict[str, float | dict[str, float]])
         except msgspec.MsgspecError as error:
-            return f"--resources {options.resources} is no JSON object of amounts, as '{{\"disk\": 2}}': {error}."
-        if any(amount < 0 for amount in amounts.values()):
-            return f"--resources {options.resources} has a negative amount."
-        for name in OWN_RESOURCES:
-            if name in amounts:
-                return f"--resources is for resources of your own, and {name} is none; for cores, say --cpus-per-rank."
+            return (
+                f"--resources {options.resources} is no JSON object of amounts, as '{{\"disk\": 2}}', or of amounts by "
+                f'rank, as \'{{"0": {{"camera": 1}}}}\': {error}.'
+            )
+        try:
+            _, by_rank = split_resources(given)
+        except ValueError as error:
+            return f"--resources {options.resources} makes no sense. {error}"
+        return unknown_rank(by_rank, options.n_ranks)
     return ""
 
 

@@ -204,6 +204,9 @@ class Leases:
         queue = lease.queue
         self._set_depth(lease, message.depth)
         self._pump(queue)
+        if queue.is_spread and message.depth and len(queue.leases) < len(queue.candidates):
+            # Calls that come one at a time would find room on the first rank for ever.
+            self._request(queue)
 
     def _set_depth(self, lease: Lease, depth: int) -> None:
         queue = lease.queue

@@ -355,4 +355,6 @@ class RankCore:
         self.transfers.arrived.clear()
 
     def _on_resources_asked(self, source: int, message: m.ResourcesAsked) -> None:
-        self.context.send(source, m.ResourcesReported(message.query_id, dict(self.scheduler.free)))
+        # While a task that waited goes on beside others, less than nothing is free for a moment.
+        free = {name: max(amount, 0) for name, amount in self.scheduler.free.items()}
+        self.context.send(source, m.ResourcesReported(message.query_id, free))

@@ -32,3 +32,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     nbytes_store: int = 0
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.
     resources: dict[str, int] = {}
+    #: The same for single ranks, which have it instead.
+    resources_of_ranks: dict[int, dict[str, int]] = {}

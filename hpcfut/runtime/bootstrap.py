@@ -342,7 +342,8 @@ def _with_resources(record: RankRecord, config: Config, incarnation: int) -> Ran
     memory = record.resources["memory"]
     store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
     amounts = {"memory": memory - min(store, memory), "object_store_memory": store}
-    resources = {**record.resources, **amounts, **config.resources}
+    given = {**config.resources, **config.resources_of_ranks.get(record.rank, {})}
+    resources = {**record.resources, **amounts, **given}
     return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
 
 

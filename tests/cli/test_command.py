@@ -112,9 +112,11 @@ def test_what_the_user_has_set_is_left_alone() -> None:
         ({"n_ranks": 2, "hosts": "a:1,"}, "'' in --hosts"),
         ({"n_ranks": 9, "hosts": "a:4,b:4"}, "room for 8 ranks, but -n asks for 9"),
         ({"n_ranks": 1, "resources": "disk=2"}, "no JSON object"),
-        ({"n_ranks": 1, "resources": '{"CPU": 2}'}, "for cores, say --cpus-per-rank"),
+        ({"n_ranks": 1, "resources": '{"CPU": 2}'}, "is set with --cpus-per-rank"),
+        ({"n_ranks": 2, "resources": '{"2": {"disk": 2}}'}, "given to rank 2, but the job has 2 ranks"),
+        ({"n_ranks": 2, "resources": '{"first": {"disk": 2}}'}, "'first', which is no number of a rank"),
         ({"n_ranks": 1, "resources": '{"disk": "x"}'}, "no JSON object"),
-        ({"n_ranks": 1, "resources": '{"disk": -1}'}, "negative"),
+        ({"n_ranks": 1, "resources": '{"disk": -1}'}, "cannot have the amount -1"),
     ],
 )
 def test_nonsense_is_a_sentence(options: dict[str, Any], message: str) -> None:
@@ -127,6 +129,7 @@ def test_nonsense_is_a_sentence(options: dict[str, Any], message: str) -> None:
         {"n_ranks": 8, "hosts": "a:4,node-1.cluster:4"},
         {"n_ranks": 8, "hosts": "a,b"},
         {"n_ranks": 1, "resources": "{}"},
+        {"n_ranks": 2, "resources": '{"disk": 2, "1": {"disk": 3}}'},
     ],
 )
 def test_sense_is_accepted(options: dict[str, Any]) -> None:

@@ -12,15 +12,21 @@ from tests.mpi.jobs import CHECKOUT, Mpi, run_job
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("n_ranks", [1, 3])
-def test_its_program(mpi: Mpi, n_ranks: int, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_its_programs(mpi: Mpi, n_ranks: int, number: int, tmp_path: Path) -> None:
+    """What a line prints stands behind it, up to a semicolon."""
+    program = PROGRAMS[number]
     script = tmp_path / "script.py"
     script.write_text(program)
     job = run_job(mpi, n_ranks, script).check()
-    (said,) = re.findall(r"print\(.*# (\d+)", program)
-    assert job.stdout == f"{said}\n", job.story()
+    said = re.findall(r"^ *print\(.*\)  # ([^;\n]+)", program, re.MULTILINE)
+    assert said
+    assert job.stdout.splitlines() == said, job.story()
 
 
 def test_the_two_commands_come_first() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import NotARefError, TaskError
-from tests.mpi.support import on_rank, raised
+from tests.mpi.support import WAIT_S, on_rank, raised
 
 
 @hpcfut.remote
@@ -170,6 +171,17 @@ def case_affinity_takes_ranks_of_the_job_only(n_ranks: int) -> None:
 def case_spread_runs_everything() -> None:
     spread = values.options(scheduling_strategy="SPREAD")
     assert hpcfut.get([spread.remote(n) for n in range(30)]) == [list(range(n)) for n in range(30)]
+
+
+def case_calls_one_at_a_time_spread_over_the_ranks(n_ranks: int) -> None:
+    spread = rank_here.options(scheduling_strategy="SPREAD")
+    deadline = time.monotonic() + WAIT_S
+    # While such a call finds another rank free, the driver's own gets none of them.
+    others = set(range(min(1, n_ranks - 1), n_ranks))
+    ran: set[int] = set()
+    while not ran >= others:
+        assert time.monotonic() < deadline, f"Only the ranks {sorted(ran)} were given a task."
+        ran.add(hpcfut.get(spread.remote()))
 
 
 def case_a_remote_function_is_not_called_directly() -> None:

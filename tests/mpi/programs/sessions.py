@@ -8,6 +8,7 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import HpcfutError, SessionEndedError, TaskUnschedulableError
+from hpcfut.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised
 
 
@@ -24,6 +25,11 @@ def make(nbytes: int) -> bytes:
 @hpcfut.remote
 def pass_gate(gate: Gate) -> None:
     gate.wait()
+
+
+@hpcfut.remote
+def rank_here() -> int:
+    return hpcfut.get_runtime_context().get_rank()
 
 
 @contextmanager
@@ -161,9 +167,28 @@ def case_resources_of_ones_own(n_ranks: int) -> None:
     assert "disk" not in hpcfut.cluster_resources()
 
 
+def case_resources_of_named_ranks(n_ranks: int) -> None:
+    last = n_ranks - 1
+    with own_session(resources={"disk": 2, last: {"camera": 1, "disk": 5}}):
+        assert [node["Resources"].get("camera", 0) for node in hpcfut.nodes()] == [0] * last + [1]
+        total = hpcfut.cluster_resources()
+        assert (total["camera"], total["disk"]) == (1, 2 * last + 5)
+        assert hpcfut.available_resources() == total
+        at_camera = rank_here.options(resources={"camera": 0.5})
+        assert set(hpcfut.get([at_camera.remote() for _ in range(20)], timeout=WAIT_S)) == {last}
+        error = raised(TaskUnschedulableError, hpcfut.get, at_camera.options(resources={"camera": 2}).remote())
+        assert "camera (the most on one rank is 1)" in str(error)
+        if last:
+            error = raised(TaskUnschedulableError, hpcfut.get, on_rank(at_camera, 0).remote(), timeout=WAIT_S)
+            assert "rank 0 can ever give it camera" in str(error)
+            strategy = NodeAffinitySchedulingStrategy(hpcfut.nodes()[0]["NodeID"], soft=True)
+            assert hpcfut.get(at_camera.options(scheduling_strategy=strategy).remote(), timeout=WAIT_S) == last
+
+
 def case_wrong_options_of_init() -> None:
     hpcfut.shutdown()
-    for resources in ({"CPU": 1}, {"disk": -1}, {"disk": float("nan")}, {"disk": float("inf")}, {"disk": "1"}, {5: 1}):
+    wrong = ({"CPU": 1}, {"disk": -1}, {"disk": float("nan")}, {"disk": float("inf")}, {"disk": "1"}, {5: 1})
+    for resources in (*wrong, {-1: {"disk": 1}}, {"first": {"disk": 1}}, {0: {"CPU": 1}}, {5: {"disk": 1}}):
         raised(ValueError, hpcfut.init, resources=resources)
         assert not hpcfut.is_initialized()
     raised(ValueError, hpcfut.init, resources={"half a pair: \ud800": 1})

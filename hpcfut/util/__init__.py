@@ -1,0 +1,1 @@
+"""Tools on the public names, where Ray has them."""
