@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+#: Environment variables that configure ranks; all of them must see the same.
+SETTINGS: Final = ("HPCFUT_CPUS_PER_RANK", "HPCFUT_SLOTS", "HPCFUT_RESOURCES")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

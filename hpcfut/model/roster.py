@@ -1,4 +1,4 @@
-"""Who is in the job: one record a rank, exchanged once at start and checked for agreement."""
+"""Who is in the job, and whether they fit together: what ranks tell each other once, at start."""
 
 from __future__ import annotations
 
@@ -19,26 +19,43 @@ class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     pid: int
     #: Total amounts in units of ``RESOURCE_UNIT``, among them ``CPU``.
     resources: dict[str, int]
-    #: Versions that must agree: hpcfut, Python, msgspec, wire format.
+
+
+class Outfit(msgspec.Struct, frozen=True):
+    """What a rank brings with it that must be the same everywhere.
+
+    It is the first thing that ranks tell each other, and a record whose fields go by names: ranks of different versions
+    of hpcfut still understand it.
+    """
+
+    host: str
+    #: Of hpcfut, Python, msgspec, the wire format and the MPI library.
     versions: dict[str, str]
-    #: Digest of the configuration.
-    config_digest: str
+    #: The environment variables that configure hpcfut, as far as they are set.
+    settings: dict[str, str]
 
 
-def disagreement(records: Sequence[RankRecord]) -> str:
+def disagreement(outfits: Sequence[Outfit]) -> str:
     """The sentence that names the first rank that does not agree with rank 0; empty if all agree."""
-    first = records[0]
-    for record in records[1:]:
-        for name, version in first.versions.items():
-            theirs = record.versions.get(name, "nothing")
-            if theirs != version:
+    first = outfits[0]
+    for rank, other in enumerate(outfits):
+        who, whom = f"Rank {rank} on host {other.host}", f"rank 0 on host {first.host}"
+        for name in {**first.versions, **other.versions}:
+            ours, theirs = (outfit.versions.get(name, "of an unknown version") for outfit in (first, other))
+            if theirs != ours:
                 return (
-                    f"Rank {record.rank} on host {record.host} runs {name} {theirs}, but rank 0 on host {first.host} "
-                    f"runs {name} {version}. Start all ranks from the same environment."
+                    f"{who} runs {name} {theirs}, but {whom} runs {name} {ours}. Start all ranks from the same "
+                    f"environment."
                 )
-        if record.config_digest != first.config_digest:
-            return (
-                f"Rank {record.rank} on host {record.host} was started with another configuration than rank 0 on host "
-                f"{first.host}. Give every rank the same options and environment variables."
-            )
+        for name in {**first.settings, **other.settings}:
+            ours, theirs = (_setting(outfit, name) for outfit in (first, other))
+            if theirs != ours:
+                return (
+                    f"{who} was started {theirs}, but {whom} {ours}. Give every rank the same variables: `hpcfut run` "
+                    f"does, MPICH's mpiexec passes all of them on, and Open MPI's mpirun those named with -x."
+                )
     return ""
+
+
+def _setting(outfit: Outfit, name: str) -> str:
+    return f"with {name}={outfit.settings[name]}" if name in outfit.settings else f"without {name}"

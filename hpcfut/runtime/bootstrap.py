@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,9 +32,9 @@ from hpcfut.edges.host.machine import (
 from hpcfut.edges.host.parent import ParentWatch, die_with_parent
 from hpcfut.edges.host.segments import StartSegments
 from hpcfut.edges.host.timers import sharpen_timers
-from hpcfut.model.config import Config
+from hpcfut.model.config import SETTINGS, Config
 from hpcfut.model.errors import HpcfutError
-from hpcfut.model.roster import RankRecord, disagreement
+from hpcfut.model.roster import Outfit, RankRecord, disagreement
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Transport
 from hpcfut.runtime.engine import Engine
@@ -50,6 +51,8 @@ SLEEP_MAX_S = 0.002
 PARENT_CHECK_S = 0.5
 #: A rank that has not come to the end of a session this long after its grace is given up.
 CLOSE_WITHIN_S = 2.5
+#: So long a rank leaves it to rank 0 to say why the job cannot start.
+REFUSED_WITHIN_S = 4.0
 
 
 class RefHooks(msgspec.Struct, frozen=True):
@@ -234,7 +237,7 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
         files.note_start(launch.rank)
         if launch.rank == 0:
             take_input(environ)
-    if launch.n_ranks > 1:
+    if launch.n_ranks != 1:
         die_with_parent()
         sharpen_timers()
     elif "mpi4py.MPI" not in sys.modules or not _has_user_started_mpi():
@@ -253,12 +256,15 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
 
-    library = recognise_library(library_version())
-    _refuse(mismatch(launch, library), launch, files)
+    version = library_version()
+    library = recognise_library(version)
+    _refuse_unmet(mismatch(launch, library), launch, environ, files)
     guard = None
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ)
     world = start_mpi()
+    outfits = [_outfit(part) for part in world.gather(msgspec.msgpack.encode(_own_outfit(version, environ)))]
+    _refuse(disagreement(outfits), launch, files, world, guard)
     places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
     neighbours = ranks_on_host_of(places, world.rank)
     segments = StartSegments()
@@ -269,7 +275,6 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     limit_threads(cores, environ)
     nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
-    _refuse(disagreement(roster), launch, files, world, guard)
     transport = MpiTransport(world.comm)
     if files is not None:
         files.note_segments(world.rank)
@@ -292,18 +297,31 @@ def _watch_parent(watch: ParentWatch) -> None:
     os._exit(1)
 
 
-def _refuse(
-    sentence: str,
-    launch: Launch,
-    files: JobFiles | None,
-    world: World | None = None,
-    guard: RankGuard | None = None,
-) -> None:
+def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], files: JobFiles | None) -> None:
+    """End the job before this rank has met any other, if there is a sentence that says why.
+
+    Where the same holds on all ranks, rank 0 says it once for all, and its failure ends the job meanwhile. Where it
+    does not, the first rank that it holds for does both, because the others wait for it inside MPI.
+    """
+    if not sentence:
+        return
+    if launch.rank != 0:
+        if launch.launcher == "slurm":
+            sys.exit(0)  # The environment says it to all, and srun ends nobody because another one failed.
+        # The launcher ends this rank meanwhile, if one before it has spoken.
+        time.sleep(REFUSED_WITHIN_S + min(launch.rank, 10))
+    if files is not None:
+        files.note_end(launch.rank)
+        files.write_status(1)
+    RankGuard.of_misfit(launch, environ)
+    raise HpcfutError(sentence)
+
+
+def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World, guard: RankGuard | None) -> None:
     """End the job before it has begun, if there is a sentence that says why; on all ranks alike."""
     if not sentence:
         return
-    if world is not None:
-        world.finalize()
+    world.finalize()
     if guard is not None:
         guard.dismiss()
     if files is not None:
@@ -319,6 +337,25 @@ def _place(data: bytes) -> Place:
     return msgspec.msgpack.decode(data, type=Place)
 
 
+def _outfit(data: bytes) -> Outfit:
+    return msgspec.msgpack.decode(data, type=Outfit)
+
+
+def _own_outfit(library_version: str, environ: Mapping[str, str]) -> Outfit:
+    return Outfit(
+        socket.gethostname(),
+        {
+            "hpcfut": __version__,
+            "Python": platform.python_version(),
+            "msgspec": msgspec.__version__,
+            "the wire format": str(WIRE_VERSION),
+            # What follows the comma tells who built it, which may differ.
+            "the MPI library": library_version.partition(",")[0],
+        },
+        {name: environ[name] for name in SETTINGS if name in environ},
+    )
+
+
 def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> RankRecord:
     return RankRecord(
         rank,
@@ -327,13 +364,6 @@ def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> Rank
         place.host_key,
         os.getpid(),
         {"CPU": cores * RESOURCE_UNIT, "memory": nbytes_memory * RESOURCE_UNIT},
-        {
-            "hpcfut": __version__,
-            "Python": platform.python_version(),
-            "msgspec": msgspec.__version__,
-            "wire format": str(WIRE_VERSION),
-        },
-        "",
     )
 
 

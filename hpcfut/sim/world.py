@@ -116,7 +116,7 @@ class SimWorld:
         self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
         amounts = scenario.resources
         self.roster = [
-            RankRecord(rank, 0, f"h{rank // 2}", f"h{rank // 2}", 1000 + rank, amounts[rank % len(amounts)], {}, "")
+            RankRecord(rank, 0, f"h{rank // 2}", f"h{rank // 2}", 1000 + rank, amounts[rank % len(amounts)])
             for rank in range(n_ranks)
         ]
         self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]

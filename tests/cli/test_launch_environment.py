@@ -29,7 +29,14 @@ HYDRA = {"PMI_SIZE": "4", "PMI_RANK": "2", "HYDI_CONTROL_FD": "9"}
         (HYDRA, Launch("mpich", 2, 4)),
         ({**STEP, **HYDRA}, Launch("mpich", 2, 4)),
         ({"PMI_SIZE": "4", "PMI_RANK": "2"}, Launch("mpich", 2, 4)),
+        # Both languages: Flux, say.
+        ({"PMI_SIZE": "4", "PMI_RANK": "2", "PMIX_RANK": "2"}, Launch("other", 2, 4)),
+        # How many processes there are, only MPI can tell.
+        ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "prterun-a@1"}, Launch("prrte", 1, 0)),
         (STEP, Launch("slurm", 5, 8)),
+        # A shell that `srun --pty` opened.
+        ({**STEP, "SLURM_PTY_PORT": "40000"}, Launch("none")),
+        ({**STEP, "SLURM_PTY_PORT": "40000", "PMIX_RANK": "0"}, Launch("slurm", 5, 8, "pmix")),
         ({**STEP, "PMIX_RANK": "5"}, Launch("slurm", 5, 8, "pmix")),
         ({**STEP, "PMI_SIZE": "8", "PMI_RANK": "5"}, Launch("slurm", 5, 8, "pmi")),
         ({**STEP, "PMI_FD": "8"}, Launch("slurm", 5, 8, "pmi")),
@@ -57,6 +64,9 @@ def test_what_fits_is_not_complained_about() -> None:
     assert not mismatch(Launch("openmpi", 0, 4), "openmpi")
     assert not mismatch(Launch("mpich", 0, 4), "mpich")
     assert not mismatch(Launch("mpich", 0, 4), "other")
+    assert not mismatch(Launch("prrte", 0, 0), "openmpi")
+    assert not mismatch(Launch("other", 0, 4), "openmpi")
+    assert not mismatch(Launch("other", 0, 4), "mpich")
     assert not mismatch(Launch("slurm", 0, 4, "pmix"), "openmpi")
     assert not mismatch(Launch("slurm", 0, 4, "pmi"), "mpich")
     # One process in a step is a script with the whole allocation to itself.
@@ -64,10 +74,10 @@ def test_what_fits_is_not_complained_about() -> None:
 
 
 def test_mixtures_are_named() -> None:
-    assert "Open MPI's mpirun started this job of 4, but mpi4py loads MPICH" in mismatch(
-        Launch("openmpi", 0, 4), "mpich"
-    )
+    told = mismatch(Launch("openmpi", 3, 4), "mpich")
+    assert "Open MPI's mpirun started this job, but mpi4py loads MPICH on rank 3" in told
     assert "mpi4py loads Open MPI" in mismatch(Launch("mpich", 0, 4), "openmpi")
+    assert "prterun started this job, but mpi4py loads MPICH" in mismatch(Launch("prrte", 0, 0), "mpich")
     assert "--mpi=pmix" in mismatch(Launch("slurm", 0, 8), "openmpi")
     assert "--mpi=pmi2" in mismatch(Launch("slurm", 0, 8), "mpich")
     assert "PMI-2, which Open MPI 5 does not speak" in mismatch(Launch("slurm", 0, 8, "pmi"), "openmpi")
@@ -75,6 +85,9 @@ def test_mixtures_are_named() -> None:
 
 def test_singletons_are_named() -> None:
     launch = Launch("slurm", 0, 8, "pmix")
-    assert "srun started 8 processes, but each of them sees itself as the only one" in singletons(launch, "mpich", 1)
+    told = singletons(launch, "mpich", 1)
+    assert "srun started 8 processes, but each of them sees itself as the only one" in told
+    assert "Say `srun --mpi=pmi2`" in told
     assert not singletons(launch, "openmpi", 8)
     assert not singletons(Launch("none"), "openmpi", 1)
+    assert not singletons(Launch("prrte", 0, 0), "openmpi", 1)

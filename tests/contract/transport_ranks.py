@@ -27,10 +27,7 @@ def check_bootstrap(world: World) -> None:
     assert world.gather(bytes([rank]) * (3 * rank)) == [bytes([i]) * (3 * i) for i in range(n_ranks)]
     assert world.broadcast(b"of rank 0" if rank == 0 else b"ignored") == b"of rank 0"
     assert world.broadcast(b"") == b""
-    records = [
-        RankRecord(i, 0, f"host{i}", "key" * 50 * i, 1000 + i, {"CPU": 20_000}, {"hpcfut": "1"}, "digest")
-        for i in range(n_ranks)
-    ]
+    records = [RankRecord(i, 0, f"host{i}", "key" * 50 * i, 1000 + i, {"CPU": 20_000}) for i in range(n_ranks)]
     assert world.gather_records(records[rank]) == records
 
 

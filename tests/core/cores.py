@@ -92,7 +92,7 @@ class Hand:
         #: Whether a table may keep entries at the end of the test.
         self.may_keep = False
         amounts = {"CPU": cpus * RESOURCE_UNIT}
-        roster = [RankRecord(other, 0, f"host{other}", "", 100 + other, amounts, {}, "") for other in range(n_ranks)]
+        roster = [RankRecord(other, 0, f"host{other}", "", 100 + other, amounts) for other in range(n_ranks)]
         self.core = RankCore(
             rank,
             roster,

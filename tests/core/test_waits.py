@@ -33,7 +33,7 @@ SMALL = (Result(b"value", 5),)
 def make_core(n_ranks: int = 1, *, n_slots: int = 1, n_blocked_max: int = 256) -> RankCore:
     """Rank 0, where a driver has made three functions."""
     cpus = {"CPU": 4 * RESOURCE_UNIT}
-    roster = [RankRecord(rank, 0, "host", "host", rank, cpus, {}, "") for rank in range(n_ranks)]
+    roster = [RankRecord(rank, 0, "host", "host", rank, cpus) for rank in range(n_ranks)]
     core = RankCore(0, roster, Config(n_slots=n_slots, n_blocked_max=n_blocked_max), is_driver=True)
     for template in (
         TaskTemplate(PLAIN, "plain", b""),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mpi.jobs import OPENMPI_SETTINGS, CompletedJob, How, Mpi, environments, run_command, run_job
+from tests.mpi.jobs import CompletedJob, How, Mpi, run_command, run_job
 
 pytestmark = pytest.mark.mpi
 
@@ -427,32 +427,6 @@ def test_a_script_that_reads_its_input_to_the_end(scripts: Scripts, how: How, n_
     job = run_job(scripts.mpi, n_ranks, scripts.script, how=how, stdin=given).check()
     assert job.stdout == "400000\n", job.story()
     assert run_job(scripts.mpi, n_ranks, scripts.script, how=how).check().stdout == "0\n"
-
-
-def test_ranks_of_another_mpi_say_so_once(mpi: Mpi, tmp_path: Path) -> None:
-    other = next((found for found in environments().values() if found.name != mpi.name), None)
-    if other is None:
-        pytest.skip("There is only one environment: launch/test.sh makes one for each MPI.")
-    script = tmp_path / "script.py"
-    script.write_text("import hpcfut\nhpcfut.init()\nprint('not reached')\n")
-    for how in (["-m", "hpcfut"], []):
-        ranks = [mpi.program("mpiexec"), "-n", "3", other.program("python"), *how, str(script)]
-        job = run_command(ranks, env=OPENMPI_SETTINGS).check(1)
-        assert job.stderr.count("cannot talk to each other") == 1, job.story()
-        assert "not reached" not in job.stdout
-
-
-def test_processes_that_cannot_find_each_other_say_so_once(mpi: Mpi, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text("print('not reached')\n")
-    command = [mpi.program("python"), "-m", "hpcfut", str(script)]
-    jobs = [run_command(command, env={"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": str(rank)}) for rank in range(2)]
-    assert [job.check(None).returncode for job in jobs] == [1, 0]
-    assert "srun started 2 processes that cannot find each other" in jobs[0].stderr
-    assert not jobs[1].stderr
-    assert not any(job.stdout for job in jobs)
-    # In the body of a batch job nothing is wrong with one process.
-    assert run_command(command, env={"SLURM_NTASKS": "2"}).check().stdout == "not reached\n"
 
 
 def test_wrong_options(mpi: Mpi, tmp_path: Path) -> None:

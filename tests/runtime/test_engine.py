@@ -46,7 +46,7 @@ class DeafPeer(LoopbackTransport):
 
 
 def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
-    roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}, {}, "") for rank in range(2)]
+    roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     core = RankCore(0, roster, Config(), is_driver=True)
     engine = Engine(core, DeafPeer(), HeapWindow(1000), MonotonicClock(), session=0, may_spin=False)
     waiter = engine.new_waiter()

@@ -63,7 +63,7 @@ class StubTransport:
 
 @pytest.mark.parametrize("nbytes", [NBYTES_WINDOW, NBYTES_WINDOW + 1])
 def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
-    roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}, {}, "") for rank in range(2)]
+    roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     config = Config()
     core = RankCore(0, roster, config, is_driver=True)
     transport, window = StubTransport(), HeapWindow(NBYTES_WINDOW)

@@ -34,7 +34,7 @@ from hpcfut.edges.host.launch_environment import Launch
 #: The connection to MPICH's launcher, and what is said through it (a line of PMI-1).
 CONNECTION_VARIABLE: Final = "PMI_FD"
 EXIT_STATUS: Final = 70
-_ABORT: Final = b"cmd=abort exitcode=%d\n" % EXIT_STATUS
+_ABORT: Final = b"cmd=abort exitcode=%d\n"
 #: The temporary folder of Open MPI's launcher, which is named after its process.
 FOLDER_VARIABLE: Final = "PMIX_SERVER_TMPDIR"
 _FOLDER: Final = re.compile(r"(ompi|prte(run)?)\.(\w+\.)*(?P<pid>\d+)")
@@ -76,12 +76,23 @@ class RankGuard:
                 f"hpcfut: Rank {launch.rank} (process {os.getpid()} on host {socket.gethostname()}) died before the "
                 f"job had ended. What it printed last may tell why.\n"
             ).encode()
-            return cls(lambda: _tell(sentence, int(connection)), {int(connection), 2})
+            return cls(lambda: _tell(sentence, int(connection), EXIT_STATUS), {int(connection), 2})
         if launch.launcher == "openmpi" and environ.get("OMPI_COMM_WORLD_LOCAL_RANK") == "0":
             folder, launcher = Path(environ.get(FOLDER_VARIABLE, "")), os.getppid()
             match, started = _FOLDER.fullmatch(folder.name), start_ticks(launcher)
             if match is not None and int(match["pid"]) == launcher and started:
                 return cls(lambda: _remove_after(launcher, started, folder), set())
+        return None
+
+    @classmethod
+    def of_misfit(cls, launch: Launch, environ: Mapping[str, str]) -> RankGuard | None:
+        """The guard of a rank that is about to end because it cannot meet the others, with words of its own.
+
+        MPICH's launcher would let them wait for it for ever.
+        """
+        connection = environ.get(CONNECTION_VARIABLE, "")
+        if launch.launcher == "mpich" and connection.isdigit():
+            return cls(lambda: _tell(b"", int(connection), 1), {int(connection), 2})
         return None
 
     def dismiss(self) -> None:
@@ -117,14 +128,14 @@ def _shut_off(kept: set[int]) -> None:
 # -- MPICH -------------------------------------------------------------------------------------------------------------
 
 
-def _tell(sentence: bytes, connection: int) -> None:
+def _tell(sentence: bytes, connection: int, status: int) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     if any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
         return  # The launcher is gone, and the rank has followed it.
     os.write(2, sentence)
     _wait_until_read(2)
-    os.write(connection, _ABORT)
+    os.write(connection, _ABORT % status)
     poll.poll(_LAUNCHER_TAKES_S * 1000)
 
 

@@ -7,14 +7,16 @@ from typing import Final, Literal
 
 import msgspec
 
-Launcher = Literal["none", "openmpi", "mpich", "slurm"]
+Launcher = Literal["none", "openmpi", "mpich", "prrte", "slurm", "other"]
 Library = Literal["openmpi", "mpich", "other"]
 
 _PROGRAMS: Final = {
-    "none": "nobody",
+    "none": "Nobody",
     "openmpi": "Open MPI's mpirun",
     "mpich": "MPICH's mpiexec (or a relative of it)",
+    "prrte": "prterun",
     "slurm": "srun",
+    "other": "The launcher",
 }
 _LIBRARIES: Final = {"openmpi": "Open MPI", "mpich": "MPICH", "other": "another MPI"}
 _ADVICE: Final = (
@@ -28,7 +30,7 @@ class Launch(msgspec.Struct, frozen=True):
     launcher: Launcher
     #: The own rank, as far as the launcher has told it; 0 otherwise.
     rank: int = 0
-    #: How many processes the launcher started; 1 otherwise.
+    #: How many processes the launcher started; 1 without one, and 0 where only MPI can tell.
     n_ranks: int = 1
     #: How the processes are to find each other under Slurm: ``pmix``, ``pmi``, or not at all.
     slurm_means: Literal["", "pmix", "pmi"] = ""
@@ -38,7 +40,8 @@ def recognise_launch(environ: Mapping[str, str]) -> Launch:
     """Who started this process, by the variables that launchers leave.
 
     Variables of mpirun go first: inside a batch job its processes see those of Slurm as well. ``SLURM_NTASKS`` says
-    nothing, because the body of a batch job sees it too; only a step started by srun has ``SLURM_STEP_NUM_TASKS``.
+    nothing, because the body of a batch job sees it too; only a step started by srun has ``SLURM_STEP_NUM_TASKS``. A
+    shell that srun started interactively is such a step as well, but what is typed there runs once.
     """
     if "OMPI_COMM_WORLD_SIZE" in environ:
         rank, n_ranks = "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"
@@ -46,14 +49,19 @@ def recognise_launch(environ: Mapping[str, str]) -> Launch:
     has_pmi = "PMI_RANK" in environ and "PMI_SIZE" in environ
     n_tasks = _number(environ, "SLURM_STEP_NUM_TASKS", 0)
     if has_pmi and ("HYDI_CONTROL_FD" in environ or not n_tasks):
-        return Launch("mpich", _number(environ, "PMI_RANK", 0), _number(environ, "PMI_SIZE", 1))
-    if n_tasks:
+        # Who speaks both languages is neither of the two, and every library may find its peers.
+        launcher: Launcher = "other" if "PMIX_RANK" in environ else "mpich"
+        return Launch(launcher, _number(environ, "PMI_RANK", 0), _number(environ, "PMI_SIZE", 1))
+    is_interactive = "SLURM_PTY_PORT" in environ and "PMIX_RANK" not in environ and not has_pmi
+    if n_tasks and not is_interactive:
         means: Literal["", "pmix", "pmi"] = ""
         if "PMIX_RANK" in environ:
             means = "pmix"
         elif has_pmi or "PMI_FD" in environ:
             means = "pmi"
         return Launch("slurm", _number(environ, "SLURM_PROCID", 0), n_tasks, means)
+    if "PMIX_RANK" in environ:
+        return Launch("prrte", _number(environ, "PMIX_RANK", 0), 0)
     return Launch("none")
 
 
@@ -69,10 +77,11 @@ def mismatch(launch: Launch, library: Library) -> str:
 
     To be asked before MPI is initialised.
     """
-    if launch.launcher in ("openmpi", "mpich") and library in ("openmpi", "mpich") and launch.launcher != library:
+    spoken = {"openmpi": "openmpi", "prrte": "openmpi", "mpich": "mpich"}.get(launch.launcher, library)
+    if library != "other" and library != spoken:
         return (
-            f"{_PROGRAMS[launch.launcher]} started this job of {launch.n_ranks}, but mpi4py loads "
-            f"{_LIBRARIES[library]} here, and the two cannot talk to each other. {_ADVICE}"
+            f"{_PROGRAMS[launch.launcher]} started this job, but mpi4py loads {_LIBRARIES[library]} on rank "
+            f"{launch.rank}, and the two cannot talk to each other. {_ADVICE}"
         )
     if launch.launcher == "slurm" and launch.n_ranks > 1:
         if not launch.slurm_means:
@@ -95,11 +104,15 @@ def singletons(launch: Launch, library: Library, n_ranks: int) -> str:
 
     To be asked after MPI was initialised; ``n_ranks`` is what MPI says.
     """
-    if n_ranks != 1 or launch.n_ranks == 1:
+    if n_ranks != 1 or launch.n_ranks <= 1:
         return ""
+    advice = _ADVICE
+    if launch.launcher == "slurm":
+        means = "pmi2" if library == "mpich" else "pmix"
+        advice = f"Say `srun --mpi={means}` (`srun --mpi=list` tells what there is), or `hpcfut run` in the allocation."
     return (
         f"{_PROGRAMS[launch.launcher]} started {launch.n_ranks} processes, but each of them sees itself as the only "
-        f"one: the MPI library that mpi4py loads ({_LIBRARIES[library]}) does not understand this launcher. {_ADVICE}"
+        f"one: the MPI library that mpi4py loads ({_LIBRARIES[library]}) does not understand this launcher. {advice}"
     )
 
 
