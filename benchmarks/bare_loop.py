@@ -5,19 +5,21 @@
 A task is a pickled tuple out (number, function's name, args, kwargs), the call, and a pickled tuple
 back (number, executing rank, value): one message each way, no ownership, no scheduling, no batches.
 Rank 0 drives and rank 1 executes. The raw ping-pong beside it says whether the loop is a floor.
+
+This loop blocks in MPI and knows its one peer. Beside it stands the serving loop (`serving_loop.py`), which does
+neither, as any executor of several peers must. Ratios are to the blocking one.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from common import append_json_line, check_results, describe_spread, print_table
+import serving_loop
+from common import append_json_line, check_results, describe_spread, parse_options, print_table
 from mpi4py import MPI
 
 EXECUTOR = 1
@@ -41,6 +43,8 @@ def serve(comm: MPI.Intracomm) -> None:
     while (phase := comm.recv(None, 0)) is not None:
         if phase == "tasks":
             _execute(comm)
+        elif phase == "serve any":
+            serving_loop.serve_any(comm, [task])
         else:
             _bounce(comm, phase, peer=0, first=False)
 
@@ -104,86 +108,77 @@ def _bounce(comm: MPI.Intracomm, n_rounds: int, peer: int, first: bool) -> None:
             comm.Send(ping, peer)
 
 
-class Floor:
-    """The bare loop's figures, one of each kind a round."""
+def run_serving_sync(comm: MPI.Intracomm, n_tasks: int) -> tuple[float, Results]:
+    """The same by the serving loop."""
+    comm.send("serve any", EXECUTOR)
+    return serving_loop.run_sync(comm, n_tasks)
 
-    def __init__(self, comm: MPI.Intracomm, n_tasks: int) -> None:
-        self._comm = comm
-        self._n_tasks = n_tasks
-        self.ping_pong_us: list[float] = []
-        self.sync_rates: list[float] = []
-        self.async_rates: list[float] = []
-        self.result_hash = ""
 
-    def measure(self) -> None:
-        """One round; the executing rank is in `serve` meanwhile."""
-        n_tasks = self._n_tasks
-        self.ping_pong_us.append(run_ping_pong(self._comm, n_tasks) / n_tasks * 1e6)
-        for run, rates in ((run_sync, self.sync_rates), (run_async, self.async_rates)):
-            duration_s, results = run(self._comm, n_tasks)
-            self.result_hash = check_results(results, n_tasks, EXECUTOR)
-            rates.append(n_tasks / duration_s)
+def run_serving_async(comm: MPI.Intracomm, n_tasks: int) -> tuple[float, Results]:
+    """The same by the serving loop."""
+    comm.send("serve any", EXECUTOR)
+    return serving_loop.run_async(comm, n_tasks)
 
-    def n_ping_pongs(self) -> float:
-        """How many raw ping-pongs one task takes, one at a time: the median of the rounds."""
-        pairs = zip(self.sync_rates, self.ping_pong_us, strict=True)
-        return statistics.median(1e6 / rate / ping_pong_us for rate, ping_pong_us in pairs)
 
-    def complaint(self) -> str | None:
-        """A sentence where the loop is too slow to be called a floor."""
-        if self.n_ping_pongs() <= N_PING_PONGS_MAX:
-            return None
-        return (
-            f"The bare loop takes {self.n_ping_pongs():.1f} ping-pongs a task, more than "
-            f"{N_PING_PONGS_MAX:.0f}, and is no floor: see what else runs on these cores."
-        )
+FORMS = {
+    "one at a time": run_sync,
+    f"{N_IN_FLIGHT} in flight": run_async,
+    "serving loop, one at a time": run_serving_sync,
+    f"serving loop, {N_IN_FLIGHT} in flight": run_serving_async,
+}
+
+
+def n_ping_pongs(rates: Sequence[float], ping_pong_us: Sequence[float]) -> float:
+    """How many raw ping-pongs one task takes: the median of the rounds."""
+    return statistics.median(1e6 / rate / us for rate, us in zip(rates, ping_pong_us, strict=True))
+
+
+def complaint(rates: Sequence[float], ping_pong_us: Sequence[float]) -> str | None:
+    """A sentence where the loop, one task at a time, is too slow to be called a floor."""
+    n = n_ping_pongs(rates, ping_pong_us)
+    if n <= N_PING_PONGS_MAX:
+        return None
+    return (
+        f"The bare loop takes {n:.1f} ping-pongs a task, more than {N_PING_PONGS_MAX:.0f}, and is no floor: see what "
+        f"else runs on these cores."
+    )
 
 
 def main() -> None:
     """Measures the bare loop by itself."""
-    parser = argparse.ArgumentParser(description="The floor: a bare mpi4py task loop, 2 ranks.")
-    parser.add_argument("--tasks", type=int, default=20_000, help="tasks a phase")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--small", action="store_true", help="a check of the results in a second")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="append a JSON line to it")
-    options = parser.parse_args()
+    options = parse_options("The floor: a bare mpi4py task loop, 2 ranks.", n_rounds=9)
     comm = MPI.COMM_WORLD
     if comm.size != 2:
         sys.exit(f"The bare loop needs 2 ranks and got {comm.size}: start it with mpirun -n 2.")
     if comm.rank == EXECUTOR:
         serve(comm)
         return
-    n_tasks, n_rounds = (200, 2) if options.small else (options.tasks, options.rounds)
-    Floor(comm, min(n_tasks, 2000)).measure()  # A warm-up.
-    floor = Floor(comm, n_tasks)
-    for _ in range(n_rounds):
-        floor.measure()
+    n_tasks = 200 if options.small else 20_000
+    ping_pong_us: list[float] = []
+    rates: dict[str, list[float]] = {name: [] for name in FORMS}
+    result_hash = ""
+    for number in range(options.rounds + 1):
+        ping_pong_us.append(run_ping_pong(comm, n_tasks) / n_tasks * 1e6)
+        for name, run in FORMS.items():
+            duration_s, results = run(comm, n_tasks)
+            result_hash = check_results(results, n_tasks, EXECUTOR)
+            rates[name].append(n_tasks / duration_s)
+        if number == 0:  # A warm-up.
+            for values in (ping_pong_us, *rates.values()):
+                values.clear()
     comm.send(None, EXECUTOR)
     vendor = " ".join(map(str, MPI.get_vendor()))
-    print(f"{vendor}, {n_rounds} rounds of {n_tasks} tasks: median (smallest to largest)")
-    print_table(
-        [
-            ("bare mpi4py loop", ""),
-            ("ping-pong of 64 B, µs", describe_spread(floor.ping_pong_us, ".2f")),
-            ("one at a time, tasks/s", describe_spread(floor.sync_rates)),
-            (f"{N_IN_FLIGHT} in flight, tasks/s", describe_spread(floor.async_rates)),
-            ("ping-pongs a task", f"{floor.n_ping_pongs():.1f}"),
-            ("result hash", floor.result_hash),
-        ]
-    )
-    append_json_line(
-        options.output,
-        benchmark="bare_loop",
-        mpi=vendor,
-        n_ranks=comm.size,
-        n_tasks=n_tasks,
-        ping_pong_us=floor.ping_pong_us,
-        sync_rates=floor.sync_rates,
-        async_rates=floor.async_rates,
-    )
+    print(f"{vendor}, {options.rounds} rounds of {n_tasks} tasks: median (smallest to largest)")
+    print(f"ping-pong of 64 B: {describe_spread(ping_pong_us, '.2f')} µs")
+    rows = [("bare mpi4py loop", "tasks/s", "ping-pongs a task")]
+    for name, values in rates.items():
+        rows.append((name, describe_spread(values), f"{n_ping_pongs(values, ping_pong_us):.1f}"))
+    print_table(rows)
+    print(f"result hash {result_hash}")
+    append_json_line(options.output, benchmark="bare_loop", mpi=vendor, ping_pong_us=ping_pong_us, rates=rates)
     # The small size measures nothing: it is there for its results.
-    if not options.small and (complaint := floor.complaint()):
-        sys.exit(complaint)
+    if not options.small and (sentence := complaint(rates["one at a time"], ping_pong_us)):
+        sys.exit(sentence)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,7 @@ def append_json_line(path: Path | None, **measured: object) -> None:
     if path is None:
         return
     record = {
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": find_commit(),
+        **describe_when(),
         "host": socket.gethostname(),
         "n_cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
@@ -76,6 +75,11 @@ def append_json_line(path: Path | None, **measured: object) -> None:
     }
     with path.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(record) + "\n")
+
+
+def describe_when() -> dict[str, str | None]:
+    """The moment and the commit."""
+    return {"when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "commit": find_commit()}
 
 
 def find_commit() -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,13 +30,19 @@ def test_the_floor(mpi: Mpi) -> None:
     assert find_hash(job) == "d5b052809a8c1b5c"
 
 
-def test_tasks_give_what_the_floor_gives(mpi: Mpi) -> None:
-    job = run_small(mpi, "tasks.py")
-    assert find_hash(job) == "d5b052809a8c1b5c"
-
-
-def test_latency(mpi: Mpi) -> None:
-    assert "wait 1k refs" in run_small(mpi, "latency.py").stdout
+def test_the_runner_measures_every_system_that_is_there(mpi: Mpi, tmp_path: Path) -> None:
+    what = ("--measures", "tasks", "calls", "importing", "core")
+    job = run_job(mpi, 1, BENCHMARKS / "run.py", "--small", *what, "--output", tmp_path, how="python", timeout_s=120)
+    results = json.loads((tmp_path / "results.json").read_text())
+    systems = {"bare", "serving", "hpcfut", "mpi4py.futures", "ray", "charm4py", "dask"}
+    assert results["rates"].keys() | results["missing"].keys() == systems, job.check().story()
+    assert not results["failed"], job.story()
+    assert all("hpcfut[bench]" in reason for reason in results["missing"].values())
+    assert results["hashes"]["hpcfut"] == "a43338d433b81147"
+    assert results["hashes"]["bare"] == results["hashes"]["serving"] == "fe4f9637e7294fa1"
+    table = (tmp_path / "table.md").read_text()
+    assert "| tasks one at a time, of the bare mpi4py loop | " in table
+    assert "| import hpcfut | " in table
 
 
 def test_a_busy_rank_answers_and_cuts_no_system_call_short(mpi: Mpi) -> None:

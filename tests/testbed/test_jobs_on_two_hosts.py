@@ -16,6 +16,7 @@ from tests.testbed.hosts import TwoHosts
 pytestmark = [pytest.mark.mpi, pytest.mark.testbed]
 
 TRANSPORT_RANKS = CHECKOUT / "tests" / "contract" / "transport_ranks.py"
+BUSY = CHECKOUT / "benchmarks" / "busy.py"
 WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
 
 
@@ -39,6 +40,13 @@ def test_wordcount_agrees_with_the_serial_count(hosts: TwoHosts, mpi: Mpi, tmp_p
     # The counts of a text without repetitions are as large as the text, and half of them would cross if maps and
     # reduces were spread evenly. Start and end of a job take 0.1 MB.
     assert crossed > nbytes_text / 4, f"{crossed} bytes crossed.\n{job.story()}"
+
+
+def test_a_busy_owner_answers_the_other_host(hosts: TwoHosts, mpi: Mpi) -> None:
+    job = hosts.run(mpi, 2, BUSY, "--small").check()
+    assert "pure Python on a spare thread, p95 ms, two hosts" in job.stdout, job.story()
+    # Not one system call of the user's was cut short; tests/benchmarks finds the same on one host.
+    assert "result hash 69f0e58ec6ae3056" in job.stdout, job.story()
 
 
 def test_doctor_measures_between_the_hosts(hosts: TwoHosts, mpi: Mpi) -> None:

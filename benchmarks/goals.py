@@ -1,0 +1,148 @@
+"""What has to be reached: each row of the table is a figure or a ratio, with its must and its goal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs import BYTES_QUEUED, SHARE_OF_IDEAL
+from measures import GET_10K_REFS, GET_CALLS, PING_PONG, PUT_CALLS, TASKS_ASYNC, TASKS_SYNC, WAIT_1K_REFS
+
+N_PING_PONGS_MAX = 6.0
+
+
+@dataclass
+class Found:
+    """All values of a run."""
+
+    #: System → measure → operations a second, round by round.
+    rates: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    #: Figures of hpcfut's own benchmarks, round by round.
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    #: Of the results of each system's last round, which are the same every time in the small size.
+    hashes: dict[str, str] = field(default_factory=dict)
+    #: What cannot be measured here, and why.
+    missing: dict[str, str] = field(default_factory=dict)
+    #: What should have been measured and failed, and how.
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def figure(self, name: str) -> float | None:
+        """The median of the rounds."""
+        values = self.figures.get(name)
+        return statistics.median(values) if values else None
+
+    def rate(self, system: str, measure: str) -> float | None:
+        """The median of the rounds."""
+        values = self.rates.get(system, {}).get(measure)
+        return statistics.median(values) if values else None
+
+    def ratio(self, system: str, other: str, measure: str, of: str | None = None) -> float | None:
+        """The median of the ratios of the rounds."""
+        above = self.rates.get(system, {}).get(measure, [])
+        below = self.rates.get(other, {}).get(of or measure, [])
+        ratios = [a / b for a, b in zip(above, below, strict=False)]
+        return statistics.median(ratios) if ratios else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    title: str
+    value_of: Callable[[Found], float | None]
+    must: float
+    goal: float | None = None
+    unit: str = ""
+    #: Whether less is better.
+    is_cost: bool = False
+
+    def is_reached(self, value: float, bound: float) -> bool:
+        """Whether the value is as good as this."""
+        return value <= bound if self.is_cost else value >= bound
+
+    def describe(self, bound: float | None) -> str:
+        """A must or a goal, as text."""
+        return "" if bound is None else f"{'≤' if self.is_cost else '≥'} {bound:g}{self.unit}"
+
+
+def _ratio(title: str, measure: str, other: str, must: float, goal: float) -> Row:
+    unit = "" if other == "bare" else " ×"
+    name = {"bare": "the bare mpi4py loop", "ray": "Ray", "charm4py": "charm4py's pool"}[other]
+    return Row(f"{title}, of {name}", lambda found: found.ratio("hpcfut", other, measure), must, goal, unit)
+
+
+def _figure(title: str, name: str, must: float, goal: float | None, unit: str, *, is_cost: bool = True) -> Row:
+    return Row(title, lambda found: found.figure(name), must, goal, unit, is_cost)
+
+
+def _answers(where: str) -> list[Row]:
+    """Rows of the kind of user code that keeps others waiting longest; `busy.py` names the figures."""
+
+    def worst(statistic: str) -> Callable[[Found], float | None]:
+        def value_of(found: Found) -> float | None:
+            wanted = f" {statistic} ms, {where}"
+            medians = [
+                statistics.median(values)
+                for name, values in found.figures.items()
+                if name.startswith("answer, ") and name.endswith(wanted)
+            ]
+            return max(medians, default=None)
+
+        return value_of
+
+    title = f"get of an inline object whose owner is busy, {where}, the worst kind of code"
+    return [
+        Row(f"{title}, median", worst("median"), 2, 1, " ms", is_cost=True),
+        Row(f"{title}, p95", worst("p95"), 4, None, " ms", is_cost=True),
+        _figure(f"system calls of the user's cut short, {where}", f"system calls cut short, {where}", 0, None, ""),
+    ]
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "ping-pongs in a task of the bare loop",
+        lambda found: found.ratio("bare", "bare", PING_PONG, TASKS_SYNC),
+        N_PING_PONGS_MAX,
+        is_cost=True,
+    ),
+    _ratio("tasks one at a time", TASKS_SYNC, "bare", 0.4, 0.55),
+    _ratio("tasks with many in flight", TASKS_ASYNC, "bare", 0.7, 1.1),
+    _ratio("tasks one at a time", TASKS_SYNC, "ray", 35, 60),
+    _ratio("tasks with many in flight", TASKS_ASYNC, "ray", 45, 80),
+    _ratio("tasks one at a time", TASKS_SYNC, "charm4py", 4, 7),
+    _ratio("tasks with many in flight", TASKS_ASYNC, "charm4py", 4, 7),
+    _ratio("put calls", PUT_CALLS, "ray", 15, 50),
+    _ratio("get calls", GET_CALLS, "ray", 10, 25),
+    _ratio("wait on 1k refs", WAIT_1K_REFS, "ray", 20, 40),
+    _ratio("get of an object holding 10k refs", GET_10K_REFS, "ray", 5, 10),
+    *_answers("one host"),
+    *_answers("two hosts"),
+    _figure("cost of answering, of the user's Python", "cost of the driver's Python, %, one host", 4, 2, " %"),
+    _figure("waiting worker", "waiting worker, % of a core", 1, 0.5, " % of a core"),
+    _figure("driver in time.sleep", "driver in time.sleep, % of a core", 1, 0.5, " % of a core"),
+    _figure("task to a rank idle for 100 ms", "task to an idle rank, median µs", 250, 120, " µs"),
+    _figure("a queued task of a million", BYTES_QUEUED, 2000, 1000, " B"),
+    _figure("20,000 tasks of 1 ms, share of the ideal", SHARE_OF_IDEAL, 0.85, 0.95, "", is_cost=False),
+    _figure("import hpcfut", "import hpcfut, s", 0.15, None, " s"),
+)
+
+
+def judge(found: Found) -> list[dict[str, object]]:
+    """Every row that was measured: its value, and whether must and goal are reached."""
+    rows = []
+    for row in ROWS:
+        value = row.value_of(found)
+        if value is not None:
+            rows.append(
+                {
+                    "measure": row.title,
+                    "value": value,
+                    "must": row.describe(row.must),
+                    "goal": row.describe(row.goal),
+                    "is_must_reached": row.is_reached(value, row.must),
+                    "is_goal_reached": row.goal is not None and row.is_reached(value, row.goal),
+                }
+            )
+    return rows
