@@ -22,15 +22,14 @@ import hpcfut
 
 SEED = 20261121
 GAP_MAX_S = 0.01
-#: Asked before the figures begin, so that the task runs by then, and the path is warm.
-N_WARM_UP = 5
+#: Asked before the figures begin.
+N_WARM_UP = 3
 #: So long the driver's code runs in one state before the next.
 SLICE_S = 0.1
 
-Refs = list["hpcfut.ObjectRef[int]"]
-
-
 SPARE = "pure Python on a spare thread"
+
+Refs = list["hpcfut.ObjectRef[int]"]
 
 
 @hpcfut.remote
@@ -57,49 +56,49 @@ def be_busy_elsewhere(rank: int, duration_s: float) -> tuple[float, float, int, 
 
 def enough_for(duration_s: float) -> int:
     """More objects than can be asked for in this time."""
-    return int(4 * duration_s / GAP_MAX_S) + 2 * N_WARM_UP
+    return int(5 * duration_s / GAP_MAX_S) + 2 * N_WARM_UP
 
 
-def ask(refs: Refs, until: float, seed: int) -> tuple[list[float], float]:
-    """Gets one object after the other, at random moments; seconds for each, and when the last answer came."""
+def ask(refs: Refs, duration_s: float, seed: int) -> list[tuple[float, float]]:
+    """Gets one object after the other, at random moments of this time; when each was asked for, and when it was there.
+
+    The first few are left out: the other side may not be busy yet.
+    """
     gaps = random.Random(seed)
-    answers: list[float] = []
-    ended = 0.0
+    answers: list[tuple[float, float]] = []
+    until = time.monotonic() + duration_s
     for number, ref in enumerate(refs):
         time.sleep(gaps.uniform(0, GAP_MAX_S))
         started = time.monotonic()
         if started >= until:
             break
         value = hpcfut.get(ref)
-        ended = time.monotonic()
+        answers.append((started, time.monotonic()))
         if value != number:
             raise RuntimeError(f"Object {number} came back as {value!r}.")
-        if number >= N_WARM_UP:
-            answers.append(ended - started)
-    return answers, ended
+    return answers[N_WARM_UP:]
 
 
 @hpcfut.remote
-def ask_driver(refs: Refs, duration_s: float, seed: int) -> list[float]:
+def ask_driver(refs: Refs, duration_s: float, seed: int) -> list[tuple[float, float]]:
     """The same from rank 1, of the driver's objects."""
-    return ask(refs, time.monotonic() + duration_s, seed)[0]
+    return ask(refs, duration_s, seed)
 
 
 def measure_answers(kind: str, duration_s: float, seed: int) -> tuple[list[float], int, int]:
-    """Seconds of every answer of one busy task; its system calls, and those cut short."""
+    """Seconds of every answer that came while a busy task ran; its system calls, and those cut short."""
     there = hpcfut.NodeAffinitySchedulingStrategy(1)
     refs = hpcfut.get(own.options(scheduling_strategy=there).remote(enough_for(duration_s)))
     if kind == SPARE:
         task = be_busy_elsewhere.options(scheduling_strategy=there).remote(1, duration_s)
     else:
         task = be_busy.options(scheduling_strategy=there).remote(kind, duration_s)
-    answers, last = ask(refs, time.monotonic() + 0.95 * duration_s, seed)
+    asked = ask(refs, duration_s, seed)
     began, ended, n_calls, n_cut = hpcfut.get(task)
-    # Rank 1 works in order, so the first object was asked for after the task had begun, on the same clock.
-    if not answers or not began < last < ended:
-        raise RuntimeError(
-            f"'{kind}' ran from {began} to {ended} and the last answer came at {last}: not while it ran."
-        )
+    # Both hosts of the testbed have one clock, that of the machine.
+    answers = [last - first for first, last in asked if began < first and last < ended]
+    if len(answers) < duration_s / GAP_MAX_S / 10:
+        raise RuntimeError(f"Of {len(asked)} answers only {len(answers)} came while '{kind}' ran.")
     return answers, n_calls, n_cut
 
 
@@ -124,10 +123,12 @@ def measure_cost(n_cycles: int, seed: int) -> tuple[float, float, list[float]]:
         hpcfut.get(own.options(scheduling_strategy=there).remote(1))
         unasked.append(speed_of_python(SLICE_S))
         refs = [hpcfut.put(value) for value in range(enough_for(SLICE_S))]
-        asker = ask_driver.options(scheduling_strategy=there).remote(refs, 0.9 * SLICE_S, seed + number)
+        asker = ask_driver.options(scheduling_strategy=there).remote(refs, SLICE_S, seed + number)
         hpcfut.wait([asker], timeout=0.002)  # Hands it over.
+        started = time.monotonic()
         asked.append(speed_of_python(SLICE_S))
-        answers += hpcfut.get(asker)
+        ended = time.monotonic()
+        answers += [last - first for first, last in hpcfut.get(asker) if started < first and last < ended]
         del refs, asker
         hpcfut.shutdown()
         bare.append(speed_of_python(SLICE_S))
