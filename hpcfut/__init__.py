@@ -10,7 +10,7 @@ Example:
 """
 
 from hpcfut import exceptions
-from hpcfut.api.calls import get, put, wait
+from hpcfut.api.calls import as_completed, get, put, wait
 from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
 from hpcfut.api.options import NodeAffinitySchedulingStrategy
 from hpcfut.api.refs import ObjectRef
@@ -24,6 +24,7 @@ __all__ = [
     "RemoteFunction",
     "RuntimeContext",
     "__version__",
+    "as_completed",
     "available_resources",
     "cluster_resources",
     "exceptions",

@@ -78,12 +78,13 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "shelve": (),
     # The launcher is a process of its own and no rank: it watches a job with the clock.
     "time": ("runtime", "edges.host", "cli"),
-    # In `api` the locks round the start and end of the session and the registering of functions, and which thread is
-    # the main one; in `wire.pickling` whose payload a thread is loading.
-    "threading": ("runtime", "edges.host", "api.session", "api.calls", "api.remote", "wire.pickling"),
+    # In `api` the locks round the start and end of the session, the registering of functions and the end of a future,
+    # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
+    "threading": ("runtime", "edges.host", "api.session", "api.calls", "api.futures", "api.remote", "wire.pickling"),
     "_thread": (),
-    "asyncio": (),
-    "concurrent": (),
+    "asyncio": ("api.awaiting",),
+    # Loaded by the first ``ref.future()`` only.
+    "concurrent": ("api.futures",),
     "multiprocessing": (),
     "sched": (),
     "datetime": (),
@@ -111,7 +112,7 @@ OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "events effects context ownership borrowing transfers references templates membership task leases tasks run "
-    "scheduler runs waits rank turn"
+    "scheduler runs waits watches rank turn"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

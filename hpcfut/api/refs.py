@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from hpcfut.model.ids import name_of, owner_of
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+    from concurrent.futures import Future
+
     from hpcfut.runtime.mailbox import Mailbox
 
 Value = TypeVar("Value")
@@ -37,6 +40,25 @@ class ObjectRef(Generic[Value]):
     def owner_rank(self) -> int:
         """The rank that owns the object: where the task that makes it was submitted, or where it was put."""
         return owner_of(self._object_id)
+
+    def __await__(self) -> Generator[Any, None, Value]:
+        """``await ref`` gives the value, as ``get`` does, while the event loop goes on.
+
+        Cancelling the await leaves the task alone. ``asyncio.gather(*refs)`` and ``asyncio.wait_for(ref, 5)`` take
+        refs.
+        """
+        from hpcfut.api.awaiting import awaited  # Brings asyncio, which takes long to load.
+
+        return awaited(self)
+
+    def future(self) -> Future[Value]:
+        """The value as a ``concurrent.futures.Future``, for code that knows those.
+
+        Cancelling it cancels the task. Callbacks run one after the other, on a thread that may call hpcfut.
+        """
+        from hpcfut.api.futures import RefFuture
+
+        return RefFuture(self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ObjectRef) and other._object_id == self._object_id

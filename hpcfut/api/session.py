@@ -20,6 +20,7 @@ from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.runtime import Runtime
+from hpcfut.runtime.watching import ReadyObjects, watch
 
 
 class _Session:
@@ -270,7 +271,9 @@ def _config(resources: Mapping[Any, Any], object_store_memory: int | None) -> Co
 
 #: Nothing of this may be left in the middle.
 _UNBREAKABLE = frozenset(
-    function.__code__ for function in (Runtime.wait, *vars(Engine).values()) if hasattr(function, "__code__")
+    function.__code__
+    for function in (Runtime.wait, watch, *vars(ReadyObjects).values(), *vars(Engine).values())
+    if hasattr(function, "__code__")
 )
 
 

@@ -43,6 +43,18 @@ class WakeWaiter(msgspec.Struct, gc=False):
     values: list[bytes | Failure | None]
 
 
+class TellWatcher(msgspec.Struct, gc=False):
+    """These objects of a watch have become ready; with the last of them it is over.
+
+    ``values`` is parallel, as in ``WakeWaiter``.
+    """
+
+    watch_id: int
+    object_ids: list[int]
+    values: list[bytes | Failure | None]
+    is_last: bool
+
+
 class StartRead(msgspec.Struct, gc=False):
     """Make room for ``nbytes``, get ready to receive a transfer, and only then send ``ReadRequested`` to ``rank``.
 
@@ -108,6 +120,7 @@ Effect = (
     SendMessage
     | RunTask
     | WakeWaiter
+    | TellWatcher
     | StartRead
     | SendObject
     | FreeSegment

@@ -87,6 +87,26 @@ class WaitAbandoned(msgspec.Struct, gc=False):
     waiter_id: int
 
 
+class WatchStarted(msgspec.Struct, gc=False):
+    """Somebody wants to be told of each of these objects once, as it becomes ready, while no thread waits for that.
+
+    ``is_fetching`` is as for a wait. ``is_waiting``: the task (or driver, as 0) counts as waiting until all of them are
+    ready. Ids are distinct and held; watches and waiters share one count of ids.
+    """
+
+    watch_id: int
+    object_ids: list[int]
+    is_fetching: bool
+    is_waiting: bool
+    task_id: int
+
+
+class WatchEnded(msgspec.Struct, gc=False):
+    """Nobody wants to be told of the rest any more; what was told of last may be on its way."""
+
+    watch_id: int
+
+
 class StreamAdvanced(msgspec.Struct, gc=False):
     """The consumer of a generator, on the owner, took an item: the generator may make as many more, under these ids.
 
@@ -190,6 +210,8 @@ Event = (
     | RefsReleased
     | WaitStarted
     | WaitAbandoned
+    | WatchStarted
+    | WatchEnded
     | StreamAdvanced
     | RunReturned
     | RunRaised

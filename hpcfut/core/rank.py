@@ -26,6 +26,7 @@ from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
+from hpcfut.core.watches import Watches
 from hpcfut.model.config import Config
 from hpcfut.model.errors import IllegalTransitionError, InvariantError
 from hpcfut.model.roster import RankRecord
@@ -47,6 +48,7 @@ class Statistics(msgspec.Struct, frozen=True):
     n_grants: int
     n_copies: int
     n_waits: int
+    n_watches: int
     n_templates: int
     stale: dict[str, int]
 
@@ -63,6 +65,7 @@ class Statistics(msgspec.Struct, frozen=True):
             or self.n_grants
             or self.n_copies
             or self.n_waits
+            or self.n_watches
         )
 
 
@@ -91,6 +94,7 @@ class RankCore:
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
         self.waits = Waits(context, self.references, self.transfers, self.leases, self.tasks, self.runs, self.scheduler)
+        self.watches = Watches(context, self.references, self.scheduler, self.runs, self.waits)
         self._on_event = self._event_handlers()
         self._on_message = self._message_handlers()
 
@@ -156,6 +160,7 @@ class RankCore:
             self.scheduler,
             self.runs,
             self.waits,
+            self.watches,
         ):
             machine.check()
 
@@ -171,6 +176,7 @@ class RankCore:
             n_grants=len(self.scheduler.grants),
             n_copies=len(self.transfers.copies),
             n_waits=len(self.waits.waits) + len(self.waits.covered),
+            n_watches=len(self.watches.watches),
             n_templates=len(self.templates.own) + len(self.templates.here),
             stale=dict(self.context.stale),
         )
@@ -197,6 +203,8 @@ class RankCore:
             e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
             e.WaitStarted: self.waits.start,
             e.WaitAbandoned: lambda event: self.waits.abandon(event.waiter_id),
+            e.WatchStarted: self.watches.start,
+            e.WatchEnded: lambda event: self.watches.end(event.watch_id),
             e.StreamAdvanced: self.tasks.advance,
             e.RunReturned: self._on_run_returned,
             e.RunRaised: self._on_run_raised,
@@ -263,7 +271,7 @@ class RankCore:
             elif context.ready:
                 self._notify(context.ready.popleft())
             elif transfers.arrived:
-                _, watchers = transfers.arrived.pop(0)
+                object_id, watchers = transfers.arrived.pop(0)
                 for watcher in watchers:
                     if watcher > 0:
                         run = self.runs.on_arrived(watcher)
@@ -272,6 +280,8 @@ class RankCore:
                             self.runs.hand_back([run])
                     elif -watcher in self.waits.waits:
                         self.waits.on_arrived(-watcher)
+                    else:
+                        self.watches.on_arrived(-watcher, object_id)
             elif context.runnable:
                 self.waits.offer(context.runnable.popleft())
             else:
@@ -288,6 +298,8 @@ class RankCore:
                 self.tasks.on_argument_ready(watcher, object_id)
             elif -watcher in self.waits.waits:
                 self.waits.on_ready(-watcher, record)
+            else:
+                self.watches.on_ready(-watcher, record)
 
     def _on_put(self, event: e.ObjectPut) -> None:
         if event.result.payload is None:

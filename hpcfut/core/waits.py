@@ -10,6 +10,7 @@ and until then its own task does not hold a slot, and its driver does not claim 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -97,7 +98,7 @@ class Waits:
         owned, ensure = self._references.ownership.objects, self._references.ensure
         for object_id in event.object_ids:
             record = owned.get(object_id) or ensure(object_id)
-            if record.state not in NOT_READY and self._is_ready(record, is_fetching=event.is_fetching):
+            if record.state not in NOT_READY and self.is_ready(record, is_fetching=event.is_fetching):
                 n_ready += 1
                 if n_ready >= event.n_wanted:
                     break
@@ -120,7 +121,7 @@ class Waits:
             if record.state == PENDING and record.watchers is None:
                 record.watchers = {-wait.waiter_id: None}
             else:
-                self._watch(record, wait)
+                self.watch(record, wait.waiter_id, is_fetching=wait.is_fetching)
         if wait.task_id:
             wait.run = self._runs.block(wait.task_id)
         else:
@@ -129,7 +130,8 @@ class Waits:
             self._run_one(wait)
         self._runs.dispatch()
 
-    def _is_ready(self, record: Record, *, is_fetching: bool) -> bool:
+    def is_ready(self, record: Record, *, is_fetching: bool) -> bool:
+        """Whether an object is ready for who waits for it or watches it."""
         if record.state != STORED or not is_fetching:
             return record.state not in NOT_READY
         copy = self._transfers.find(record.object_id)
@@ -139,22 +141,24 @@ class Waits:
         copy.is_held = True
         return True
 
-    def _watch(self, record: Record, wait: Wait) -> None:
+    def watch(self, record: Record, waiter_id: int, *, is_fetching: bool) -> None:
+        """See to it that a waiter, or a watch, is told when an object that is not ready takes its next step."""
         if record.state in NOT_READY:
             if record.watchers is None:
                 record.watchers = {}
-            record.watchers[-wait.waiter_id] = None
+            record.watchers[-waiter_id] = None
             self._references.ask(record)
         else:
-            self._transfers.need(record.object_id, record.rank, record.nbytes, -wait.waiter_id, is_held=True)
+            assert is_fetching
+            self._transfers.need(record.object_id, record.rank, record.nbytes, -waiter_id, is_held=True)
 
     def on_ready(self, waiter_id: int, record: Record) -> None:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
-        if record.state != STORED or self._is_ready(record, is_fetching=wait.is_fetching):
+        if record.state != STORED or self.is_ready(record, is_fetching=wait.is_fetching):
             self._count(wait)
         else:
-            self._watch(record, wait)
+            self.watch(record, waiter_id, is_fetching=wait.is_fetching)
 
     def on_arrived(self, waiter_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
@@ -166,39 +170,41 @@ class Waits:
             return
         del self.waits[wait.waiter_id]
         if wait.n_ready < len(wait.object_ids):
-            self._unwatch(wait)
+            self.unwatch(wait.object_ids, wait.waiter_id)
         self._wake(wait)
         wait.state = self._next[wait.state, "ready"]
         if wait.state == COVERED:
             self.covered[wait.waiter_id] = wait
         else:
-            self._go_on(wait)
+            self.go_on(wait.task_id, wait.run)
 
     def abandon(self, waiter_id: int) -> None:
         """The thread stopped waiting."""
         wait = self.waits.get(waiter_id)
         if wait is not None:
             del self.waits[waiter_id]
-            self._unwatch(wait)
+            self.unwatch(wait.object_ids, wait.waiter_id)
         else:
             wait = self.covered.pop(waiter_id, None)
         if wait is None:
             self._context.count_stale("abandoned wait that was over")
         else:
             # A task that was given to this thread in the same moment goes to another one.
-            self._go_on(wait)
+            self.go_on(wait.task_id, wait.run)
 
-    def _unwatch(self, wait: Wait) -> None:
-        for object_id in wait.object_ids:
+    def unwatch(self, object_ids: Iterable[int], waiter_id: int) -> None:
+        """A waiter, or a watch, is not to be told of these objects any more."""
+        for object_id in object_ids:
             record = self._references.find(object_id)
             if record is not None and record.watchers is not None:
-                record.watchers.pop(-wait.waiter_id, None)
-            self._transfers.unwatch(object_id, -wait.waiter_id)
+                record.watchers.pop(-waiter_id, None)
+            self._transfers.unwatch(object_id, -waiter_id)
 
-    def _go_on(self, wait: Wait) -> None:
-        if wait.task_id:
-            if wait.run is not None:
-                self._runs.unblock(wait.run)
+    def go_on(self, task_id: int, run: Run | None) -> None:
+        """A task, or a driver (as 0), does not wait any more."""
+        if task_id:
+            if run is not None:
+                self._runs.unblock(run)
         elif self._scheduler.driver_goes_on() and self._scheduler.grants:
             self._runs.hand_back_all()
 
@@ -211,8 +217,8 @@ class Waits:
             assert record is not None
             if record.state == INLINE:
                 value: bytes | Failure | None = record.payload
-            elif self._is_ready(record, is_fetching=wait.is_fetching):
-                value = self._stored_value(record, is_fetching=wait.is_fetching)
+            elif self.is_ready(record, is_fetching=wait.is_fetching):
+                value = self.value_of(record, is_fetching=wait.is_fetching)
             else:
                 continue
             object_ids.append(object_id)
@@ -221,8 +227,8 @@ class Waits:
                 break
         self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values))
 
-    def _stored_value(self, record: Record, *, is_fetching: bool) -> bytes | Failure | None:
-        """What a waiter is told of an object whose value is not in its record, or that is borrowed."""
+    def value_of(self, record: Record, *, is_fetching: bool) -> bytes | Failure | None:
+        """What a waiter, or a watch, is told of an object that is ready."""
         if record.payload is not None:
             return record.payload
         if record.failure is None and is_fetching:
@@ -285,7 +291,7 @@ class Waits:
             self._context.count_stale("end of a task of an abandoned wait")
         else:
             wait.state = self._next[wait.state, "run ended"]
-            self._go_on(wait)
+            self.go_on(wait.task_id, wait.run)
 
     def run_next(self, waiter_id: int) -> None:
         """The thread has run a task, whose end has been told; if it still waits, it may run the next."""

@@ -155,6 +155,7 @@ class Job:
         assert end is not None
         # An abandoned task has a thread of its own, or this rank could not come here.
         runtime.executor.wait_until_wound_down()
+        runtime.callbacks.close(runtime.config.stop_grace_s)
         runtime.helper.close()
         runtime.engine.close()
         if end.failure:

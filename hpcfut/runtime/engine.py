@@ -41,6 +41,7 @@ from hpcfut.core.effects import (
     SendMessage,
     SendObject,
     StartRead,
+    TellWatcher,
     WakeWaiter,
 )
 from hpcfut.core.events import Event, RankLost, RefsReleased
@@ -54,6 +55,7 @@ from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.waiter import Waiter
+from hpcfut.runtime.watchers import Tell, Watchers
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
@@ -87,6 +89,7 @@ class Engine:
         self.window = window
         self.mailbox: Mailbox = Mailbox()
         self.waiters: dict[int, Waiter] = {}
+        self.watchers = Watchers()
         #: Tasks to run on executor threads.
         self.runs: list[RunTask] = []
         #: Set once, when the session is over.
@@ -99,6 +102,8 @@ class Engine:
         self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
         #: Called when the thread that drove leaves to run user code.
         self.on_leave: Callable[[], None] = lambda: None
+        #: Called when a thread that watches leaves the engine to others.
+        self.on_watch: Callable[[], None] = lambda: None
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -125,6 +130,7 @@ class Engine:
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
             WakeWaiter: self._wake,
+            TellWatcher: self.watchers.tell,
             StartRead: movement.start_read,
             SendObject: movement.send_object,
             FreeSegment: movement.free_segment,
@@ -195,6 +201,17 @@ class Engine:
             self._pass_on()
         return True
 
+    def look(self, now: float) -> None:
+        """Take a turn, if nobody drives, and hear in any case what stands in the mailbox."""
+        if self.tick(0.0):
+            self.on_leave()
+        else:
+            self._settle(now)
+
+    def is_worth_spinning(self, idle_s: float) -> bool:
+        """Whether a thread that waits had better not sleep, after having found nothing for so long."""
+        return self._may_spin and idle_s < AWAKE_FOR_S and not self.is_driven
+
     @property
     def is_driven(self) -> bool:
         """Whether some thread drives at the moment."""
@@ -207,6 +224,14 @@ class Engine:
         waiter = Waiter(next(self._waiter_ids))
         self.waiters[waiter.waiter_id] = waiter
         return waiter
+
+    def new_watch(self, tell: Tell) -> int:
+        """The id of a watch that effects can find; it is forgotten with the last of its objects."""
+        watch_id = next(self._waiter_ids)
+        self.watchers.add(watch_id, tell)
+        if self.end is not None:
+            self.watchers.end()  # It was told before this watch could hear it.
+        return watch_id
 
     def forget(self, waiter: Waiter) -> None:
         """The wait is over."""
@@ -384,6 +409,7 @@ class Engine:
     def _end(self, effect: EndJob) -> None:
         self.end = effect
         self.on_end()
+        self.watchers.end()
         for waiter in list(self.waiters.values()):
             waiter.tell()
 

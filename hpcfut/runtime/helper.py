@@ -2,6 +2,9 @@
 
 It lets a rank that is busy in user code answer. It runs no user code, logs nothing and unpickles nothing.
 
+While somebody watches objects without waiting for them inside hpcfut, nobody else may be there to find them; then the
+helper looks as a leader does, often at first and ever more seldom until there is news.
+
 Each of its looks takes the GIL from the thread that drives, which costs that thread some 40 microseconds; so it looks
 less often while others drive. When that has gone on for a while it parks, and costs nothing until the thread that
 drives leaves to run user code.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
@@ -20,6 +24,9 @@ PERIOD_DRIVEN_S = 0.002
 #: The thread that gives the GIL up at the latest after this time lets the helper in.
 SWITCH_INTERVAL_S = 0.0005
 N_IDLE_TICKS_MAX = 20
+#: For watchers it looks again after this share of the time since the last news, but not sooner than that.
+WATCH_SHARE = 0.3
+WATCH_PERIOD_MIN_S = 0.00002
 
 
 class Helper:
@@ -31,10 +38,13 @@ class Helper:
         self._bell.acquire()
         self._is_parked = False
         self._is_closing = False
+        self._n_news = 0
+        self._news_at = 0.0
         self._switch_interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread = threading.Thread(target=self._work, name="hpcfut-helper", daemon=True)
         engine.on_leave = self.wake
+        engine.on_watch = self.hurry
 
     def start(self) -> None:
         """Begin. Not before the API knows the runtime: a task may run on a spare thread as soon as somebody looks."""
@@ -51,6 +61,11 @@ class Helper:
             self._is_parked = False
             self._ring()
 
+    def hurry(self) -> None:
+        """Somebody who does not drive wants to be told soon."""
+        self._is_parked = False
+        self._ring()
+
     def _ring(self) -> None:
         try:
             self._bell.release()
@@ -66,16 +81,23 @@ class Helper:
         period_s = PERIOD_S
         while not self._is_closing:
             self._bell.acquire(timeout=period_s)
-            if self._engine.tick(PERIOD_S):
+            is_watched = self._engine.watchers.are_left_alone
+            if self._engine.tick(0.0 if is_watched else PERIOD_S):
                 n_driven = 0
-                period_s = PERIOD_S
+                period_s = self._until_next_look() if is_watched else PERIOD_S
                 continue
             n_driven += 1
-            period_s = min(2 * period_s, PERIOD_DRIVEN_S)
+            period_s = self._until_next_look() if is_watched else min(2 * period_s, PERIOD_DRIVEN_S)
             if n_driven >= N_IDLE_TICKS_MAX and self._engine.is_driven:
                 self._park()
                 n_driven = 0
                 period_s = PERIOD_S
+
+    def _until_next_look(self) -> float:
+        now, n_news = time.monotonic(), self._engine.watchers.n_news
+        if n_news != self._n_news:
+            self._n_news, self._news_at = n_news, now
+        return min(max(WATCH_SHARE * (now - self._news_at), WATCH_PERIOD_MIN_S), PERIOD_S)
 
     def _park(self) -> None:
         # The flag first, the look second: a driver that leaves in between sees the flag.

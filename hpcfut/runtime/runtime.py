@@ -8,6 +8,7 @@ from typing import Any
 
 from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.core.events import (
+    CancelRequested,
     ObjectPut,
     ResourcesQueried,
     StopRequested,
@@ -23,6 +24,7 @@ from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.ports import Clock
+from hpcfut.runtime.callbacks import CallbackThread
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
@@ -54,7 +56,7 @@ class Runtime:
         self.rank = engine.core.context.rank
         self.mailbox = engine.mailbox
         self._nbytes_inline_max = config.nbytes_inline_max
-        self._now = clock.now
+        self.now = clock.now
         self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
         self._query_ids = count(1)
@@ -68,6 +70,10 @@ class Runtime:
         self.pickling = Pickling(ref_type, id_of, make_counted_ref)
         self.executor = Executor(engine, self.pickling, config)
         self.helper = Helper(engine)
+        #: Runs the callbacks of futures.
+        self.callbacks = CallbackThread()
+        #: What the API keeps of each event loop in which somebody awaits a ref.
+        self.loops: dict[Any, Any] = {}
 
     @property
     def is_over(self) -> bool:
@@ -83,7 +89,7 @@ class Runtime:
 
     def define(self, make_template: Callable[[int, bytes, tuple[int, ...]], TaskTemplate], function: Any) -> int:
         """Register a remote function; ``make_template`` is given its id, its payload and the refs captured in it."""
-        self._demand_session()
+        self.demand_session()
         template_id = next(self._template_ids)
         pickled = self.pickling.dumps(function)
         self.engine.post(TemplateDefined(make_template(template_id, pack_inline(pickled), pickled.contained)))
@@ -99,7 +105,7 @@ class Runtime:
         """Submit a task; returns the ids of its results, each of which the caller holds once."""
         engine = self.engine
         if engine.end is not None:
-            self._demand_session()
+            self.demand_session()
         arguments: tuple[int, ...] = ()
         nested: tuple[int, ...] = ()
         large: list[int] = []
@@ -118,7 +124,7 @@ class Runtime:
         if large:
             self.mailbox.extend(large)
         if self._interrupted:
-            self._demand_no_interruption(return_ids)
+            self.demand_no_interruption(return_ids)
         return return_ids
 
     def _return_ids(self, task_id: int, n_returns: int) -> tuple[int, ...]:
@@ -149,10 +155,10 @@ class Runtime:
 
     def put(self, value: Any) -> int:
         """Store a value; returns its id, which the caller holds once."""
-        self._demand_session()
+        self.demand_session()
         object_id = next(self._ids)
         self.engine.post(ObjectPut(object_id, self.executor.store(object_id, self.pickling.dumps(value))))
-        self._demand_no_interruption((object_id,))
+        self.demand_no_interruption((object_id,))
         return object_id
 
     def wait(
@@ -167,7 +173,7 @@ class Runtime:
         engine, current = self.engine, self.executor.current
         task_id = current.task_id
         may_run = may_run and timeout_s is None and current.n_nested < N_NESTED_MAX
-        deadline = None if timeout_s is None else self._now() + timeout_s
+        deadline = None if timeout_s is None else self.now() + timeout_s
         waiter = engine.new_waiter()
         engine.busy.pop(task_id, None)
         if task_id:
@@ -185,13 +191,13 @@ class Runtime:
                     self.executor.execute(run)
                 elif waiter.is_done:
                     if self._interrupted:
-                        self._demand_no_interruption()
+                        self.demand_no_interruption()
                     return waiter
-                elif self._must_stop(current) or (deadline is not None and self._now() >= deadline):
+                elif self.must_stop(current) or (deadline is not None and self.now() >= deadline):
                     self._abandon(waiter)
                     if waiter.is_done:
                         return waiter
-                    self._raise_interruption(current)
+                    self.raise_interruption(current)
                     return None
         finally:
             engine.busy[task_id] = None
@@ -199,7 +205,8 @@ class Runtime:
                 del self.executor.blocked[task_id]
             del engine.waiters[waiter.waiter_id]
 
-    def _must_stop(self, current: Current) -> bool:
+    def must_stop(self, current: Current) -> bool:
+        """Whether a wait of this thread must end, whatever it waits for."""
         return (
             self.engine.end is not None
             or (self._interrupted and current.is_main)
@@ -217,27 +224,33 @@ class Runtime:
             engine.runs.append(run)
             engine.on_run()
 
-    def _demand_no_interruption(self, held: tuple[int, ...] = ()) -> None:
+    def demand_no_interruption(self, held: tuple[int, ...] = ()) -> None:
         """Raise a Ctrl-C that came meanwhile, and drop the refs on the way to the caller, who will not get them."""
         if self._interrupted and self.executor.current.is_main:
             self._interrupted = False
             self.mailbox.extend(held)
             raise KeyboardInterrupt
 
-    def _raise_interruption(self, current: Current) -> None:
-        self._demand_no_interruption()
+    def raise_interruption(self, current: Current) -> None:
+        """Raise why a wait of this thread had to end, if it had to."""
+        self.demand_no_interruption()
         if current.task_id in self.executor.interrupted:
             raise TaskCancelledError(f"Task {name_of(current.task_id)} was cancelled while it waited.")
         if self.engine.end is not None:
-            self._demand_session()
+            self.demand_session()
 
     def value_of(self, object_id: int, value: bytes | None) -> Any:
         """Rebuild a value that ``wait`` fetched."""
         return self.pickling.loads(value if value is not None else self.engine.window.view(object_id))
 
+    def cancel(self, object_id: int, *, is_recursive: bool) -> None:
+        """Cancel the task that makes an object."""
+        self.demand_session()
+        self.engine.post(CancelRequested(object_id, is_recursive))
+
     def available_resources(self) -> dict[int, dict[str, int]]:
         """What is free on each rank now."""
-        self._demand_session()
+        self.demand_session()
         engine = self.engine
         query_id = next(self._query_ids)
         waiter = engine.new_waiter()
@@ -245,16 +258,17 @@ class Runtime:
             engine.post(ResourcesQueried(query_id))
             while query_id not in engine.answers:
                 if engine.end is not None:
-                    self._demand_session()
+                    self.demand_session()
                 engine.wait(waiter, None)
                 waiter.has_news = False
-                self._demand_no_interruption()
+                self.demand_no_interruption()
             answer: AnswerQuery = engine.answers.pop(query_id)
             return answer.available
         finally:
             engine.forget(waiter)
 
-    def _demand_session(self) -> None:
+    def demand_session(self) -> None:
+        """Raise if the session is over."""
         end = self.engine.end
         if end is not None:
             raise SessionEndedError(

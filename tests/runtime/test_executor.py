@@ -180,8 +180,8 @@ def test_ctrl_c_between_two_steps_of_a_wait_ends_it_in_good_order(
         signal.raise_signal(signal.SIGINT)
         return must_stop(self, current)
 
-    must_stop = Runtime._must_stop
-    monkeypatch.setattr(Runtime, "_must_stop", press)
+    must_stop = Runtime.must_stop
+    monkeypatch.setattr(Runtime, "must_stop", press)
     ref = sleep.remote()
     with pytest.raises(KeyboardInterrupt):
         hpcfut.get(ref, timeout=0.01)

@@ -125,7 +125,6 @@ def case_wrong_waits() -> None:
         error = raised(NotARefError, hpcfut.wait, wrong)
         assert isinstance(error, TypeError)
         assert isinstance(error, ValueError)
-    raised(ValueError, hpcfut.wait, [])
 
 
 def case_a_dependent_is_pending_until_its_argument_is_there() -> None:

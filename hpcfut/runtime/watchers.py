@@ -1,0 +1,51 @@
+"""Watchers: callables that are told when objects become ready, by whichever thread turns the core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hpcfut.core.effects import TellWatcher
+from hpcfut.model.failure import Failure
+
+#: Called inside a turn, with the ids and the values as ``TellWatcher`` has them: it must neither wait nor run user
+#: code. No ids mean that the session is over.
+Tell = Callable[[list[int], list[bytes | Failure | None]], None]
+
+
+class Watchers:
+    """Those of one rank, by the ids of their watches."""
+
+    def __init__(self) -> None:
+        self._tells: dict[int, Tell] = {}
+        #: Counts what may make the next news come soon: new watches, and news.
+        self.n_news = 0
+        #: Threads that look for news themselves at the moment, as keys.
+        self.looking: dict[int, None] = {}
+
+    @property
+    def are_left_alone(self) -> bool:
+        """Whether somebody wants to be told, and looks for nothing himself."""
+        return bool(self._tells) and not self.looking
+
+    def add(self, watch_id: int, tell: Tell) -> None:
+        """Before the core is told of the watch."""
+        self._tells[watch_id] = tell
+        self.n_news += 1
+
+    def discard(self, watch_id: int) -> bool:
+        """Nobody is to be told any more; gives whether there was more to tell."""
+        return self._tells.pop(watch_id, None) is not None
+
+    def tell(self, effect: TellWatcher) -> None:
+        """Objects are ready."""
+        watch_id = effect.watch_id
+        self.n_news += 1
+        tell = self._tells.pop(watch_id, None) if effect.is_last else self._tells.get(watch_id)
+        if tell is not None:
+            tell(effect.object_ids, effect.values)
+
+    def end(self) -> None:
+        """The session is over: there is nothing more to be told."""
+        while self._tells:
+            _, tell = self._tells.popitem()
+            tell([], [])
