@@ -105,7 +105,7 @@ class LoopWatch:
         self._hand_out()
         runtime.engine.watchers.looking.pop(id(self), None)
         if self._n_awaits:
-            runtime.engine.on_watch()
+            runtime.engine.watchers.on_leave()
 
     def _hand_out(self) -> None:
         arrived = self._arrived

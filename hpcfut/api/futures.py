@@ -30,7 +30,7 @@ class RefFuture(Future[Value]):
         runtime.callbacks.start()
         self._watch_id = watch(runtime, [id_of(ref)], self._tell, is_fetching=True, is_waiting=True)
         runtime.engine.hear()
-        runtime.engine.on_watch()
+        runtime.engine.watchers.on_leave()
 
     def cancel(self) -> bool:
         """Cancel the task, if it has not ended; gives whether the future is cancelled now."""

@@ -8,8 +8,7 @@ from hpcfut.model.ids import name_of, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from concurrent.futures import Future
-
+    from hpcfut.api.futures import RefFuture
     from hpcfut.runtime.mailbox import Mailbox
 
 Value = TypeVar("Value")
@@ -51,7 +50,7 @@ class ObjectRef(Generic[Value]):
 
         return awaited(self)
 
-    def future(self) -> Future[Value]:
+    def future(self) -> RefFuture[Value]:
         """The value as a ``concurrent.futures.Future``, for code that knows those.
 
         Cancelling it cancels the task. Callbacks run one after the other, on a thread that may call hpcfut.

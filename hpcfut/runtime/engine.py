@@ -55,7 +55,7 @@ from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.waiter import Waiter
-from hpcfut.runtime.watchers import Tell, Watchers
+from hpcfut.runtime.watchers import Watchers
 
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
@@ -102,8 +102,6 @@ class Engine:
         self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
         #: Called when the thread that drove leaves to run user code.
         self.on_leave: Callable[[], None] = lambda: None
-        #: Called when a thread that watches leaves the engine to others.
-        self.on_watch: Callable[[], None] = lambda: None
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -117,7 +115,7 @@ class Engine:
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
-        self._waiter_ids = count(1)
+        self.waiter_ids = count(1)
         self._flushed_at = 0.0
         #: Refs that went away and wait for a turn with nothing else to do.
         self._released: list[int] = []
@@ -221,17 +219,9 @@ class Engine:
 
     def new_waiter(self) -> Waiter:
         """A waiter that effects can find; ``forget`` it in the end."""
-        waiter = Waiter(next(self._waiter_ids))
+        waiter = Waiter(next(self.waiter_ids))
         self.waiters[waiter.waiter_id] = waiter
         return waiter
-
-    def new_watch(self, tell: Tell) -> int:
-        """The id of a watch that effects can find; it is forgotten with the last of its objects."""
-        watch_id = next(self._waiter_ids)
-        self.watchers.add(watch_id, tell)
-        if self.end is not None:
-            self.watchers.end()  # It was told before this watch could hear it.
-        return watch_id
 
     def forget(self, waiter: Waiter) -> None:
         """The wait is over."""

@@ -44,7 +44,7 @@ class Helper:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._thread = threading.Thread(target=self._work, name="hpcfut-helper", daemon=True)
         engine.on_leave = self.wake
-        engine.on_watch = self.hurry
+        engine.watchers.on_leave = self.hurry
 
     def start(self) -> None:
         """Begin. Not before the API knows the runtime: a task may run on a spare thread as soon as somebody looks."""

@@ -21,6 +21,8 @@ class Watchers:
         self.n_news = 0
         #: Threads that look for news themselves at the moment, as keys.
         self.looking: dict[int, None] = {}
+        #: Called by who leaves it to others to look for news that may come soon.
+        self.on_leave: Callable[[], None] = lambda: None
 
     @property
     def are_left_alone(self) -> bool:

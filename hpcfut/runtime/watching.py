@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def watch(runtime: Runtime, object_ids: list[int], tell: Tell, *, is_fetching: bool, is_waiting: bool) -> int:
     """Let ``tell`` be told of each of these objects as it becomes ready; the core hears of it with its next turn."""
     runtime.demand_session()
-    watch_id = runtime.engine.new_watch(tell)
+    engine = runtime.engine
+    watch_id = next(engine.waiter_ids)
+    engine.watchers.add(watch_id, tell)
+    if engine.end is not None:
+        engine.watchers.end()  # It was told before this watcher could hear it.
     runtime.mailbox.append(WatchStarted(watch_id, object_ids, is_fetching, is_waiting, runtime.task_id))
     return watch_id
 

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
 
 
+class Watched:
+    """What a frame is told of one by one; ``left`` is what it has not been told of."""
+
+    __slots__ = ("is_fetching", "is_waiting", "left", "waits_as", "watch_id")
+
+    def __init__(self, watch_id: int, object_ids: list[int], *, is_fetching: bool, is_waiting: bool) -> None:
+        self.watch_id = watch_id
+        self.left = dict.fromkeys(object_ids)
+        self.is_fetching = is_fetching
+        self.is_waiting = is_waiting
+        self.waits_as = 0
+
+
 class Thread:
     """A virtual thread: the topmost frame runs, those below wait."""
 
@@ -219,6 +232,14 @@ class Frame:
             self.refs.append(object_id)
         rank.post(StreamAdvanced(spec.task_id, item_ids))
         return item_ids
+
+    def watch(self, object_ids: list[int], *, is_fetching: bool, is_waiting: bool) -> Watched:
+        """Be told of these objects one by one, until ``unwatch``; the refs must be kept until then."""
+        return self.world_rank.threads.watch(self, object_ids, is_fetching=is_fetching, is_waiting=is_waiting)
+
+    def unwatch(self, watched: Watched) -> None:
+        """Be told no more."""
+        self.world_rank.threads.unwatch(self, watched)
 
     def spawn(self, body: Body, refs: Sequence[int], *, is_known: bool) -> None:
         """Start a thread with copies of these refs; the core knows whose it is, or takes it for a driver's."""

@@ -51,6 +51,7 @@ class RandomProgram:
             "put": (3, self._put),
             "get": (5, self._get),
             "wait": (3, self._wait),
+            "watch": (1, self._watch),
             "poll": (1, self._poll),
             "cancel": (1, self._cancel),
             "release": (4, self._release),
@@ -190,6 +191,23 @@ class RandomProgram:
             may_run = timeout_s is None and rng.random() < 0.8
             # None wanted: which of them are ready now?
             yield Wait(wanted, rng.randrange(len(wanted) + 1), is_fetching, may_run, timeout_s)
+
+    def _watch(self, me: Frame) -> Steps:
+        """An event loop, or ``as_completed``; left early now and then."""
+        rng = me.rng
+        wanted = list(dict.fromkeys(self._choose(me, 5)))
+        if not wanted:
+            return
+        is_waiting = rng.random() < 0.5
+        watched = me.watch(wanted, is_fetching=rng.random() < 0.5, is_waiting=is_waiting)
+        n_looks, pause_s = rng.choice((0, 3, 1_000_000)), 20e-6
+        try:
+            while watched.left and n_looks:
+                yield Sleep(pause_s) if is_waiting else Wait([], 1, may_run=False, timeout_s=pause_s)
+                n_looks -= 1
+                pause_s = min(2 * pause_s, 0.05)
+        finally:
+            me.unwatch(watched)
 
     def _poll(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 3)))

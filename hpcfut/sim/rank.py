@@ -50,6 +50,7 @@ class SimRank:
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
             f.WakeWaiter: self.threads.wake,
+            f.TellWatcher: self.threads.tell,
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,
             f.FreeSegment: self._free_segment,

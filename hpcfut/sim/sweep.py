@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 
-from hpcfut.core.events import WaitStarted
+from hpcfut.core.events import WaitStarted, WatchStarted
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.fabric import Weather
@@ -105,6 +105,7 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "refs returned": len(passed_on),
         "refs returned and passed on": sum(object_id in passed_on for spec in specs for object_id in spec.nested),
         "waits": sum(type(event) is WaitStarted for entry in world.trace.entries for event in entry[2]),
+        "watches": sum(type(event) is WatchStarted for entry in world.trace.entries for event in entry[2]),
         "cancels": sum(spec.is_cancelled for spec in specs),
         "generators": sum(spec.n_returns == STREAMING for spec in specs),
         "application errors": sum(len(spec.failures) for spec in specs),

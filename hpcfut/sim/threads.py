@@ -9,7 +9,7 @@ from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
 from hpcfut.model.ids import name_of
-from hpcfut.sim.frame import Frame, Thread
+from hpcfut.sim.frame import Frame, Thread, Watched
 from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
 from hpcfut.sim.truth import Value
 from hpcfut.wire.messages import Result
@@ -25,6 +25,7 @@ class Threads:
         self._rank = rank
         self._world = rank.world
         self.waiters: dict[int, Frame] = {}
+        self._watchers: dict[int, tuple[Frame, Watched]] = {}
         #: Attempts that run here.
         self.runs: dict[int, Frame] = {}
         #: Frames of scripts, and of threads whose task the core does not know.
@@ -90,6 +91,20 @@ class Threads:
             self._world.schedule_step(frame.thread, self._world.rng.random() * 20e-6)
         else:
             frame.is_covered = True
+
+    def tell(self, effect: f.TellWatcher) -> None:
+        """Objects that a frame watches are ready."""
+        frame, watched = self._watchers.get(effect.watch_id, (None, None))
+        if frame is None or watched is None:
+            return
+        for check in self._world.checks.on_tell:
+            check(self._rank, watched, effect)
+        for object_id in effect.object_ids:
+            del watched.left[object_id]
+        if effect.is_last:
+            del self._watchers[effect.watch_id]
+            if watched.is_waiting:
+                self._count_waiting(frame, watched.waits_as, -1)
 
     def interrupt(self, effect: f.InterruptTask) -> None:
         """An attempt is cancelled."""
@@ -205,6 +220,24 @@ class Threads:
         )
         if op.timeout_s is not None:
             self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)
+
+    def watch(self, frame: Frame, object_ids: list[int], *, is_fetching: bool, is_waiting: bool) -> Watched:
+        """A frame watches objects, and may do something else meanwhile."""
+        self._n_waiters += 1
+        watched = Watched(self._n_waiters, object_ids, is_fetching=is_fetching, is_waiting=is_waiting)
+        watched.waits_as = waits_as = frame.task_id if self.runs.get(frame.task_id) is frame.main else 0
+        self._watchers[watched.watch_id] = frame, watched
+        if is_waiting:
+            self._count_waiting(frame, waits_as, 1)
+        self._rank.post(e.WatchStarted(watched.watch_id, object_ids, is_fetching, is_waiting, waits_as))
+        return watched
+
+    def unwatch(self, frame: Frame, watched: Watched) -> None:
+        """A frame wants to be told no more, if it has not been told all."""
+        if self._watchers.pop(watched.watch_id, None) is not None:
+            self._rank.post(e.WatchEnded(watched.watch_id))
+            if watched.is_waiting:
+                self._comes_back.append((frame, watched.waits_as))
 
     def _count_waiting(self, frame: Frame, waits_as: int, by: int) -> None:
         frame.main.n_waiting += by

@@ -17,6 +17,7 @@ from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
+from hpcfut.core.watches import Watches
 from hpcfut.sim import checkers
 from hpcfut.sim.checkers.attempts import Attempts
 from hpcfut.sim.checkers.emptiness import Emptiness
@@ -30,7 +31,7 @@ from hpcfut.sim.checkers.values import Values
 from hpcfut.sim.sweep import run_seed
 from hpcfut.sim.trace import SimulationError
 
-N_SEEDS = 40
+N_SEEDS = 200
 
 
 class Fault(NamedTuple):
@@ -166,6 +167,11 @@ def test_the_checker_complains(fault: Fault, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_window_complains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Transfers, "_free", frees_what_is_being_sent(Transfers._free))
     assert "in the middle of a transfer" in str(first_failure())
+
+
+def test_a_watch_that_is_told_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watches, "on_ready", forgets(Watches.on_ready))
+    assert re.search("Watch .* was not told of|does not come to rest", str(first_failure()))
 
 
 def test_a_failure_names_its_seed_and_tells_the_story(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ class Checks:
         self.on_run = methods("on_run")
         #: (rank, frame, WakeWaiter): the frame is about to be woken.
         self.on_wake = methods("on_wake")
+        #: (rank, what is watched, TellWatcher): objects of it are about to be told.
+        self.on_tell = methods("on_tell")
         #: (rank, AnswerQuery).
         self.on_answer = methods("on_answer")
         #: (): all programs have ended, all refs are dropped, nothing moves.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpcfut.core.effects import AnswerQuery, RunTask, WakeWaiter
+from hpcfut.core.effects import AnswerQuery, RunTask, TellWatcher, WakeWaiter
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
-    from hpcfut.sim.frame import Frame
+    from hpcfut.sim.frame import Frame, Watched
     from hpcfut.sim.rank import SimRank
     from hpcfut.sim.world import SimWorld
 
@@ -36,18 +36,29 @@ class Values:
 
     def on_wake(self, rank: SimRank, frame: Frame, effect: WakeWaiter) -> None:
         """A waiting thread gets what it wanted, or a failure that can be explained."""
-        truth = self._world.truth
         wait = frame.wait
         assert wait is not None
         wanted = [object_id for object_id in wait.object_ids if object_id in effect.object_ids]
         is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted
         if wanted != effect.object_ids or not is_enough or len(effect.values) != len(wanted):
             raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
+        self._check_all(rank, effect, is_fetching=wait.is_fetching)
+
+    def on_tell(self, rank: SimRank, watched: Watched, effect: TellWatcher) -> None:
+        """Who watches is told of each object once, and of the last as such."""
+        ids = effect.object_ids
+        is_known = len(dict.fromkeys(ids)) == len(ids) and all(object_id in watched.left for object_id in ids)
+        if not ids or not is_known or effect.is_last != (len(ids) == len(watched.left)):
+            raise SimulationError(f"Watch {effect.watch_id} on rank {rank.rank} is told of something else.", ids)
+        self._check_all(rank, effect, is_fetching=watched.is_fetching)
+
+    def _check_all(self, rank: SimRank, effect: WakeWaiter | TellWatcher, *, is_fetching: bool) -> None:
+        truth = self._world.truth
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if isinstance(value, Failure):
                 if not truth.may_fail(object_id, value):
                     raise SimulationError(f"Object {name_of(object_id)} has no reason to fail: {value}.", [object_id])
-            elif wait.is_fetching:
+            elif is_fetching:
                 self._check(rank, object_id, value)
             elif object_id not in truth.values:
                 raise SimulationError(f"Object {name_of(object_id)} is ready before it was made.", [object_id])
