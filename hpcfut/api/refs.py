@@ -8,6 +8,7 @@ from hpcfut.model.ids import name_of, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
     from hpcfut.api.futures import RefFuture
     from hpcfut.runtime.mailbox import Mailbox
 
