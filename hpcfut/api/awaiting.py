@@ -20,6 +20,7 @@ from hpcfut.api.calls import rebuild
 from hpcfut.api.refs import id_of
 from hpcfut.api.session import runtime_of
 from hpcfut.model.failure import Failure
+from hpcfut.runtime.engine import AWAKE_FOR_S
 from hpcfut.runtime.watching import unwatch, watch
 
 if TYPE_CHECKING:
@@ -91,21 +92,26 @@ class LoopWatch:
     def _turn(self) -> None:
         """Take a turn, and hand out what has been told; again, if that can be worth while."""
         runtime, arrived = self._runtime, self._arrived
+        engine = runtime.engine
+        if engine.tick(0.0):
+            engine.on_leave()
+        else:
+            engine.hear()
         now = runtime.now()
-        runtime.engine.look(now)
         runtime.demand_no_interruption()
         if arrived or not self._idle_since:
             self._idle_since = now
             self._hand_out()
-        if self._n_awaits and runtime.engine.is_worth_spinning(now - self._idle_since):
+        is_young = now - self._idle_since < AWAKE_FOR_S
+        if is_young and self._n_awaits and engine.may_spin and not engine.is_driven:
             self._loop.call_soon(self._turn)
             return
         # The flag first, the look second: who tells does it the other way round.
         self._is_looking = False
         self._hand_out()
-        runtime.engine.watchers.looking.pop(id(self), None)
+        engine.watchers.looking.pop(id(self), None)
         if self._n_awaits:
-            runtime.engine.watchers.on_leave()
+            engine.watchers.on_leave()
 
     def _hand_out(self) -> None:
         arrived = self._arrived

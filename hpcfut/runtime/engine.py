@@ -111,7 +111,7 @@ class Engine:
         self.leader: Waiter | None = None
         self._transport = transport
         self._now = clock.now
-        self._may_spin = may_spin
+        self.may_spin = may_spin
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
@@ -198,17 +198,6 @@ class Engine:
             self._lead.release()
             self._pass_on()
         return True
-
-    def look(self, now: float) -> None:
-        """Take a turn, if nobody drives, and hear in any case what stands in the mailbox."""
-        if self.tick(0.0):
-            self.on_leave()
-        else:
-            self._settle(now)
-
-    def is_worth_spinning(self, idle_s: float) -> bool:
-        """Whether a thread that waits had better not sleep, after having found nothing for so long."""
-        return self._may_spin and idle_s < AWAKE_FOR_S and not self.is_driven
 
     @property
     def is_driven(self) -> bool:
@@ -299,7 +288,7 @@ class Engine:
             idle_s = now - idle_since
             # Frames or data that are under way move only while this rank polls.
             if idle_s < AWAKE_FOR_S or self._transport.is_busy:
-                if not self._may_spin or idle_s >= AWAKE_FOR_S:
+                if not self.may_spin or idle_s >= AWAKE_FOR_S:
                     os.sched_yield()
                 continue
             waiter.sleep(self._until(now, min(SLEEP_SHARE * idle_s, SLEEP_MAX_S), deadline))
