@@ -104,6 +104,7 @@ BENCHMARKS = {
     "idle": Benchmark(TWO_RANKS, "idle.py"),
     "queued": Benchmark(TWO_RANKS, "queued_tasks.py", figures={"nbytes_task": BYTES_QUEUED}),
     "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py", figures={"shares": SHARE_OF_IDEAL}),
+    "task-life": Benchmark(TWO_RANKS, "task_life.py"),
     "importing": Benchmark(("python",), "importing.py"),
     "core": Benchmark(("python",), "core.py"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -105,7 +106,7 @@ def draw_chart(path: Path, found: Found) -> str | None:
         bars = panel.barh(systems, medians, xerr=spreads, color=colours)
         panel.bar_label(bars, labels=[f"{median:,.0f}" for median in medians], padding=4, fontsize=8)
         panel.set_xscale("log")
-        panel.set_xlim(right=4 * max(map(max, values)))
+        panel.set_xlim(10 ** math.floor(math.log10(min(map(min, values)))), 4 * max(map(max, values)))
         panel.set_title(f"{measure}, a second", fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()

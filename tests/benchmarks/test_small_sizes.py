@@ -49,5 +49,9 @@ def test_a_busy_rank_answers_and_cuts_no_system_call_short(mpi: Mpi) -> None:
     assert find_hash(run_small(mpi, "busy.py")) == "69f0e58ec6ae3056"
 
 
+def test_the_life_of_a_task(mpi: Mpi) -> None:
+    assert find_hash(run_small(mpi, "task_life.py")) == "1e5b5a7ceb8fd7de"
+
+
 def test_idle_ranks(mpi: Mpi) -> None:
     assert find_hash(run_small(mpi, "idle.py")) == "53e5f7c365a7fcc0"
