@@ -11,6 +11,8 @@ Example:
 
 from hpcfut import exceptions
 from hpcfut.api.calls import as_completed, get, put, wait
+from hpcfut.api.cancellation import cancel
+from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
 from hpcfut.api.options import NodeAffinitySchedulingStrategy
 from hpcfut.api.refs import ObjectRef
@@ -21,11 +23,13 @@ from hpcfut.version import __version__
 __all__ = [
     "NodeAffinitySchedulingStrategy",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "RuntimeContext",
     "__version__",
     "as_completed",
     "available_resources",
+    "cancel",
     "cluster_resources",
     "exceptions",
     "get",

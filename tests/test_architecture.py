@@ -80,7 +80,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "time": ("runtime", "edges.host", "cli"),
     # In `api` the locks round the start and end of the session, the registering of functions and the end of a future,
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
-    "threading": ("runtime", "edges.host", "api.session", "api.calls", "api.futures", "api.remote", "wire.pickling"),
+    "threading": ("runtime", "edges.host", "api.session", "api.timeouts", "api.futures", "api.remote", "wire.pickling"),
     "_thread": (),
     "asyncio": ("api.awaiting",),
     # Loaded by the first ``ref.future()`` only.
@@ -112,7 +112,7 @@ OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "events effects context ownership borrowing transfers references templates membership task leases tasks run "
-    "grants scheduler runs waits watches rank turn"
+    "scheduler runs waits watches rank turn"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

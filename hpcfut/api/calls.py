@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
 from typing import Any, TypeVar, overload
 
 from hpcfut.api.failures import exception_of
+from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.refs import ObjectRef
 from hpcfut.api.session import current, runtime_of
+from hpcfut.api.timeouts import checked_timeout
 from hpcfut.model.errors import GetTimeoutError, NotARefError
 from hpcfut.model.failure import Failure
 from hpcfut.runtime.runtime import Runtime
@@ -82,7 +82,7 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
 
 def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:
     if timeout is not None:
-        timeout = _checked_timeout(timeout, "get")
+        timeout = checked_timeout(timeout, "get")
     ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
     if ready is None:
         raise GetTimeoutError(
@@ -132,31 +132,15 @@ def wait(
             f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}."
         )
     if timeout is not None:
-        timeout = _checked_timeout(timeout, "wait")
+        timeout = checked_timeout(timeout, "wait")
     runtime = runtime_of(*refs)
     ready = runtime.wait(ids, num_returns, timeout, is_fetching=fetch_local, may_run=False)
     if ready is None:
         # Too late for all of them; take those that are ready.
         ready = runtime.wait(ids, 0, None, is_fetching=fetch_local, may_run=False)
     # By the second look more may be ready than were asked for.
-    return _split(refs, ids, ready.object_ids[:num_returns] if ready is not None else [])
-
-
-def _split(refs: list[ObjectRef[Any]], ids: list[int], done: list[int]) -> tuple[list[Any], list[Any]]:
-    """The refs with these ids, which stand in the order of the list, and all others.
-
-    Programs wait for one ref of very many at a time, so that the others are moved and not looked at.
-    """
-    ready: list[ObjectRef[Any]] = []
-    others: list[ObjectRef[Any]] = []
-    start = 0
-    for object_id in done:
-        position = ids.index(object_id, start)
-        others += refs[start:position]
-        ready.append(refs[position])
-        start = position + 1
-    others += refs[start:]
-    return ready, others
+    done = dict.fromkeys(ready.object_ids[:num_returns]) if ready is not None else {}
+    return [ref for ref in refs if ref._object_id in done], [ref for ref in refs if ref._object_id not in done]
 
 
 def as_completed(refs: Iterable[ObjectRef[Value]], timeout: float | None = None) -> Iterator[ObjectRef[Value]]:
@@ -186,7 +170,7 @@ def as_completed(refs: Iterable[ObjectRef[Value]], timeout: float | None = None)
     if len(by_id) != len(checked):
         raise ValueError("as_completed() was given a ref twice. Give every ref once.")
     if timeout is not None:
-        timeout = _checked_timeout(timeout, "as_completed")
+        timeout = checked_timeout(timeout, "as_completed")
     runtime_of(*checked)
     return _completed(by_id, timeout)
 
@@ -212,22 +196,17 @@ def _completed(pending: dict[int, ObjectRef[Value]], timeout: float | None) -> I
         ready.close()
 
 
-def _checked_timeout(timeout: Any, name: str) -> float | None:
-    if not isinstance(timeout, Real) or not float(timeout) >= 0:  # The comparison is false for NaN.
-        raise ValueError(
-            f"The timeout of {name}() cannot be {timeout!r}. Give seconds, 0 or more, or None to wait for ever."
-        )
-    return float(timeout) if timeout <= threading.TIMEOUT_MAX else None
-
-
 def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
     if isinstance(refs, str | bytes | dict) or not hasattr(refs, "__iter__"):
         raise NotARefError(
             f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs."
         )
+    if isinstance(refs, ObjectRefGenerator):
+        raise NotARefError(
+            f"{name}() was given {refs!r}, whose refs come one by one. Take them in a loop, or give all: "
+            f"{name}(list(generator))."
+        )
     checked: list[ObjectRef[Any]] = list(refs)
-    if {*map(type, checked)} <= {ObjectRef}:
-        return checked
     for position, ref in enumerate(checked):
         if not isinstance(ref, ObjectRef):
             raise NotARefError(

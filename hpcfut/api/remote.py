@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
-from hpcfut.api.options import NodeAffinitySchedulingStrategy, Options
+from hpcfut.api.generators import ObjectRefGenerator
+from hpcfut.api.options import STREAMED, NodeAffinitySchedulingStrategy, Options
 from hpcfut.api.refs import ObjectRef
 from hpcfut.api.session import current
-from hpcfut.model.template import TaskTemplate
+from hpcfut.model.template import STREAMING, TaskTemplate
 
 if TYPE_CHECKING:
     from hpcfut.runtime.runtime import Runtime
@@ -28,7 +30,12 @@ class RemoteFunction:
         self._options = options
         self._runtime: Runtime | None = None
         self._template_id = 0
-        self._n_returns = options.num_returns
+        n_returns = options.num_returns
+        if n_returns is None:
+            n_returns = STREAMED if inspect.isgeneratorfunction(function) else 1
+        self._is_streaming = n_returns == STREAMED
+        #: How many refs a call begins with; a generator has one in reserve, which tells its end.
+        self._n_returns = options.generator_backpressure_num_objects + 1 if self._is_streaming else int(n_returns)
         self.__name__ = self._name
         functools.update_wrapper(self, function)
 
@@ -46,7 +53,8 @@ class RemoteFunction:
         refs. Arguments are snapshots: changing them afterwards does not change what the task gets.
 
         Returns:
-            The ref of the result; a list of refs if ``num_returns`` is more than 1; ``None`` if it is 0.
+            The ref of the result; a list of refs if ``num_returns`` is more than 1; ``None`` if it is 0; an
+            ``ObjectRefGenerator`` if it is "streaming", which is the default for generator functions.
 
         Raises:
             UnpicklableError: An argument, or the function itself, cannot be sent to another rank.
@@ -58,6 +66,8 @@ class RemoteFunction:
         mailbox = runtime.mailbox
         if self._n_returns == 1:
             return ObjectRef(return_ids[0], mailbox)
+        if self._is_streaming:
+            return ObjectRefGenerator(return_ids, runtime)
         return [ObjectRef(return_id, mailbox) for return_id in return_ids] or None
 
     def options(self, **given: Any) -> RemoteFunction:
@@ -87,20 +97,25 @@ class RemoteFunction:
         if isinstance(strategy, NodeAffinitySchedulingStrategy):
             affinity, is_soft = strategy.node_id, strategy.soft
 
-        def make_template(template_id: int, function: bytes, nested: tuple[int, ...]) -> TaskTemplate:
+        def make_template(
+            template_id: int, function: bytes, nested: tuple[int, ...], retry_exceptions: bytes
+        ) -> TaskTemplate:
             return TaskTemplate(
                 template_id=template_id,
                 name=self._name,
                 function=function,
                 nested=nested,
-                n_returns=options.num_returns,
+                n_returns=STREAMING if self._is_streaming else self._n_returns,
                 resources=options.amounts(),
                 affinity=affinity,
                 affinity_soft=is_soft,
                 spread=strategy == "SPREAD",
+                n_retries_max=options.max_retries if options.max_retries >= 0 else sys.maxsize,
+                retry_exceptions=retry_exceptions,
+                env_vars=options.env_vars(),
             )
 
-        return runtime.define(make_template, self._function)
+        return runtime.define(make_template, self._function, options.retried())
 
     def __del__(self) -> None:
         runtime = getattr(self, "_runtime", None)
@@ -131,8 +146,11 @@ def remote(
 
     Args:
         function: The function.
-        **options: ``num_returns``, ``num_cpus`` (1), ``memory`` (bytes), ``resources``, ``name``,
-            ``scheduling_strategy``.
+        **options: ``num_returns`` (a number, or "streaming", which is the default for generator functions),
+            ``num_cpus`` (1), ``memory`` (bytes), ``resources``, ``name``, ``scheduling_strategy``; ``max_retries`` (3,
+            -1: no limit) and ``retry_exceptions`` (False, True, a type or a list of types);
+            ``generator_backpressure_num_objects`` (64), how far a generator may be ahead of who takes its refs;
+            ``runtime_env`` (``{"env_vars": {…}}``).
 
     Raises:
         TypeError: This is not a function.
@@ -149,4 +167,9 @@ def _make(function: Callable[..., Any], options: Options) -> RemoteFunction:
         raise TypeError(f"{function._name} is a remote function already; use .options(...) to change its options.")
     if inspect.isclass(function) or not callable(function):
         raise TypeError(f"@remote was given {function!r}; give it a function.")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"@remote was given {function!r}, which is async; a task runs on a thread of its own, without an event "
+            f"loop. Make it a plain function, which may call asyncio.run(...)."
+        )
     return RemoteFunction(function, options)

@@ -142,6 +142,19 @@ def runtime_of(*refs: ObjectRef[Any]) -> Runtime:
     return runtime
 
 
+def demand_current(runtime: Runtime, thing: object) -> None:
+    """See to it that something that a task returned is not of an earlier session.
+
+    Raises:
+        SessionEndedError: It is.
+    """
+    if runtime is not _session.runtime:
+        _demand_own_process()
+        raise SessionEndedError(
+            f"{thing!r} belongs to a session that is over: shutdown() was called since. Call the function anew."
+        )
+
+
 def hooks() -> RefHooks:
     """How the runtime handles refs."""
 

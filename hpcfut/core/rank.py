@@ -313,18 +313,19 @@ class RankCore:
 
     def _on_run_raised(self, event: e.RunRaised) -> None:
         run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
+        if run.is_cancelled_below:
+            self.tasks.cancel_children(run.task_id)
         if run.waiter_id:
             self._on_inline_run_ended(run.waiter_id)
 
     def _on_inline_run_ended(self, waiter_id: int) -> None:
         self.waits.on_run_ended(waiter_id)
         self._settle()
-        if not self.scheduler.is_wanted_by_others:
-            self.waits.run_next(waiter_id)
+        self.waits.run_next(waiter_id)
         self.runs.dispatch()
 
     def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
-        self.runs.cancel(message.task_id)
+        self.runs.cancel(message.task_id, is_recursive=message.recursive)
         if message.recursive:
             self.tasks.cancel_children(message.task_id)
 

@@ -59,3 +59,5 @@ class Run(msgspec.Struct, gc=False, eq=False):
     n_items_max: int = 0
     n_items: int = 0
     is_cancelled: bool = False
+    #: Whether what it has submitted is to be cancelled as well, if it does not return all the same.
+    is_cancelled_below: bool = False

@@ -292,12 +292,16 @@ class Runs:
             self._references.drop(object_id)
         return tuple(borrowed)
 
-    def cancel(self, task_id: int) -> None:
-        """The owner wants a run to end: drop it if it has not started, interrupt it if it has."""
+    def cancel(self, task_id: int, *, is_recursive: bool) -> None:
+        """The owner wants a run to end: drop it if it has not started, interrupt it if it has.
+
+        ``is_recursive``: what it submits until it ends is to be cancelled, too.
+        """
         run = self.runs.get(task_id)
         if run is None:
             self._context.count_stale("cancellation of an ended run")
             return
+        run.is_cancelled_below |= is_recursive
         if run.is_cancelled:
             return
         run.is_cancelled = True

@@ -42,6 +42,8 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True):
     spread: bool = False
     #: How many items a generator may be ahead of its consumer.
     n_items_ahead_max: int = 64
+    #: Environment variables that are set while the function runs.
+    env_vars: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> SchedulingKey:

@@ -6,15 +6,11 @@ which happens only while some are blocked in ``get``, or where a driver has the 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn
 
 from hpcfut.core.effects import RunTask
@@ -22,9 +18,12 @@ from hpcfut.core.events import RunRaised, RunReturned
 from hpcfut.model.config import Config
 from hpcfut.model.errors import TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
-from hpcfut.model.ids import name_of
+from hpcfut.model.template import STREAMING
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
+from hpcfut.runtime.interruption import Interruption
+from hpcfut.runtime.producers import Producers
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.messages import Result
@@ -32,8 +31,6 @@ from hpcfut.wire.packing import Pickled, pack_inline, pack_into
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 N_IDLE_THREADS_MAX = 2
-#: Where an exception from outside must not strike; libraries on the public API are code like the user's.
-_OWN_MODULES = ("hpcfut.api.", "hpcfut.runtime.", "hpcfut.core.", "hpcfut.wire.", "hpcfut.edges.")
 
 
 class Current(threading.local):
@@ -56,27 +53,24 @@ class Executor:
         self.pickling = pickling
         self.current = Current()
         self._nbytes_inline_max = config.nbytes_inline_max
-        self._stop_grace_s = config.stop_grace_s
         self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
+        #: Of the functions that are tried again: after which exceptions.
+        self._retried: dict[int, tuple[type[BaseException], ...]] = {}
+        self.environments = Environments(lambda: self.current.task_id)
         self._idle: dict[int, Waiter] = {}
-        #: Tasks that run now, and their threads.
-        self.running: dict[int, int] = {}
-        #: What each blocked task waits with, for interrupting it.
-        self.blocked: dict[int, Waiter] = {}
-        #: Tasks that were cancelled while they ran.
-        self.interrupted: dict[int, None] = {}
-        #: Those of them in which the exception has been raised already.
-        self.struck: dict[int, None] = {}
+        callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
+        self.interruption = interruption = Interruption(
+            engine, [caller.__code__ for caller in callers], config.stop_grace_s
+        )
+        self.producers = Producers(engine, interruption, self.environments, self._result)
+        # Looked up once: this is the task path.
+        self.running, self.blocked, self.cancelled = interruption.running, interruption.blocked, interruption.cancelled
         self._n_threads = 0
         self._pid = os.getpid()
-        self._winding_down: threading.Thread | None = None
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGURG) == signal.SIG_DFL:
-            # Without a handler in Python the signal of ``interrupt`` would pass unnoticed.
-            signal.signal(signal.SIGURG, _do_nothing)
         engine.on_run = self._find_thread
-        engine.on_forget = lambda template_id: self._functions.pop(template_id, None) and None
-        engine.on_interrupt = self.interrupt
-        engine.on_end = self.wind_down
+        engine.on_forget = self._forget
+        engine.on_interrupt = interruption.interrupt
+        engine.on_end = interruption.wind_down
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
@@ -181,12 +175,17 @@ class Executor:
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(error)
-            event = self._failed(run, error)
+            try:
+                event = self._failed(run, error)
+            except TaskCancelledError:  # It was cancelled as it raised by itself.
+                event = self._failed(run, error)
         finally:
             del self.running[task_id]
-            if self.interrupted:
-                self.interrupted.pop(task_id, None)
-                self.struck.pop(task_id, None)
+            if self.cancelled:
+                try:
+                    self.interruption.is_over(task_id)
+                except TaskCancelledError:
+                    self.interruption.is_over(task_id)
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
@@ -196,8 +195,18 @@ class Executor:
 
     def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
         template = self.engine.core.template(template_id)
-        loaded = self._functions[template_id] = (self.pickling.loads(template.function), template.n_returns)
+        function = self.pickling.loads(template.function)
+        if template.retry_exceptions:
+            self._retried[template_id] = self.pickling.loads(template.retry_exceptions)
+        if template.env_vars:
+            is_generator = template.n_returns == STREAMING
+            function = self.environments.around(function, dict(template.env_vars), is_generator=is_generator)
+        loaded = self._functions[template_id] = (function, template.n_returns)
         return loaded
+
+    def _forget(self, template_id: int) -> None:
+        self._functions.pop(template_id, None)
+        self._retried.pop(template_id, None)
 
     def _values_of(self, run: RunTask) -> list[Any]:
         loads, view = self.pickling.loads, self.engine.window.view
@@ -231,7 +240,9 @@ class Executor:
         return Result(None, pickled.nbytes, pickled.contained)
 
     def _results(self, run: RunTask, value: Any, n_returns: int) -> tuple[Result, ...]:
-        if n_returns == 0:
+        if n_returns <= 0:
+            if n_returns == STREAMING:
+                self.producers.produce(run, value)
             return ()
         name = self.engine.core.template(run.template_id).name
         try:
@@ -260,82 +271,20 @@ class Executor:
     def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
         name = self.engine.core.template(run.template_id).name
         rank = self.engine.core.context.rank
-        if isinstance(error, TaskCancelledError):
+        if isinstance(error, TaskCancelledError) and (run.task_id in self.cancelled or self.engine.end is not None):
             return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
         text = encodable(f"Task {name} raised on rank {rank}:\n{_trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
-        return RunRaised(run.task_id, Failure(RAISED, text, payload), False)
-
-    # -- cancellation ------------------------------------------------------------------------------------------------
-
-    def interrupt(self, task_id: int) -> None:
-        """Raise ``TaskCancelledError`` in a running task: at its next bytecode, or out of its ``get``.
-
-        A task that is inside hpcfut otherwise is only marked: the core, say, must not be left in the middle.
-        """
-        thread_id = self.running.get(task_id)
-        if thread_id is None or task_id in self.struck:
-            return
-        self.interrupted[task_id] = None
-        waiter = self.blocked.get(task_id)
-        if waiter is not None:
-            self.struck[task_id] = None
-            waiter.tell()
-            return
-        if not _is_in_user_code(thread_id):
-            return
-        self.struck[task_id] = None
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(TaskCancelledError))
-        if thread_id == threading.main_thread().ident:
-            # Out of a system call: the handler does nothing, but Python runs it, and meets the exception there.
-            signal.pthread_kill(thread_id, signal.SIGURG)
-
-    def wind_down(self) -> None:
-        """The session is over: cancel what runs, without waiting for it."""
-        if self.running:
-            self._winding_down = threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True)
-            self._winding_down.start()
-
-    def _wind_down(self) -> None:
-        deadline = time.monotonic() + self._stop_grace_s
-        while self.running and time.monotonic() < deadline:
-            for task_id in list(self.running):
-                self.interrupt(task_id)
-            time.sleep(0.001)
-        core = self.engine.core
-        for task_id in list(self.running):
-            name = core.runs.runs[task_id].template.name
-            sys.stderr.write(
-                f"hpcfut: task {name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
-                f"{self._stop_grace_s:g} s after the end of the script; it is abandoned.\n"
-            )
-        sys.stderr.flush()
-
-    def wait_until_wound_down(self) -> None:
-        """The session is over: wait until what runs here has ended, or has been abandoned with a sentence."""
-        self.engine.hear_now()  # The turn that ended the session has come to its own end.
-        if self._winding_down is not None:
-            self._winding_down.join()
-
-
-def _is_in_user_code(thread_id: int) -> bool:
-    """Whether a thread that runs a task is in code of the user's, which hpcfut did not call on the way."""
-    frame = sys._current_frames().get(thread_id)
-    is_top = True
-    while frame is not None:
-        if frame.f_code is Executor.execute.__code__:
-            return not is_top
-        if frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
-            return False
-        frame, is_top = frame.f_back, False
-    return False
+        is_retriable = isinstance(error, self._retried.get(run.template_id, ()))
+        return RunRaised(run.task_id, Failure(RAISED, text, payload), is_retriable)
 
 
 def _trace_of(error: BaseException) -> str:
     """The traceback as Python prints it, and something in its place if the exception's own code fails meanwhile."""
     try:
-        # The first frame is this module's.
-        trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hpcfut.runtime."):
+            trace = trace.tb_next
         return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
     except Exception as trouble:
         kind, other = type(error).__qualname__, type(trouble).__qualname__
@@ -356,7 +305,3 @@ def _end_copy(error: BaseException | None) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(status & 0xFF)
-
-
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    pass

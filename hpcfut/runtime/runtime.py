@@ -12,6 +12,7 @@ from hpcfut.core.events import (
     ObjectPut,
     ResourcesQueried,
     StopRequested,
+    StreamAdvanced,
     TaskSubmitted,
     TemplateDefined,
     TemplateDropped,
@@ -60,7 +61,10 @@ class Runtime:
         self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
         self._query_ids = count(1)
+        #: Whether Ctrl-C came.
         self._interrupted = False
+        #: Whether it did, or a task that runs here is to be interrupted; then each call looks before it returns.
+        self._is_alert = False
         mailbox = self.mailbox
 
         def make_counted_ref(object_id: int) -> Any:
@@ -69,6 +73,7 @@ class Runtime:
 
         self.pickling = Pickling(ref_type, id_of, make_counted_ref)
         self.executor = Executor(engine, self.pickling, config)
+        self.executor.interruption.on_pending = self._alert
         self.helper = Helper(engine)
         #: Runs the callbacks of futures.
         self.callbacks = CallbackThread()
@@ -87,12 +92,24 @@ class Runtime:
 
     # -- what the API asks for -----------------------------------------------------------------------------------------
 
-    def define(self, make_template: Callable[[int, bytes, tuple[int, ...]], TaskTemplate], function: Any) -> int:
-        """Register a remote function; ``make_template`` is given its id, its payload and the refs captured in it."""
+    def define(
+        self,
+        make_template: Callable[[int, bytes, tuple[int, ...], bytes], TaskTemplate],
+        function: Any,
+        retried: tuple[type[BaseException], ...],
+    ) -> int:
+        """Register a remote function, which is tried again after the exceptions ``retried``.
+
+        ``make_template`` is given its id, its payload, the refs captured in it, and the payload of ``retried``.
+        """
         self.demand_session()
         template_id = next(self._template_ids)
         pickled = self.pickling.dumps(function)
-        self.engine.post(TemplateDefined(make_template(template_id, pack_inline(pickled), pickled.contained)))
+        nested, retry_exceptions = pickled.contained, b""
+        if retried:
+            pickled_types = self.pickling.dumps(retried)
+            nested, retry_exceptions = nested + pickled_types.contained, pack_inline(pickled_types)
+        self.engine.post(TemplateDefined(make_template(template_id, pack_inline(pickled), nested, retry_exceptions)))
         return template_id
 
     def forget(self, template_id: int) -> None:
@@ -123,7 +140,7 @@ class Runtime:
         )
         if large:
             self.mailbox.extend(large)
-        if self._interrupted:
+        if self._is_alert:
             self.demand_no_interruption(return_ids)
         return return_ids
 
@@ -178,8 +195,10 @@ class Runtime:
         engine.busy.pop(task_id, None)
         if task_id:
             self.executor.blocked[task_id] = waiter
+            if self.executor.environments.of_task:
+                self.executor.environments.take_off(task_id)
         started: WaitStarted | None = WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id)
-        if engine.end is not None or self._interrupted or task_id in self.executor.interrupted:
+        if engine.end is not None or self._is_alert:
             waiter.has_news = True  # It was told before this waiter could hear it.
         try:
             while True:
@@ -190,19 +209,21 @@ class Runtime:
                     run, waiter.run = waiter.run, None
                     self.executor.execute(run)
                 elif waiter.is_done:
-                    if self._interrupted:
+                    if self._is_alert:
                         self.demand_no_interruption()
                     return waiter
                 elif self.must_stop(current) or (deadline is not None and self.now() >= deadline):
                     self._abandon(waiter)
                     if waiter.is_done:
                         return waiter
-                    self.raise_interruption(current)
+                    self.raise_interruption()
                     return None
         finally:
             engine.busy[task_id] = None
             if task_id:
                 del self.executor.blocked[task_id]
+                if self.executor.environments.of_task:
+                    self.executor.environments.put_on(task_id)
             del engine.waiters[waiter.waiter_id]
 
     def must_stop(self, current: Current) -> bool:
@@ -210,7 +231,7 @@ class Runtime:
         return (
             self.engine.end is not None
             or (self._interrupted and current.is_main)
-            or current.task_id in self.executor.interrupted
+            or current.task_id in self.executor.interruption.pending
         )
 
     def _abandon(self, waiter: Waiter) -> None:
@@ -225,17 +246,29 @@ class Runtime:
             engine.on_run()
 
     def demand_no_interruption(self, held: tuple[int, ...] = ()) -> None:
-        """Raise a Ctrl-C that came meanwhile, and drop the refs on the way to the caller, who will not get them."""
+        """Raise what came meanwhile, and drop the refs on the way to the caller, who will not get them.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came.
+            TaskCancelledError: The task of this thread was cancelled.
+        """
+        if not self._is_alert:
+            return
+        pending, task_id = self.executor.interruption.pending, self.executor.current.task_id
+        if task_id in pending:
+            del pending[task_id]
+            self.mailbox.extend(held)
+            raise TaskCancelledError(f"Task {name_of(task_id)} was cancelled.")
         if self._interrupted and self.executor.current.is_main:
             self._interrupted = False
             self.mailbox.extend(held)
             raise KeyboardInterrupt
+        # Should something come just now, ``Interruption`` says so again.
+        self._is_alert = self._interrupted or bool(pending)
 
-    def raise_interruption(self, current: Current) -> None:
+    def raise_interruption(self) -> None:
         """Raise why a wait of this thread had to end, if it had to."""
         self.demand_no_interruption()
-        if current.task_id in self.executor.interrupted:
-            raise TaskCancelledError(f"Task {name_of(current.task_id)} was cancelled while it waited.")
         if self.engine.end is not None:
             self.demand_session()
 
@@ -247,6 +280,16 @@ class Runtime:
         """Cancel the task that makes an object."""
         self.demand_session()
         self.engine.post(CancelRequested(object_id, is_recursive))
+
+    def cancel_later(self, task_id: int) -> None:
+        """Cancel a generator that nobody takes items of any more; any thread, any time."""
+        self.mailbox.append(CancelRequested(task_id, is_recursive=False))
+
+    def allow_item(self, task_id: int) -> int:
+        """The consumer of a generator took an item, so that one more may be made; returns its id, held once."""
+        object_id = next(self._ids)
+        self.engine.post_soon(StreamAdvanced(task_id, (object_id,)))
+        return object_id
 
     def available_resources(self) -> dict[int, dict[str, int]]:
         """What is free on each rank now."""
@@ -280,8 +323,12 @@ class Runtime:
     def interrupt(self) -> None:
         """Ctrl-C came while the main thread was inside hpcfut; it is raised at the boundary."""
         self._interrupted = True
+        self._is_alert = True
         for waiter in list(self.engine.waiters.values()):
             waiter.tell()
+
+    def _alert(self) -> None:
+        self._is_alert = True
 
     def disown(self) -> None:
         """This is a copy in a forked child: nothing here may be used, and nothing of it is told to anybody."""

@@ -75,6 +75,7 @@ class ReadyObjects:
         engine.busy.pop(task_id, None)
         if task_id:
             executor.blocked[task_id] = waiter
+            executor.environments.take_off(task_id)
         started: WaitStarted | None = WaitStarted(waiter.waiter_id, [], 1, False, False, task_id)
         if self._ready or runtime.must_stop(current):
             waiter.has_news = True  # It was told before this waiter could hear it.
@@ -89,10 +90,11 @@ class ReadyObjects:
                     break
             runtime.mailbox.append(WaitAbandoned(waiter.waiter_id))
             if not self._ready:
-                runtime.raise_interruption(current)
+                runtime.raise_interruption()
         finally:
             self._waiter = None
             engine.busy[task_id] = None
             if task_id:
                 del executor.blocked[task_id]
+                executor.environments.put_on(task_id)
             engine.forget(waiter)

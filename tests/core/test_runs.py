@@ -15,7 +15,7 @@ from hpcfut.core.events import (
     WaitAbandoned,
 )
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING
-from hpcfut.model.failure import CANCELLED
+from hpcfut.model.failure import CANCELLED, Failure
 from hpcfut.wire.messages import (
     Argument,
     BorrowAdded,
@@ -34,7 +34,21 @@ from hpcfut.wire.messages import (
     TasksHandedBack,
     TemplateRegistered,
 )
-from tests.core.cores import BROKEN, LARGE, PAIR, PLAIN, SMALL, Hand, MakeCore, foreign, of, only, sent, takes
+from tests.core.cores import (
+    BROKEN,
+    LARGE,
+    ON_RANK_2,
+    PAIR,
+    PLAIN,
+    SMALL,
+    Hand,
+    MakeCore,
+    foreign,
+    of,
+    only,
+    sent,
+    takes,
+)
 from tests.core.test_references import borrow
 
 TASK = foreign(0, 1)
@@ -259,6 +273,32 @@ def test_a_running_task_is_interrupted_once(make_core: MakeCore) -> None:
     assert hand.get(0, TaskCancelled(TASK, False)) == [InterruptTask(TASK)]
     assert hand.get(0, TaskCancelled(TASK, False)) == []
     hand.tell(RunReturned(TASK, (SMALL,)))
+
+
+def test_what_a_task_submits_after_its_cancellation_is_cancelled_as_it_ends(make_core: MakeCore) -> None:
+    hand = make_core(1)
+    hand.lend()
+    hand.accept(1)
+    hand.define(ON_RANK_2)
+    hand.get(0, TaskCancelled(TASK, False))
+    hand.get(0, TaskCancelled(TASK, True))
+    hand.submit(2, ON_RANK_2, parent=TASK)
+    hand.tell(RunRaised(TASK, Failure(CANCELLED), False))
+    assert hand.owned(2).failure is not None
+    hand.release(hand.own(2))
+
+
+def test_what_a_cancelled_task_has_submitted_goes_on_if_it_returns(make_core: MakeCore) -> None:
+    hand = make_core(1)
+    hand.lend()
+    hand.accept(1)
+    hand.define(ON_RANK_2)
+    hand.get(0, TaskCancelled(TASK, True))
+    hand.submit(2, ON_RANK_2, parent=TASK)
+    hand.tell(RunReturned(TASK, (SMALL,)))
+    assert of(hand.grant(2), TaskPushed)
+    hand.get(2, TaskDone(hand.own(2), b""))
+    hand.release(hand.own(2))
 
 
 @takes("run", ("ready", "drop"))

@@ -62,10 +62,14 @@ class Gate:
         while self.folder.exists():  # A task may be arriving meanwhile.
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def wait(self) -> None:
-        """Waits, in a task, until it is open."""
+    def arrive(self) -> None:
+        """Says, in a task, that it has come so far, and does not wait."""
         with suppress(FileNotFoundError):
             (self.folder / f"arrived-{uuid.uuid4().hex}").touch()
+
+    def wait(self) -> None:
+        """Waits, in a task, until it is open."""
+        self.arrive()
         deadline = time.monotonic() + WAIT_S
         while (self.folder / "closed").exists():
             if time.monotonic() > deadline:
@@ -99,7 +103,10 @@ def _what_is_left() -> dict[str, int]:
         left["objects in the window"] = engine.window.n_objects
         left["reads"] = len(engine.movement.reads)
         left["sends"] = len(engine.movement.sends)
-        left["blocked tasks"] = len(runtime.executor.blocked)
+        executor = runtime.executor
+        left["blocked tasks"] = len(executor.blocked)
+        left["cancelled tasks"] = len(executor.cancelled) + len(executor.interruption.pending)
+        left["environments"] = len(executor.environments.of_task)
     return {name: size for name, size in left.items() if size}
 
 

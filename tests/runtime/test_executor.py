@@ -15,6 +15,7 @@ import pytest
 import hpcfut
 from hpcfut.api import calls, session
 from hpcfut.core.effects import RunTask
+from hpcfut.exceptions import TaskCancelledError
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.runtime.waiter import Waiter
 
@@ -87,30 +88,36 @@ class Slow:
     """Takes a while to pickle."""
 
     is_pickling = threading.Event()
+    is_pickled = threading.Event()
 
     def __reduce__(self) -> Any:
         Slow.is_pickling.set()
         for _ in range(200):
             time.sleep(0.001)
+        Slow.is_pickled.set()
         return str, ("done",)
 
 
 def test_cancellation_does_not_strike_inside_hpcfut(runtime: Runtime) -> None:
     @hpcfut.remote
     def put() -> Any:
-        return hpcfut.get(hpcfut.put(sys.modules["tests.runtime.test_executor"].Slow()))
+        hpcfut.put(sys.modules["tests.runtime.test_executor"].Slow())
+        while True:
+            pass
 
-    def interrupt() -> None:
+    def cancel() -> None:
         assert Slow.is_pickling.wait(LONG_S)
-        (task_id,) = runtime.executor.running
-        runtime.executor.interrupt(task_id)
+        hpcfut.cancel(ref)
 
-    thread = threading.Thread(target=interrupt)
+    ref = put.remote()
+    thread = threading.Thread(target=cancel)
     thread.start()
-    assert hpcfut.get(put.remote(), timeout=LONG_S) == "done"
+    with pytest.raises(TaskCancelledError):
+        hpcfut.get(ref, timeout=LONG_S)
     thread.join()
-    assert not runtime.executor.interrupted
-    assert not runtime.executor.struck
+    assert Slow.is_pickled.is_set()
+    assert not runtime.executor.cancelled
+    assert not runtime.executor.interruption.pending
 
 
 def test_results_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) -> None:

@@ -223,11 +223,15 @@ def case_many_functions(n_ranks: int) -> None:
     assert hpcfut.get([function.remote() for function in functions]) == list(range(150))
 
 
-def case_generators_are_refused_for_now() -> None:
-    def generate() -> Any:
+def case_async_functions_are_refused() -> None:
+    async def coroutine() -> None: ...
+
+    async def generate() -> Any:
         yield 1
 
-    raised(TypeError, hpcfut.get, hpcfut.remote(generate).remote())
+    for function in (coroutine, generate):
+        assert "asyncio.run" in str(raised(TypeError, hpcfut.remote, function))
+        assert "asyncio.run" in str(raised(TypeError, hpcfut.remote(num_cpus=1), function))
 
 
 def case_dropped_functions_are_forgotten(n_ranks: int) -> None:

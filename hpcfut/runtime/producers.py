@@ -1,0 +1,111 @@
+"""Generators that run on this rank: each item is told as it is made, and none before there is a name for it.
+
+The owner gives names for as many items as the generator may be ahead of its consumer, and more as the consumer takes
+them. A generator without a name is not asked for an item; it tells the core, which gives its slot away, and waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hpcfut.core.effects import RunTask
+from hpcfut.core.events import Event, RunHeldBack, RunYielded
+from hpcfut.model.errors import TaskCancelledError
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.environments import Environments
+from hpcfut.runtime.interruption import Interruption
+from hpcfut.wire.messages import Result
+
+_NOTHING = Result(b"")
+
+
+class Producers:
+    """The generators that run here."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        interruption: Interruption,
+        environments: Environments,
+        make_result: Callable[[int, Any], Result],
+    ) -> None:
+        self._engine = engine
+        self._interruption = interruption
+        self._environments = environments
+        self._make_result = make_result
+        #: Names for the next items.
+        self._names: dict[int, deque[int]] = {}
+        engine.on_resume = self._resume
+
+    def produce(self, run: RunTask, value: Any) -> None:
+        """Take what the function returned to its end."""
+        task_id = run.task_id
+        try:
+            items = iter(value)
+        except TypeError:
+            name = self._engine.core.template(run.template_id).name
+            raise TypeError(
+                f'Task {name} has num_returns="streaming", but it returned {type(value).__name__}. Make it a '
+                f"generator, or return something that can be iterated over."
+            ) from None
+        names = self._names[task_id] = deque(run.item_ids)
+        try:
+            while True:
+                if not names:
+                    self._hold_back(task_id, names)
+                if task_id in self._interruption.pending:
+                    raise TaskCancelledError
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                self._tell(task_id, names.popleft(), item)
+                del item
+        finally:
+            del self._names[task_id]
+            _close(items)
+
+    def _tell(self, task_id: int, name: int, item: Any) -> None:
+        """An item was made; without a name, the owner has it from an earlier attempt."""
+        result = self._make_result(name, item) if name else _NOTHING
+        self._engine.post_soon(RunYielded(task_id, name, result))
+
+    def _hold_back(self, task_id: int, names: deque[int]) -> None:
+        """Wait for names."""
+        engine, blocked = self._engine, self._interruption.blocked
+        waiter = engine.new_waiter()
+        engine.busy.pop(task_id, None)
+        self._environments.take_off(task_id)
+        blocked[task_id] = waiter
+        event: Event | None = RunHeldBack(task_id)
+        try:
+            # Names may have come before the waiter was there to be told.
+            while not names:
+                if engine.end is not None or task_id in self._interruption.pending:
+                    raise TaskCancelledError
+                engine.wait(waiter, None, event)
+                event = None
+                waiter.has_news = False
+        finally:
+            del blocked[task_id]
+            engine.forget(waiter)
+            self._environments.put_on(task_id)
+            engine.busy[task_id] = None
+
+    def _resume(self, task_id: int, item_ids: tuple[int, ...]) -> None:
+        names = self._names.get(task_id)
+        if names is None:
+            return
+        names.extend(item_ids)
+        waiter = self._interruption.blocked.get(task_id)
+        if waiter is not None:
+            waiter.tell()
+
+
+def _close(items: Iterator[Any]) -> None:
+    """Let the ``finally`` blocks of a generator that was stopped in the middle run now."""
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()
