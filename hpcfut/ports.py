@@ -80,6 +80,28 @@ class Window(Protocol):
         """Objects reserved now."""
 
 
+class Doorbell(Protocol):
+    """Wakes this rank where it sleeps, and ranks of its host. Any thread may ring; one at a time does the rest."""
+
+    #: One byte for each rank of the job: whether it sleeps and is to be rung by who has sent it something. Ranks that
+    #: cannot be rung from here never seem to sleep.
+    asleep: memoryview
+    #: Whether every rank of the job can ring this one, so that it may sleep for long.
+    reaches_all: bool
+
+    def ring(self, rank: int) -> None:
+        """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""
+
+    def lie_down(self) -> None:
+        """Say that this rank sleeps: it is rung for all that it would not see by looking after this call."""
+
+    def sleep(self, timeout_s: float) -> bool:
+        """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
+
+    def get_up(self) -> None:
+        """Say that this rank is awake, and take the rings that have come."""
+
+
 class Clock(Protocol):
     """Monotonic time."""
 

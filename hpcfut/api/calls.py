@@ -139,8 +139,24 @@ def wait(
         # Too late for all of them; take those that are ready.
         ready = runtime.wait(ids, 0, None, is_fetching=fetch_local, may_run=False)
     # By the second look more may be ready than were asked for.
-    done = dict.fromkeys(ready.object_ids[:num_returns]) if ready is not None else {}
-    return [ref for ref in refs if ref._object_id in done], [ref for ref in refs if ref._object_id not in done]
+    return _split(refs, ids, ready.object_ids[:num_returns] if ready is not None else [])
+
+
+def _split(refs: list[ObjectRef[Any]], ids: list[int], done: list[int]) -> tuple[list[Any], list[Any]]:
+    """The refs with these ids, which stand in the order of the list, and all others.
+
+    Programs wait for one ref of very many at a time, so that the others are moved and not looked at.
+    """
+    ready: list[ObjectRef[Any]] = []
+    others: list[ObjectRef[Any]] = []
+    start = 0
+    for object_id in done:
+        position = ids.index(object_id, start)
+        others += refs[start:position]
+        ready.append(refs[position])
+        start = position + 1
+    others += refs[start:]
+    return ready, others
 
 
 def as_completed(refs: Iterable[ObjectRef[Value]], timeout: float | None = None) -> Iterator[ObjectRef[Value]]:
@@ -207,6 +223,8 @@ def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
             f"{name}(list(generator))."
         )
     checked: list[ObjectRef[Any]] = list(refs)
+    if {*map(type, checked)} <= {ObjectRef}:
+        return checked
     for position, ref in enumerate(checked):
         if not isinstance(ref, ObjectRef):
             raise NotARefError(

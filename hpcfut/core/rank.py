@@ -321,7 +321,8 @@ class RankCore:
     def _on_inline_run_ended(self, waiter_id: int) -> None:
         self.waits.on_run_ended(waiter_id)
         self._settle()
-        self.waits.run_next(waiter_id)
+        if not self.scheduler.is_wanted_by_others:
+            self.waits.run_next(waiter_id)
         self.runs.dispatch()
 
     def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import (
@@ -36,7 +37,7 @@ from hpcfut.model.config import SETTINGS, Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.ports import Transport
+from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.version import __version__
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from hpcfut.edges.host.launch_environment import Launch
     from hpcfut.edges.mpi.start import World
 
-SLEEP_MAX_S = 0.002
+#: How long a rank that waits for a session sleeps, if all others can ring it, and if not.
+SLEEP_MAX_S, SLEEP_MAX_UNRUNG_S = 0.05, 0.002
 PARENT_CHECK_S = 0.5
 #: A rank that has not come to the end of a session this long after its grace is given up.
 CLOSE_WITHIN_S = 2.5
@@ -70,6 +72,7 @@ class Job:
         self,
         world: World | None,
         transport: Transport,
+        doorbell: Doorbell,
         roster: list[RankRecord],
         n_on_host: int,
         files: JobFiles | None,
@@ -79,6 +82,7 @@ class Job:
         self._files = files
         self._guard = guard
         self._transport = transport
+        self._doorbell = doorbell
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
         self._n_sessions = 0
@@ -111,22 +115,28 @@ class Job:
 
     def await_session(self, hooks: RefHooks) -> Runtime | int:
         """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
-        sleep_s = 0.0
+        doorbell, sleep_s = self._doorbell, 0.0
+        sleep_max_s = SLEEP_MAX_S if doorbell.reaches_all else SLEEP_MAX_UNRUNG_S
         while True:
+            doorbell.lie_down()
             # A frame may have come while this rank was still leaving the last session.
-            self._early += [(source, bytes(frame)) for source, frame in self._transport.poll()]
+            for _ in range(2):
+                self._early += [(source, bytes(frame)) for source, frame in self._transport.poll()]
             opening = next((entry for entry in self._early if is_session(entry[1])), None)
-            if opening is not None:
-                self._early.remove(opening)
-                record = decode_session(opening[1])
-                if isinstance(record, JobClosed):
-                    return record.status
-                self._n_sessions = record.number
-                sys.argv[:] = record.argv
-                sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
-                return self._make_runtime(record.config, hooks)
-            time.sleep(sleep_s)  # No engine and no bell yet: between sessions a rank polls, ever more seldom.
-            sleep_s = min(sleep_s + 0.00005, SLEEP_MAX_S)
+            if opening is None:
+                # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.
+                sleep_s = 0.0 if doorbell.sleep(sleep_s) else min(2 * sleep_s + 0.00005, sleep_max_s)
+                doorbell.get_up()
+                continue
+            doorbell.get_up()
+            self._early.remove(opening)
+            record = decode_session(opening[1])
+            if isinstance(record, JobClosed):
+                return record.status
+            self._n_sessions = record.number
+            sys.argv[:] = record.argv
+            sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
+            return self._make_runtime(record.config, hooks)
 
     def _make_runtime(self, config: Config, hooks: RefHooks) -> Runtime:
         from hpcfut.edges.host.clock import MonotonicClock
@@ -141,6 +151,7 @@ class Job:
             self._transport,
             window,
             clock,
+            self._doorbell,
             session=self._n_sessions,
             may_spin=self._may_spin,
         )
@@ -276,10 +287,11 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     limit_threads(cores, environ)
     nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
-    transport = MpiTransport(world.comm)
+    doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
+    transport = MpiTransport(world.comm, doorbell)
     if files is not None:
         files.note_segments(world.rank)
-    return Job(world, transport, roster, len(neighbours), files, guard)
+    return Job(world, transport, doorbell, roster, len(neighbours), files, guard)
 
 
 def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
@@ -288,7 +300,8 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     place = own_place()
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
-    return Job(None, LoopbackTransport(), [_own_record(0, cores, nbytes_of_job_on_host(environ), place)], 1, files)
+    record = _own_record(0, cores, nbytes_of_job_on_host(environ), place)
+    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), [record], 1, files)
 
 
 def _watch_parent(watch: ParentWatch) -> None:

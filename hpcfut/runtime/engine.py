@@ -12,13 +12,10 @@ waits for something of its own. Every other waiting thread is a follower and sle
 * Whoever has something to tell appends to the mailbox first and tries ``_lock`` then, and looks into the mailbox again
   after releasing it. So nothing stays in the mailbox while nobody holds the lock, but for submissions that follow each
   other closely (``post_soon``) and releases of refs: these wait for the next turn, the helper's at the latest.
-* A sleeping leader sleeps on its bell and without ``_lock``: who posts meanwhile turns the core, and rings it if that
-  ended its wait.
+* A sleeping leader does not hold ``_lock``: who posts meanwhile turns the core, and rings it if that ended its wait.
 
-A leader that finds nothing stays awake first: it spins if every rank of the host has a core, and yields if not. Then it
-sleeps for growing times. It does not yield a core of its own, because on a machine that runs other programs besides it
-would get the core back milliseconds later; a short sleep costs less. It sleeps at once while other threads of the rank
-run user code, because it would hold the GIL against them.
+A leader that finds nothing stays awake for a moment, unless other threads need the GIL for user code. It yields its
+core meanwhile only if ranks share cores, because others may keep that for milliseconds. Then it sleeps (``rest.py``).
 """
 
 from __future__ import annotations
@@ -48,12 +45,13 @@ from hpcfut.core.events import Event, RankLost, RefsReleased
 from hpcfut.core.rank import RankCore
 from hpcfut.core.turn import take_turn
 from hpcfut.model.errors import RankLostError
-from hpcfut.ports import Clock, Transport, Window
+from hpcfut.ports import Clock, Doorbell, Transport, Window
 from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, drain
 from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.reentry import demand_outside
+from hpcfut.runtime.rest import Rest
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.runtime.watchers import Watchers
 
@@ -65,11 +63,8 @@ POLL_EVERY_S = 0.00005
 GATHER_FOR_S = 0.0001
 #: Refs that went away are told to the core this often even if no turn is idle.
 RELEASE_WITHIN_S = 0.001
-#: So long a leader that finds nothing stays awake: one round trip. Longer is worse where ranks share a core.
-AWAKE_FOR_S = 0.00004
-#: Then it sleeps for this share of the time for which it has found nothing, up to the longest sleep.
-SLEEP_SHARE = 0.3
-SLEEP_MAX_S = 0.001
+#: So long a leader that finds nothing stays awake: a round trip; what it was rung for may take as long.
+AWAKE_FOR_S = 0.00005
 
 
 class Engine:
@@ -81,6 +76,7 @@ class Engine:
         transport: Transport,
         window: Window,
         clock: Clock,
+        doorbell: Doorbell,
         *,
         session: int,
         may_spin: bool,
@@ -109,6 +105,7 @@ class Engine:
         self.busy: dict[int, None] = {}
         #: The waiter of the thread that drives.
         self.leader: Waiter | None = None
+        self.rest = Rest(doorbell, transport, core.context, clock, self.busy)
         self._transport = transport
         self._now = clock.now
         self.may_spin = may_spin
@@ -152,6 +149,8 @@ class Engine:
         now = self._now()
         if now - self._turned_at > GATHER_FOR_S:
             self._settle(now)
+        elif self.rest.wakes_at:
+            self.rest.ring()
 
     def hear(self) -> None:
         """See to it that what stands in the mailbox is heard at once."""
@@ -166,6 +165,8 @@ class Engine:
                 self._turn(now, is_leaving=is_leaving)
             finally:
                 self._lock.release()
+            if self._context.due_at < self.rest.wakes_at:
+                self.rest.ring()
 
     def post_now(self, event: Event) -> None:
         """Tell the core what happened; when this returns, it has been heard, and what it caused has been sent."""
@@ -189,15 +190,27 @@ class Engine:
 
     def tick(self, period_s: float) -> bool:
         """One turn, if nobody drives and there was none within the period; returns whether. Never runs user code."""
-        if self._now() - self._turned_at < period_s or not self._lead.acquire(blocking=False):
+        if not self.try_lead(period_s):
             return False
         try:
-            with self._lock:
-                self._turn(self._now())
+            self.look()
         finally:
-            self._lead.release()
-            self._pass_on()
+            self.leave_lead()
         return True
+
+    def try_lead(self, period_s: float) -> bool:
+        """Take the lead, if nobody drives and there was no turn within the period; returns whether."""
+        return self._now() - self._turned_at >= period_s and self._lead.acquire(blocking=False)
+
+    def look(self) -> bool:
+        """One turn; returns whether there was anything."""
+        with self._lock:
+            return self._turn(self._now())
+
+    def leave_lead(self) -> None:
+        """To be called by who has led."""
+        self._lead.release()
+        self._pass_on()
 
     @property
     def is_driven(self) -> bool:
@@ -235,6 +248,7 @@ class Engine:
             self._drive(waiter, deadline)
         finally:
             self.leader = None
+            self.rest.end()
             self._lead.release()
             if self._followers:
                 self._pass_on()
@@ -279,26 +293,16 @@ class Engine:
                 return
             if was_busy:
                 idle_since = 0.0
+                self.rest.end()
                 continue
             if not idle_since:
                 idle_since = now
-            if self.busy:
-                waiter.sleep(self._until(now, SLEEP_MAX_S / 2, deadline))
-                continue
             idle_s = now - idle_since
-            # Frames or data that are under way move only while this rank polls.
-            if idle_s < AWAKE_FOR_S or self._transport.is_busy:
-                if not self.may_spin or idle_s >= AWAKE_FOR_S:
+            if idle_s < AWAKE_FOR_S and not self.busy:
+                if not self.may_spin:
                     os.sched_yield()
-                continue
-            waiter.sleep(self._until(now, min(SLEEP_SHARE * idle_s, SLEEP_MAX_S), deadline))
-
-    def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
-        """Not longer than until the deadline of the wait or of the core."""
-        sleep_s = min(sleep_s, self._context.due_at - now)
-        if deadline is not None:
-            sleep_s = min(sleep_s, deadline - now)
-        return max(sleep_s, 0.0)
+            elif self.rest.pause(waiter, idle_s, deadline):
+                idle_since = 0.0
 
     # -- one turn (with the lock) --------------------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
-"""The helper: a thread that turns the core now and then while no other thread of the rank drives.
+"""The helper: a thread that turns the core while no other thread of the rank drives, because all run user code.
 
 It lets a rank that is busy in user code answer. It runs no user code, logs nothing and unpickles nothing.
 
 While somebody watches objects without waiting for them inside hpcfut, nobody else may be there to find them; then the
 helper looks as a leader does, often at first and ever more seldom until there is news.
 
-Each of its looks takes the GIL from the thread that drives, which costs that thread some 40 microseconds; so it looks
-less often while others drive. When that has gone on for a while it parks, and costs nothing until the thread that
-drives leaves to run user code.
+Each of its looks takes the GIL from another thread, which costs that thread some 40 microseconds. So it sleeps on the
+doorbell while there is nothing to answer (``rest.py``), and does not do so again before a period is over, however often
+it is rung. While others drive it looks less often, and when that has gone on for a while it parks: it costs nothing
+until the thread that drives leaves to run user code.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Helper:
         """Somebody who does not drive wants to be told soon."""
         self._is_parked = False
         self._ring()
+        if self._engine.rest.is_dozing:
+            self._engine.rest.ring()
 
     def _ring(self) -> None:
         try:
@@ -77,27 +80,53 @@ class Helper:
             self._tick_on()
 
     def _tick_on(self) -> None:
-        n_driven = 0
-        period_s = PERIOD_S
+        engine, n_driven, period_s = self._engine, 0, PERIOD_S
         while not self._is_closing:
             self._bell.acquire(timeout=period_s)
-            is_watched = self._engine.watchers.are_left_alone
-            if self._engine.tick(0.0 if is_watched else PERIOD_S):
+            watch_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
+            if engine.tick(0.0) if watch_s < PERIOD_S else self._stand_in():
                 n_driven = 0
-                period_s = self._until_next_look() if is_watched else PERIOD_S
+                period_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
                 continue
             n_driven += 1
-            period_s = self._until_next_look() if is_watched else min(2 * period_s, PERIOD_DRIVEN_S)
-            if n_driven >= N_IDLE_TICKS_MAX and self._engine.is_driven:
+            period_s = watch_s if watch_s < PERIOD_S else min(2 * period_s, PERIOD_DRIVEN_S)
+            if n_driven >= N_IDLE_TICKS_MAX and engine.is_driven:
                 self._park()
-                n_driven = 0
-                period_s = PERIOD_S
+                n_driven, period_s = 0, PERIOD_S
 
     def _until_next_look(self) -> float:
         now, n_news = time.monotonic(), self._engine.watchers.n_news
         if n_news != self._n_news:
             self._n_news, self._news_at = n_news, now
         return min(max(WATCH_SHARE * (now - self._news_at), WATCH_PERIOD_MIN_S), PERIOD_S)
+
+    def _stand_in(self) -> bool:
+        """Answer for the threads that run user code, and doze while there is nothing to answer.
+
+        Returns:
+            Whether nobody drove, and there was no turn within the period. Otherwise nothing was done.
+        """
+        engine, rest = self._engine, self._engine.rest
+        if not engine.try_lead(PERIOD_S):
+            return False
+        timeout_s = 0.0
+        try:
+            rest.lie_down()
+            if engine.look() or engine.look():
+                rest.get_up()
+            else:
+                timeout_s = rest.prepare_doze()
+        finally:
+            engine.leave_lead()
+        if rest.is_dozing:
+            rest.doze(timeout_s)
+            if engine.try_lead(0.0):
+                try:
+                    rest.get_up()
+                    engine.look()
+                finally:
+                    engine.leave_lead()
+        return True
 
     def _park(self) -> None:
         # The flag first, the look second: a driver that leaves in between sees the flag.
@@ -110,6 +139,7 @@ class Helper:
         """End the thread and give the interpreter its switch interval back."""
         self._is_closing = True
         self._ring()
+        self._engine.rest.ring()
         if self.is_running:
             self._thread.join()
         sys.setswitchinterval(self._switch_interval_s)

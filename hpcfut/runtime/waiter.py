@@ -6,12 +6,13 @@ import threading
 
 from hpcfut.core.effects import RunTask
 from hpcfut.model.failure import Failure
+from hpcfut.runtime.rest import Rest
 
 
 class Waiter:
     """One thread that waits; made for each wait, because a late wake-up must not hit the next one."""
 
-    __slots__ = ("_bell", "_is_rung", "has_news", "is_done", "object_ids", "run", "values", "waiter_id")
+    __slots__ = ("_bell", "_is_rung", "_rest", "has_news", "is_done", "object_ids", "run", "values", "waiter_id")
 
     def __init__(self, waiter_id: int) -> None:
         self.waiter_id = waiter_id
@@ -26,6 +27,8 @@ class Waiter:
         #: Made by the first sleep: most waits end without one.
         self._bell: threading.Lock | None = None
         self._is_rung = False
+        #: Where the thread sleeps instead, while it leads.
+        self._rest: Rest | None = None
 
     def tell(self) -> None:
         """Something happened that this thread waits for, or that ends its wait."""
@@ -39,6 +42,8 @@ class Waiter:
         if self._is_rung:
             return
         self._is_rung = True
+        if self._rest is not None:
+            self._rest.ring()
         bell = self._bell
         if bell is not None:
             try:
@@ -57,3 +62,11 @@ class Waiter:
                 timeout_s = 0.0
         bell.acquire(timeout=timeout_s)
         self._is_rung = False
+
+    def sleep_on(self, rest: Rest, timeout_s: float) -> bool:
+        """Sleep as the leader until it or its rank is rung, or for this long; returns whether it was rung."""
+        self._rest = rest
+        is_rung = self._is_rung or rest.sleep(timeout_s)
+        self._rest = None
+        self._is_rung = False
+        return is_rung

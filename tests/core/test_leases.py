@@ -7,7 +7,7 @@ import pytest
 
 from hpcfut.core.effects import Effect, RunTask, WakeWaiter
 from hpcfut.core.events import ObjectPut, RunReturned, WaitAbandoned
-from hpcfut.core.scheduler import EXPECTED_FOR_S
+from hpcfut.core.grants import EXPECTED_FOR_S
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
@@ -302,6 +302,26 @@ def test_what_a_blocked_run_keeps_is_looked_for_elsewhere(make_core: MakeCore) -
     assert sent(effects) == [(2, LeaseGranted(1, 1))], "Others are granted leases meanwhile."
     effects = hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
     assert [message.lease_id for rank, message in sent(effects) if isinstance(message, LeaseGranted)] == [1]
+
+
+def test_a_driver_that_goes_on_while_blocked_runs_keep_what_others_want(make_core: MakeCore) -> None:
+    hand = make_core()
+    greedy = TaskTemplate(9, "greedy", b"", resources=(("memory", 5),))
+    hand.core.scheduler.free["memory"] = 5
+    hand.core.membership.roster[0].resources["memory"] = 5
+    hand.lend(greedy, owner=1)
+    hand.push_to_1()
+    hand.start_waiting(hand.own(1))
+    hand.wait(hand.core.context.config.driver_lends_after_s)
+    hand.core.scheduler.grants[1, 1].depth = 2
+    hand.accept(1, greedy, owner=1, nested=(foreign(2, 7),))
+    hand.accept(2, greedy, owner=1)
+    hand.start_waiting(foreign(2, 7), waiter=2, parent=foreign(1, 1))
+    effects = hand.tell(WaitAbandoned(1))
+    assert of(effects, TasksHandedBack) == [TasksHandedBack(1, (foreign(1, 2),))]
+    hand.tell(WaitAbandoned(2), RunReturned(foreign(1, 1), (SMALL,)))
+    hand.get(1, TaskDone(hand.own(1), b""))
+    hand.release(hand.own(1))
 
 
 def test_once_a_run_is_blocked_the_newest_starts_first(make_core: MakeCore) -> None:

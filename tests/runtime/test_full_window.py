@@ -7,6 +7,7 @@ import pytest
 from hpcfut.core.events import RefsAdded, RefsReleased, WaitStarted
 from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.clock import MonotonicClock
+from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.heap_window import HeapWindow
 from hpcfut.model.config import Config
 from hpcfut.model.failure import Failure
@@ -67,7 +68,7 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
     config = Config()
     core = RankCore(0, roster, config, is_driver=True)
     transport, window = StubTransport(), HeapWindow(NBYTES_WINDOW)
-    engine = Engine(core, transport, window, MonotonicClock(), session=0, may_spin=False)
+    engine = Engine(core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False)
     waiter = engine.new_waiter()
     engine.post_now(RefsAdded([OBJECT]))
     engine.post_now(WaitStarted(waiter.waiter_id, [OBJECT], 1, True, False, 0))

@@ -56,7 +56,7 @@ SCRIPTS = {
     # Between two turns the thread has the lead, but not the lock.
     "a get while leading": """
         Late(lambda: hpcfut.get(ref))
-        collect_before("_until", engine)
+        collect_before("_until", engine.rest)
         hpcfut.wait([hpcfut.remote(time.sleep).remote(0.1)], timeout=5)
         assert hpcfut.get(ref) == 5
     """,

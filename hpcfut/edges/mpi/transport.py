@@ -15,6 +15,9 @@ MPICH over UCX never completes an ``ANY_SOURCE`` receive that is posted after it
 (5.0.2; the data is there, the request stays open). There, every frame is looked for first and then received from its
 source, whatever its size; a microsecond more counts for little beside a network.
 
+Who is sent something and sleeps is rung: when the message has been given to MPI, and for as long as MPI has not let go
+of it, because it may need the receiver for that. Objects need no ring, because both ends wait for them awake.
+
 Nothing here blocks, and a request is kept until it has completed: MPI would go on using memory that Python has freed.
 """
 
@@ -29,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 from hpcfut.edges.mpi.bulk import TAG_FRAME, Bulk
 from hpcfut.edges.mpi.failures import explain
 from hpcfut.model.errors import HpcfutError
+from hpcfut.ports import Doorbell
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -53,8 +57,13 @@ _N_UNFINISHED_MAX: Final = 4
 class MpiTransport:
     """Implements ``ports.Transport`` on two communicators of its own."""
 
-    def __init__(self, comm: MPI.Comm) -> None:
-        """Duplicate the communicator, which all of its ranks do together, and get ready to receive."""
+    def __init__(self, comm: MPI.Comm, doorbell: Doorbell | None = None) -> None:
+        """Duplicate the communicator, which all of its ranks do together, and get ready to receive.
+
+        Args:
+            comm: All ranks of the job.
+            doorbell: Rings ranks that sleep; without one nobody does.
+        """
         from mpi4py import MPI
 
         self._comm = comm.Dup()
@@ -67,7 +76,10 @@ class MpiTransport:
         self.n_ranks: int = self._comm.Get_size()
         self._error = MPI.Exception
         self._barrier: MPI.Request | None = None
-        self._sends: deque[MPI.Request] = deque()
+        self._doorbell = doorbell
+        self._asleep = doorbell.asleep if doorbell is not None else bytes(self.n_ranks)
+        #: What MPI has not let go of yet, and for whom.
+        self._sends: deque[tuple[MPI.Request, int]] = deque()
         #: Per source: large frames under way, and what came after them, oldest first.
         self._waiting: dict[int, deque[tuple[MPI.Request | None, bytearray | bytes]]] = {}
         self._status = MPI.Status()
@@ -97,7 +109,9 @@ class MpiTransport:
                 return
             request = self._isend(frame, rank, _TAG_WHOLE)
             if not request.Test():
-                self._sends.append(request)
+                self._sends.append((request, rank))
+            if self._asleep[rank]:
+                self._ring(rank)
         except self._error as error:
             raise explain(error, self._comm, f"sending a frame to rank {rank}") from error
 
@@ -107,8 +121,14 @@ class MpiTransport:
                 f"A frame of {len(frame)} bytes for rank {rank} is larger than MPI can send at once "
                 f"({NBYTES_FRAME_MAX} bytes). Lower the configured size of values that travel inside messages."
             )
-        self._sends.append(self._isend(_SIZE.pack(len(frame)), rank, _TAG_ANNOUNCED))
-        self._sends.append(self._bulk.comm.Isend(frame, rank, TAG_FRAME))
+        self._sends.append((self._isend(_SIZE.pack(len(frame)), rank, _TAG_ANNOUNCED), rank))
+        self._sends.append((self._bulk.comm.Isend(frame, rank, TAG_FRAME), rank))
+        if self._asleep[rank]:
+            self._ring(rank)
+
+    def _ring(self, rank: int) -> None:
+        assert self._doorbell is not None
+        self._doorbell.ring(rank)
 
     def poll(self) -> Sequence[tuple[int, Frame]]:
         """Make progress and return the frames that have arrived; they are valid until the next poll."""
@@ -169,9 +189,12 @@ class MpiTransport:
         sends = self._sends
         n_unfinished = 0
         for _ in range(len(sends)):
-            request = sends.popleft()
-            if not request.Test():
-                sends.append(request)
+            request, rank = sends.popleft()
+            is_finished = request.Test()
+            if self._asleep[rank]:
+                self._ring(rank)
+            if not is_finished:
+                sends.append((request, rank))
                 n_unfinished += 1
                 if n_unfinished == _N_UNFINISHED_MAX:
                     return

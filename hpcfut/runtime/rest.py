@@ -1,0 +1,142 @@
+"""How a rank rests: on its doorbell, which peers, and threads of its own, ring.
+
+Theory of operation
+
+Two threads may sleep on the doorbell. The *leader* does when it has found nothing for a while. The *helper* does when
+nobody leads because all threads run user code: it *dozes*, and answers for them when somebody rings. The helper does
+not hold the lead meanwhile, so that a thread that begins to wait leads at once and need not wake it.
+
+* Each says first that the rank sleeps, looks twice for frames and into the mailbox after that, and then sleeps.
+* Only the thread that holds the lead gets the rank up: it says so, and takes the rings out. If the helper dozes too,
+  which may have been meant, it rings once more. So nobody misses a ring because another thread has taken it.
+* Who posts what cannot wait turns the core itself and wakes nobody. Who posts what can wait for another turn, or
+  leaves the core with a deadline earlier than the sleeper knew, rings.
+* A sleep ends by itself after a while, because MPI has news that no frame brings (the death of a rank, say); and soon
+  if there are ranks that cannot ring, those of other hosts.
+"""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from typing import TYPE_CHECKING
+
+from hpcfut.core.context import Context
+from hpcfut.ports import Clock, Doorbell, Transport
+
+if TYPE_CHECKING:
+    from hpcfut.runtime.waiter import Waiter
+
+#: The longest sleep of a rank that all others can ring.
+SLEEP_MAX_S = 0.05
+#: The longest sleep of one that some cannot ring, and the share of the time for which it has found nothing.
+SLEEP_MAX_UNRUNG_S = 0.002
+SLEEP_SHARE = 0.3
+#: The same while user code runs: others then wait for an answer, not for a result.
+DOZE_MAX_UNRUNG_S = 0.001
+#: Against user code on other threads a leader naps for this long, so that many frames cost that few looks.
+NAP_S = 0.0005
+N_LOOKS = 2
+
+
+class Rest:
+    """What the threads of a rank know of each other's sleep; ``ring`` and ``doze`` apart, with the lead."""
+
+    def __init__(
+        self, doorbell: Doorbell, transport: Transport, context: Context, clock: Clock, busy: dict[int, None]
+    ) -> None:
+        self._doorbell = doorbell
+        self._transport = transport
+        #: Tasks, and drivers, that run user code now.
+        self._busy = busy
+        self._context = context
+        self._now = clock.now
+        #: When the sleeper wakes by itself: infinite while it looks before it sleeps, 0 if nobody sleeps.
+        self.wakes_at = 0.0
+        #: Whether the helper sleeps, or is about to.
+        self.is_dozing = False
+        #: How often the leader has looked since it said that the rank sleeps.
+        self._n_looks = 0
+
+    def _until(self, now: float, sleep_s: float, deadline: float | None) -> float:
+        """Not longer than until the deadline of the wait or of the core."""
+        sleep_s = min(sleep_s, self._context.due_at - now)
+        if deadline is not None:
+            sleep_s = min(sleep_s, deadline - now)
+        return max(sleep_s, 0.0)
+
+    # -- the leader ----------------------------------------------------------------------------------------------------
+
+    def pause(self, waiter: Waiter, idle_s: float, deadline: float | None) -> bool:
+        """To be called after every look that has found nothing; sleeps once that is safe. Returns whether rung."""
+        is_busy = bool(self._busy)
+        # Frames or data that are under way move only while this rank polls.
+        if self._transport.is_busy or (is_busy and idle_s < NAP_S):
+            if is_busy:
+                waiter.sleep(self._until(self._now(), NAP_S, deadline))
+            else:
+                os.sched_yield()
+            return False
+        if not self._n_looks:
+            self.lie_down()
+        self._n_looks += 1
+        if self._n_looks <= N_LOOKS:
+            return False
+        now = self._now()
+        longest_s = SLEEP_MAX_S if self._doorbell.reaches_all else min(SLEEP_SHARE * idle_s, SLEEP_MAX_UNRUNG_S)
+        timeout_s = self._until(now, longest_s, deadline)
+        self.wakes_at = now + timeout_s
+        is_rung = waiter.sleep_on(self, timeout_s)
+        if is_rung:
+            self.get_up()
+        else:
+            # It may go on after one more look, and must hear of deadlines meanwhile.
+            self.wakes_at = inf
+        return is_rung
+
+    def end(self) -> None:
+        """The leader has found something, or leaves."""
+        if self._n_looks:
+            self.get_up()
+
+    # -- the helper ----------------------------------------------------------------------------------------------------
+
+    def prepare_doze(self) -> float:
+        """Two looks after ``lie_down`` have found nothing: returns for how long to doze, once the lead is given up."""
+        if self._transport.is_busy:
+            self.get_up()
+            return 0.0
+        self.is_dozing = True
+        now = self._now()
+        timeout_s = self._until(now, SLEEP_MAX_S if self._doorbell.reaches_all else DOZE_MAX_UNRUNG_S, None)
+        self.wakes_at = now + timeout_s
+        return timeout_s
+
+    def doze(self, timeout_s: float) -> None:
+        """Sleep as the helper, without the lead."""
+        self._doorbell.sleep(timeout_s)
+        self.is_dozing = False
+
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    def lie_down(self) -> None:
+        """Say that this rank sleeps."""
+        self.wakes_at = inf
+        self._doorbell.lie_down()
+
+    def get_up(self) -> None:
+        """Say that this rank is awake."""
+        self._n_looks = 0
+        self.wakes_at = 0.0
+        self._doorbell.get_up()
+        if self.is_dozing:
+            self.ring()
+
+    def sleep(self, timeout_s: float) -> bool:
+        """Sleep until rung, or for this long; returns whether it was rung."""
+        return self._doorbell.sleep(timeout_s)
+
+    def ring(self) -> None:
+        """Wake whoever sleeps on the doorbell; from any thread of this rank."""
+        self.wakes_at = 0.0
+        self._doorbell.ring(self._context.rank)
