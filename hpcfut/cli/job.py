@@ -31,7 +31,7 @@ _TICK_S: Final = 0.1
 #: How often the processes below the launcher are looked up.
 _WATCH_S: Final = 2.0
 #: A script may use this long for its last words after Ctrl-C; all must have ended within two seconds.
-_INTERRUPT_GRACE_S: Final = 0.9
+_INTERRUPT_GRACE_S: Final = 0.8
 #: A launcher may use this long to end ranks by itself.
 _TERMINATE_GRACE_S: Final = 0.5
 #: A launcher may use this long to notice the death of a rank.

@@ -273,7 +273,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     _refuse_unmet(mismatch(launch, library), launch, environ, files)
     guard = None
     if files is None and not _has_user_started_mpi():
-        guard = RankGuard.of_launch(launch, environ)
+        guard = RankGuard.of_launch(launch, environ, is_interactive=_is_interactive())
     world = start_mpi()
     outfits = [_outfit(part) for part in world.gather(msgspec.msgpack.encode(_own_outfit(version, environ)))]
     _refuse(disagreement(outfits), launch, files, world, guard)
@@ -345,6 +345,11 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
     if files is not None:
         files.write_status(1)
     raise HpcfutError(sentence)
+
+
+def _is_interactive() -> bool:
+    """Whether somebody types the script line by line, now or when it has ended."""
+    return bool(sys.flags.interactive) or not hasattr(sys.modules["__main__"], "__file__")
 
 
 def _place(data: bytes) -> Place:

@@ -11,6 +11,8 @@ from tests.mpi.jobs import How, Mpi
 
 pytestmark = pytest.mark.mpi
 
+#: Two seconds, and as much again where the machine has much else to do.
+INTERRUPTED_WITHIN_S = 4.0
 #: What the other rank does meanwhile.
 WORK = {
     "sleeps": "time.sleep(600)",
@@ -50,6 +52,74 @@ def test_ctrl_c_while_the_driver_waits(faults: Faults, how: How, work: str) -> N
         # Open MPI's launcher does not hand Ctrl-C on: it ends its ranks.
         assert job.stderr.count("Traceback (most recent call last):") == 1, job.story()
         assert "\nKeyboardInterrupt\n" in job.stderr, job.story()
+
+
+#: What does not end by itself; `mark("ready")` comes at the right moment.
+STUBBORN = {
+    "a task in C that keeps the GIL, on the driver's rank": """
+        @hpcfut.remote
+        def work():
+            mark("ready")
+            sum(range(1 << 40))
+
+        hpcfut.get(work.options(scheduling_strategy=on(0)).remote())
+        """,
+    "a task in C that gives the GIL back, on the driver's rank": """
+        @hpcfut.remote
+        def work():
+            mark("ready")
+            ctypes.CDLL(None).sleep(600)
+
+        hpcfut.get(work.options(scheduling_strategy=on(0)).remote())
+        """,
+    "a task that ignores signals": """
+        import signal
+
+        @hpcfut.remote
+        def work():
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            mark("ready")
+            while True:
+                time.sleep(1)
+
+        hpcfut.get(work.options(scheduling_strategy=on(1)).remote())
+        """,
+    "a script in C that keeps the GIL": """
+        mark("ready")
+        sum(range(1 << 40))
+        """,
+    "a script that catches everything": """
+        @hpcfut.remote
+        def work():
+            mark("ready")
+            time.sleep(600)
+
+        ref = work.options(scheduling_strategy=on(1)).remote()
+        while True:
+            try:
+                hpcfut.get(ref)
+            except BaseException:
+                pass
+        """,
+    "a script that ignores signals": """
+        import signal
+
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        mark("ready")
+        while True:
+            time.sleep(1)
+        """,
+}
+
+
+@pytest.mark.parametrize("how", ["mpirun python -m hpcfut", "hpcfut run"])
+@pytest.mark.parametrize("what", STUBBORN)
+def test_ctrl_c_against(faults: Faults, how: How, what: str) -> None:
+    job = faults.run(how, 2, STUBBORN[what], Victim.interrupt)
+    check_end(job)
+    assert job.ended_after_s < INTERRUPTED_WITHIN_S, f"It took {job.ended_after_s:.1f} s to end.\n{job.story()}"
 
 
 def test_last_words_of_the_script(faults: Faults) -> None:

@@ -5,6 +5,10 @@ and after an ``_exit(0)`` it may say nothing and report success. It learns of a 
 that every rank inherits. The guard, a forked child, holds it open for a moment longer: it names the rank, and asks the
 launcher through the same connection to end the job with a status that tells of failure.
 
+And mpiexec hands Ctrl-C on to all ranks, and then waits for them; a script that catches it, or C code that keeps
+Python from noticing, would never end. The guard of rank 0, which Ctrl-C reaches as well, gives the script a moment for
+its last words, and then ends the job.
+
 Open MPI's mpirun tells of a death itself. But if it is killed, its ranks follow it, and its own temporary folder stays:
 the guard of the first rank on a host removes that.
 
@@ -26,7 +30,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from hpcfut.edges.host.job_files import start_ticks
 from hpcfut.edges.host.launch_environment import Launch
@@ -34,6 +38,9 @@ from hpcfut.edges.host.launch_environment import Launch
 #: The connection to MPICH's launcher, and what is said through it (a line of PMI-1).
 CONNECTION_VARIABLE: Final = "PMI_FD"
 EXIT_STATUS: Final = 70
+#: After Ctrl-C a script may take so long to end; all that the job has must be gone within two seconds.
+INTERRUPT_GRACE_S: Final = 1.2
+INTERRUPT_STATUS: Final = 130
 _ABORT: Final = b"cmd=abort exitcode=%d\n"
 #: The temporary folder of Open MPI's launcher, which is named after its process.
 FOLDER_VARIABLE: Final = "PMIX_SERVER_TMPDIR"
@@ -46,12 +53,16 @@ _READING_TAKES_S: Final = 1.0
 class RankGuard:
     """Guards this process until it is dismissed or the process dies."""
 
-    def __init__(self, last_act: Callable[[], None], keeps: set[int]) -> None:
+    def __init__(
+        self, last_act: Callable[[], None], keeps: set[int], after_interrupt: Callable[[], None] | None = None
+    ) -> None:
         """Fork the guard; to be made before MPI is initialised, whose memory had better not meet a fork.
 
         Args:
             last_act: What the guard does when the process has died.
             keeps: Descriptors that it needs for that.
+            after_interrupt: What it does some time after Ctrl-C, if the process has not ended by then; without it,
+                Ctrl-C ends the guard.
         """
         reading, self._writing = os.pipe()
         self._pid = os.fork()
@@ -59,6 +70,8 @@ class RankGuard:
             try:
                 os.close(self._writing)
                 _shut_off(keeps | {reading})
+                if after_interrupt is not None:
+                    _await_interrupt(after_interrupt)
                 if not os.read(reading, 1):
                     last_act()
             finally:
@@ -68,15 +81,21 @@ class RankGuard:
         os.register_at_fork(after_in_child=self._forget)
 
     @classmethod
-    def of_launch(cls, launch: Launch, environ: Mapping[str, str]) -> RankGuard | None:
-        """The guard that this rank needs under its launcher, if any."""
+    def of_launch(cls, launch: Launch, environ: Mapping[str, str], *, is_interactive: bool) -> RankGuard | None:
+        """The guard that this rank needs under its launcher, if any; Ctrl-C does not end an interactive session."""
         connection = environ.get(CONNECTION_VARIABLE, "")
         if launch.launcher == "mpich" and connection.isdigit():
+            rank, descriptor = os.getpid(), int(connection)
             sentence = (
                 f"hpcfut: Rank {launch.rank} (process {os.getpid()} on host {socket.gethostname()}) died before the "
                 f"job had ended. What it printed last may tell why.\n"
             ).encode()
-            return cls(lambda: _tell(sentence, int(connection), EXIT_STATUS), {int(connection), 2})
+            ends_job = launch.rank == 0 and not is_interactive
+            return cls(
+                lambda: _tell(sentence, descriptor, EXIT_STATUS),
+                {descriptor, 2},
+                (lambda: _end(rank, descriptor)) if ends_job else None,
+            )
         if launch.launcher == "openmpi" and environ.get("OMPI_COMM_WORLD_LOCAL_RANK") == "0":
             folder, launcher = Path(environ.get(FOLDER_VARIABLE, "")), os.getppid()
             match, started = _FOLDER.fullmatch(folder.name), start_ticks(launcher)
@@ -137,6 +156,25 @@ def _tell(sentence: bytes, connection: int, status: int) -> None:
     _wait_until_read(2)
     os.write(connection, _ABORT % status)
     poll.poll(_LAUNCHER_TAKES_S * 1000)
+
+
+def _await_interrupt(act: Callable[[], None]) -> None:
+    """Do this some time after the first Ctrl-C."""
+    signal.signal(signal.SIGALRM, lambda number, frame: act())
+    signal.signal(signal.SIGINT, lambda number, frame: _start_timer())
+
+
+def _start_timer() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_GRACE_S)
+
+
+def _end(rank: int, connection: int) -> NoReturn:
+    """End the whole job, because this process of it does not."""
+    if os.getppid() == rank:
+        os.write(connection, _ABORT % INTERRUPT_STATUS)
+        os.kill(rank, signal.SIGKILL)
+    os._exit(0)
 
 
 def _wait_until_read(descriptor: int) -> None:
