@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 #: Open MPI lets root start ranks only when told so, twice; `hpcfut run` knows that by itself.
@@ -67,44 +66,37 @@ class Benchmark:
     #: In front of the script; the first word is a program.
     command: tuple[str, ...]
     script: str
-    options: tuple[str, ...] = ()
-    #: The figures in its JSON line, where it does not name them itself: key, name.
-    figures: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 900.0
 
     def reason_against(self) -> str | None:
         """Why it cannot be measured here."""
-        if not (FOLDER / self.script).exists():
-            return f"there is no benchmarks/{self.script}"
         if "two_hosts.py" in self.command and os.geteuid() != 0:
             return "only root can make network namespaces"
         return None
 
-    def run(self, *, is_small: bool) -> dict[str, list[float]]:
-        """Its figures, each with a value for every round."""
+    def run(self, *, is_small: bool) -> tuple[dict[str, list[float]], str]:
+        """Its figures, each with a value for every round, and the hash of its results."""
         words = [program(self.command[0]), *(str(FOLDER / w) if w.endswith(".py") else w for w in self.command[1:])]
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "line.json"
-            tail = [*self.options, "--output", str(output), *(["--small"] if is_small else [])]
-            run_command([*words, str(FOLDER / self.script), *tail], self.timeout_s)
-            record: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
-        if not self.figures:
-            figures: dict[str, list[float]] = record["figures"]
-            return figures
-        values = {name: record[key] for key, name in self.figures.items()}
-        return {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+            tail = ["--output", str(output), *(["--small"] if is_small else [])]
+            printed = run_command([*words, str(FOLDER / self.script), *tail], self.timeout_s)
+            figures: dict[str, list[float]] = json.loads(output.read_text(encoding="utf-8"))["figures"]
+        (line,) = [line for line in printed.splitlines() if line.startswith("result hash")]
+        return figures, line.split()[-1]
 
 
 TWO_RANKS = ("hpcfut", "run", "-n", "2")
-BYTES_QUEUED = "bytes a queued task"
-SHARE_OF_IDEAL = "tasks of 1 ms, share of the ideal"
+TWO_PROCESSES = ("mpiexec", "-n", "2", sys.executable)
 BENCHMARKS = {
     "busy": Benchmark(TWO_RANKS, "busy.py"),
     "two-hosts": Benchmark(("python", "two_hosts.py"), "busy.py"),
     "idle": Benchmark(TWO_RANKS, "idle.py"),
-    "queued": Benchmark(TWO_RANKS, "queued_tasks.py", figures={"nbytes_task": BYTES_QUEUED}),
-    "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py", figures={"shares": SHARE_OF_IDEAL}),
+    "queued": Benchmark(TWO_RANKS, "queued_tasks.py"),
+    "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py"),
     "task-life": Benchmark(TWO_RANKS, "task_life.py"),
     "importing": Benchmark(("python",), "importing.py"),
     "core": Benchmark(("python",), "core.py"),
+    "wire": Benchmark(("python",), "wire.py"),
+    "transport": Benchmark(TWO_PROCESSES, "transport.py"),
 }

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import append_json_line, print_table
+from common import append_json_line, hash_of, print_table
 
 import hpcfut
 
@@ -115,14 +115,17 @@ def main() -> None:
     ]
     print(f"{n_tasks:,} tasks on {len(hpcfut.nodes())} ranks")
     print_table(rows)
+    print(f"result hash {hash_of(total)}")
     append_json_line(
         options.output,
         benchmark="queued_tasks",
         n_tasks=n_tasks,
         n_ranks=len(hpcfut.nodes()),
-        submit_s=parts,
-        take_s=took_s,
-        nbytes_task=nbytes_task,
+        figures={
+            "bytes a queued task": [nbytes_task],
+            "submit one of a million, µs": [part * us * N_PARTS for part in parts],
+            "take one of a million, µs": [took_s * us],
+        },
     )
     if options.must and not options.small and nbytes_task > NBYTES_MUST:
         sys.exit(f"A queued task takes {nbytes_task:.0f} bytes and may take {NBYTES_MUST}.")

@@ -76,7 +76,8 @@ def measure_benchmarks(names: list[str], found: Found, *, is_small: bool) -> Non
             continue
         print(f"{name} …", flush=True)
         try:
-            found.figures |= benchmark.run(is_small=is_small)
+            figures, found.hashes[name] = benchmark.run(is_small=is_small)
+            found.figures |= figures
         except JobFailedError as error:
             found.failed[name] = str(error)
 

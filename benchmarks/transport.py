@@ -5,13 +5,11 @@ mpiexec -n 2 python benchmarks/transport.py
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from common import append_json_line, describe_spread, print_table
+from common import append_json_line, describe_spread, parse_options, print_table
 
 from hpcfut.edges.mpi.start import World, start_mpi
 from hpcfut.edges.mpi.transport import MpiTransport
@@ -124,7 +122,7 @@ def measure(world: World, transport: MpiTransport, n_rounds: int, n_frames: int,
     if world.rank == 0:
         print_table([("", "median (smallest to largest)")] + [(n, describe_spread(v, ".2f")) for n, v in found.items()])
         print(f"result hash {digests[0]}")
-        append_json_line(OPTIONS.output, benchmark="transport", **found)
+        append_json_line(OPTIONS.output, benchmark="transport", figures=found)
 
 
 def main() -> None:
@@ -133,8 +131,8 @@ def main() -> None:
     if world.n_ranks != 2:
         raise SystemExit(f"This benchmark needs 2 ranks, not {world.n_ranks}: mpiexec -n 2 python {__file__}")
     transport = MpiTransport(world.comm)
-    n_rounds, n_frames, nbytes_data = (1, 50, 1 << 20) if OPTIONS.small else (OPTIONS.rounds, 3000, NBYTES_DATA)
-    measure(world, transport, n_rounds, n_frames, nbytes_data)
+    n_frames, nbytes_data = (50, 1 << 20) if OPTIONS.small else (3000, NBYTES_DATA)
+    measure(world, transport, OPTIONS.rounds, n_frames, nbytes_data)
     while transport.is_busy:
         transport.poll()
     transport.start_barrier()
@@ -145,9 +143,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Frames and bulk data between two ranks.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="a check in seconds")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="append a JSON line to it")
-    OPTIONS = parser.parse_args()
+    OPTIONS = parse_options("Frames and bulk data between two ranks.", n_rounds=5)
     main()

@@ -1,14 +1,13 @@
-"""Microseconds per operation of the codec and of pickling:  python benchmarks/wire.py [--small]."""
+"""Microseconds of the codec and of pickling, without MPI:  python benchmarks/wire.py"""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import timeit
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from common import append_json_line, hash_of, parse_options, print_table
 
 from hpcfut.wire.codec import decode_frame, encode_frame
 from hpcfut.wire.messages import Message, TaskDone, TaskPushed
@@ -64,62 +63,75 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 }
 
 
-def measure(function: Callable[[], Any], duration_s: float) -> float:
-    """The best of five means, in microseconds."""
+Operations = dict[str, Callable[[], Any]]
+
+
+def operations_of_frame(batch: list[Message]) -> Operations:
+    """Making and reading a frame."""
+    frame = encode_frame(5, batch)
+    if decode_frame(frame)[1] != batch:
+        raise RuntimeError(f"A frame of {batch[:1]} came back as something else.")
+    return {"encode": lambda: encode_frame(5, batch), "decode": lambda: decode_frame(frame)}
+
+
+def operations_of_value(value: Any) -> Operations:
+    """Pickling a value, small and large, and rebuilding it."""
+    pickled = PICKLING.dumps(value)
+    payload = pack_inline(pickled)
+    room = memoryview(bytearray(pickled.nbytes))
+    if type(PICKLING.loads(payload)) is not type(value):
+        raise RuntimeError(f"A {type(value)} came back as a {type(PICKLING.loads(payload))}.")
+    return {
+        "dumps": lambda: PICKLING.dumps(value),
+        "inline": lambda: pack_inline(pickled),
+        "into": lambda: pack_into(pickled, room),
+        "loads": lambda: PICKLING.loads(payload),
+    }
+
+
+def operations_of_call(call: tuple[tuple[Any, ...], dict[str, Any]]) -> Operations:
+    """Pickling the arguments of a call and rebuilding them."""
+    args, kwargs = call
+    pickled, arguments = PICKLING.dumps_call(args, kwargs)
+    payload = pack_inline(pickled)
+    return {
+        "dumps": lambda: PICKLING.dumps_call(args, kwargs),
+        "inline": lambda: pack_inline(pickled),
+        "loads": lambda: PICKLING.loads_call(payload, arguments),
+    }
+
+
+def microseconds(function: Callable[[], Any], duration_s: float) -> list[float]:
+    """Five means."""
     timer = timeit.Timer(function)
     n_calls = max(1, int(duration_s / 5 / max(timer.timeit(1), 1e-6)))
-    return min(timer.repeat(5, n_calls)) / n_calls * 1e6
+    return [seconds / n_calls * 1e6 for seconds in timer.repeat(5, n_calls)]
 
 
-def measure_frames(duration_s: float, result: Any) -> None:
-    print(f"{'frame':32}{'encode':>10}{'decode':>10}")
-    for name, batch in FRAMES.items():
-        frame = encode_frame(5, batch)
-        result.update(frame)
-        encode = measure(lambda batch=batch: encode_frame(5, batch), duration_s)  # type: ignore[misc]
-        decode = measure(lambda frame=frame: decode_frame(frame), duration_s)  # type: ignore[misc]
-        print(f"{name:32}{encode:10.2f}{decode:10.2f}")
-
-
-def measure_values(duration_s: float, result: Any) -> None:
-    print(f"{'value':32}{'dumps':>10}{'inline':>10}{'into':>10}{'loads':>10}")
-    for name, value in VALUES.items():
-        pickled = PICKLING.dumps(value)
-        payload = pack_inline(pickled)
-        result.update(name.encode() + bytes(payload[-64:]))
-        room = memoryview(bytearray(pickled.nbytes))
-        operations: list[Callable[[], Any]] = [
-            lambda value=value: PICKLING.dumps(value),  # type: ignore[misc]
-            lambda pickled=pickled: pack_inline(pickled),  # type: ignore[misc]
-            lambda pickled=pickled, room=room: pack_into(pickled, room),  # type: ignore[misc]
-            lambda payload=payload: PICKLING.loads(payload),  # type: ignore[misc]
-        ]
-        print(f"{name:32}" + "".join(f"{measure(operation, duration_s):10.2f}" for operation in operations))
-
-
-def measure_calls(duration_s: float, result: Any) -> None:
-    print(f"{'call':32}{'dumps':>10}{'inline':>10}{'loads':>10}")
-    for name, (args, kwargs) in CALLS.items():
-        pickled, arguments = PICKLING.dumps_call(args, kwargs)
-        payload = pack_inline(pickled)
-        result.update(payload)
-        operations: list[Callable[[], Any]] = [
-            lambda args=args, kwargs=kwargs: PICKLING.dumps_call(args, kwargs),  # type: ignore[misc]
-            lambda pickled=pickled: pack_inline(pickled),  # type: ignore[misc]
-            lambda payload=payload, arguments=arguments: PICKLING.loads_call(payload, arguments),  # type: ignore[misc]
-        ]
-        print(f"{name:32}" + "".join(f"{measure(operation, duration_s):10.2f}" for operation in operations))
+def measure(what: str, named: dict[str, Operations], duration_s: float) -> dict[str, list[float]]:
+    """Measures and prints one table; gives its figures."""
+    rows: list[tuple[str, ...]] = [(what, *next(iter(named.values())))]
+    figures: dict[str, list[float]] = {}
+    for name, operations in named.items():
+        found = {operation: microseconds(function, duration_s) for operation, function in operations.items()}
+        rows.append((name, *(f"{min(values):.2f}" for values in found.values())))
+        figures |= {f"{name}: {operation}, µs": values for operation, values in found.items()}
+    print_table(rows)
+    return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="only see that it runs")
-    duration_s = 0.001 if parser.parse_args().small else 0.3
-    result = hashlib.sha256()
+    """Three tables."""
+    options = parse_options("Microseconds of the codec and of pickling.", n_rounds=1)
+    duration_s = 0.001 if options.small else 0.3
     print("microseconds, best of 5")
-    for part in (measure_frames, measure_values, measure_calls):
-        part(duration_s, result)
-    print(f"result {result.hexdigest()[:16]}")
+    figures = (
+        measure("frame", {name: operations_of_frame(batch) for name, batch in FRAMES.items()}, duration_s)
+        | measure("value", {name: operations_of_value(value) for name, value in VALUES.items()}, duration_s)
+        | measure("call", {name: operations_of_call(call) for name, call in CALLS.items()}, duration_s)
+    )
+    print(f"result hash {hash_of(list(figures))}")
+    append_json_line(options.output, benchmark="wire", figures=figures)
 
 
 if __name__ == "__main__":
