@@ -13,7 +13,7 @@ from typing import Any
 
 from common import append_json_line, describe_spread, hash_of, parse_options, print_table
 
-from hpcfut.core.effects import RunTask, SendMessage, WakeWaiter
+from hpcfut.core.effects import Effect, RunTask, SendMessage, WakeWaiter
 from hpcfut.core.events import (
     Event,
     FrameReceived,
@@ -24,7 +24,6 @@ from hpcfut.core.events import (
     WaitStarted,
 )
 from hpcfut.core.rank import RankCore
-from hpcfut.core.turn import take_turn
 from hpcfut.model.config import Config
 from hpcfut.model.ids import first_id
 from hpcfut.model.roster import RankRecord
@@ -52,7 +51,10 @@ class Pair:
         """One turn of a rank; its effects are sorted into lists."""
         self.now += TURN_S
         self.n_events += n_events
-        for effect in take_turn(self.cores[rank], events, self.now):
+        self.cores[rank].turn(events, self.now, self.sort)
+
+    def sort(self, effects: list[Effect]) -> None:
+        for effect in effects:
             if isinstance(effect, SendMessage):
                 self.mail[effect.rank].append(effect.message)
             elif isinstance(effect, RunTask):

@@ -31,7 +31,7 @@ def put(value: Value) -> ObjectRef[Value]:
     if isinstance(value, ObjectRef):
         raise TypeError("put() was given a ref, which names a value that is stored already. Use the ref itself.")
     runtime = current()
-    return ObjectRef(runtime.put(value), runtime.mailbox)
+    return ObjectRef(runtime.put(value), runtime.released)
 
 
 @overload
@@ -61,7 +61,12 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     if isinstance(refs, ObjectRef):
         runtime = runtime_of(refs)
         object_id = refs._object_id
-        value = _fetch(runtime, [object_id], timeout).values[0]
+        if timeout is not None:
+            timeout = checked_timeout(timeout, "get")
+        ready = runtime.wait([object_id], 1, timeout, True, True)
+        if ready is None:
+            raise _too_late(1, timeout)
+        value = ready.values[0]
         return runtime.pickling.loads(value) if type(value) is bytes else rebuild(runtime, object_id, value)
     refs = _checked(refs, "get")
     if not refs:
@@ -83,13 +88,17 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
 def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:
     if timeout is not None:
         timeout = checked_timeout(timeout, "get")
-    ready = runtime.wait(object_ids, len(object_ids), timeout, is_fetching=True, may_run=True)
+    ready = runtime.wait(object_ids, len(object_ids), timeout, True, True)
     if ready is None:
-        raise GetTimeoutError(
-            f"After {timeout:g} s not all of the {len(object_ids)} values were ready. Wait longer, or use wait() to "
-            f"take those that are."
-        )
+        raise _too_late(len(object_ids), timeout)
     return ready
+
+
+def _too_late(n_values: int, timeout: float | None) -> GetTimeoutError:
+    return GetTimeoutError(
+        f"After {timeout:g} s not all of the {n_values} values were ready. Wait longer, or use wait() to take those "
+        f"that are."
+    )
 
 
 def rebuild(runtime: Runtime, object_id: int, value: bytes | Failure | None) -> Any:
@@ -134,10 +143,10 @@ def wait(
     if timeout is not None:
         timeout = checked_timeout(timeout, "wait")
     runtime = runtime_of(*refs)
-    ready = runtime.wait(ids, num_returns, timeout, is_fetching=fetch_local, may_run=False)
+    ready = runtime.wait(ids, num_returns, timeout, fetch_local, False)
     if ready is None:
         # Too late for all of them; take those that are ready.
-        ready = runtime.wait(ids, 0, None, is_fetching=fetch_local, may_run=False)
+        ready = runtime.wait(ids, 0, None, fetch_local, False)
     # By the second look more may be ready than were asked for.
     return _split(refs, ids, ready.object_ids[:num_returns] if ready is not None else [])
 

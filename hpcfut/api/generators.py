@@ -82,7 +82,7 @@ class ObjectRefGenerator:
             self._drop()
             raise StopIteration
         ids.append(runtime.allow_item(self._task_id))
-        return ObjectRef(object_id, runtime.mailbox)
+        return ObjectRef(object_id, runtime.released)
 
     def cancel(self, *, is_recursive: bool) -> None:
         """Cancel the task; ``hpcfut.cancel`` is the public name."""
@@ -93,7 +93,7 @@ class ObjectRefGenerator:
         """Nobody takes refs any more."""
         ids = self._ids
         while ids:
-            self._runtime.mailbox.append(ids.popleft())
+            self._runtime.released.append(ids.popleft())
 
     def __del__(self) -> None:
         if self._ids:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from hpcfut.api.futures import RefFuture
-    from hpcfut.runtime.mailbox import Mailbox
+    from hpcfut.runtime.mailbox import Released
 
 Value = TypeVar("Value")
 
@@ -22,15 +22,15 @@ class ObjectRef(Generic[Value]):
     values, compared and hashed. The value lives for as long as anybody in the job holds a ref to it.
     """
 
-    __slots__ = ("__weakref__", "_mailbox", "_object_id")
+    __slots__ = ("__weakref__", "_object_id", "_released")
 
-    def __init__(self, object_id: int, mailbox: Mailbox) -> None:
+    def __init__(self, object_id: int, released: Released) -> None:
         """Refs are made by hpcfut; the ref counts once, from now until it is collected."""
         self._object_id = object_id
-        self._mailbox = mailbox
+        self._released = released
 
     def __del__(self) -> None:
-        self._mailbox.append(self._object_id)
+        self._released.append(self._object_id)
 
     def hex(self) -> str:
         """The id of the object as 16 hexadecimal digits."""

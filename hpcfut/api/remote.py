@@ -63,12 +63,12 @@ class RemoteFunction:
         if runtime is None or runtime.engine.end is not None:
             runtime = self._register()
         return_ids = runtime.submit(self._template_id, self._n_returns, args, kwargs)
-        mailbox = runtime.mailbox
+        released = runtime.released
         if self._n_returns == 1:
-            return ObjectRef(return_ids[0], mailbox)
+            return ObjectRef(return_ids[0], released)
         if self._is_streaming:
             return ObjectRefGenerator(return_ids, runtime)
-        return [ObjectRef(return_id, mailbox) for return_id in return_ids] or None
+        return [ObjectRef(return_id, released) for return_id in return_ids] or None
 
     def options(self, **given: Any) -> RemoteFunction:
         """The same function with other options: ``f.options(num_returns=2).remote(...)``.

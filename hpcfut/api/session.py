@@ -130,9 +130,9 @@ def runtime_of(*refs: ObjectRef[Any]) -> Runtime:
         SessionEndedError: The session of one of them is over.
     """
     runtime = _session.runtime
-    mailbox = runtime.mailbox if runtime is not None else None
+    released = runtime.released if runtime is not None else None
     for ref in refs:
-        if ref._mailbox is not mailbox:
+        if ref._released is not released:
             _demand_own_process()
             raise SessionEndedError(
                 f"{ref!r} belongs to a session that is over: shutdown() was called since. Values do not outlive their "
@@ -161,7 +161,7 @@ def hooks() -> RefHooks:
     def make_ref(object_id: int) -> ObjectRef[object]:
         runtime = _session.runtime
         assert runtime is not None
-        return ObjectRef(object_id, runtime.mailbox)
+        return ObjectRef(object_id, runtime.released)
 
     def id_of_own(ref: ObjectRef[object]) -> int:
         """A ref that is sent must not be one of an earlier session, whose ids mean nothing any more."""

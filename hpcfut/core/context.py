@@ -2,13 +2,16 @@
 
 Machines never call each other re-entrantly. What one of them causes for another is queued here and settled by
 ``rank.py`` before the event is done: messages to the own rank (``inbox``) and objects that became ready (``ready``).
+
+Accounts that nobody waits for are *put off* to the end of the next turn: what a task's end does to leases and slots
+would else stand between one task and the next. They are settled before any other event than a submission is told.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from hpcfut.core.effects import Effect, SendMessage
 from hpcfut.model.config import Config
@@ -30,11 +33,27 @@ class Table(dict[tuple[str, str], str]):
         super().__init__(transitions)
         self.machine = machine
 
+    def on(self, happening: str) -> Column:
+        """The column of one input: state → next state, which is faster to look up than a pair."""
+        return Column(self, happening, {state: after for (state, what), after in self.items() if what == happening})
+
     def __missing__(self, pair: tuple[str, str]) -> str:
         raise IllegalTransitionError(
             f"The {self.machine} machine was told {pair[1]!r} in state {pair[0]!r}, which its table does not allow. "
             f"This is a bug in hpcfut; please report it with the trace."
         )
+
+
+class Column(dict[str, str]):
+    """Part of a table; for a state that is not there the table is asked."""
+
+    def __init__(self, table: Table, happening: str, known: dict[str, str]) -> None:
+        super().__init__(known)
+        self._table = table
+        self._happening = happening
+
+    def __missing__(self, state: str) -> str:
+        return self._table[state, self._happening]
 
 
 MakeTable = Callable[[str, Transitions], Table]
@@ -43,22 +62,39 @@ MakeTable = Callable[[str, Transitions], Table]
 class Context:
     """Shared by all machines of one rank; see the module's docstring."""
 
-    __slots__ = ("config", "due_at", "effects", "inbox", "make_table", "now", "rank", "ready", "runnable", "stale")
+    __slots__ = (
+        "arrived",
+        "config",
+        "due_at",
+        "effects",
+        "inbox",
+        "make_table",
+        "now",
+        "put_off",
+        "rank",
+        "ready",
+        "runnable",
+        "stale",
+    )
 
     def __init__(self, rank: int, config: Config, make_table: MakeTable) -> None:
         self.rank = rank
         self.config = config
         self.make_table = make_table
         self.now = 0.0
-        #: When ``reach_deadline`` is due; it may come earlier than the first deadline, never later.
+        #: When something is due; it may come earlier than the first deadline, never later.
         self.due_at = NEVER
         self.effects: list[Effect] = []
         #: Messages from this rank to itself.
         self.inbox: deque[Message] = deque()
-        #: Objects that became ready, or whose bytes arrived, while somebody here watches them.
+        #: Objects that became ready while somebody here watches them.
         self.ready: deque[int] = deque()
+        #: Copies whose bytes arrived, with the runs (positive) and waiters (negative) that watch them.
+        self.arrived: deque[tuple[int, dict[int, None]]] = deque()
         #: Tasks that found no room with any lease, or came back: whoever waits for one may run it on the spot.
         self.runnable: deque[int] = deque()
+        #: What is put off: how to settle it, and for whom.
+        self.put_off: list[tuple[Callable[[Any], None], Any]] = []
         #: Inputs that came too late to matter, by name; each kind is expected and named where it is counted.
         self.stale: dict[str, int] = {}
 

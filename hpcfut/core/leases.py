@@ -75,7 +75,7 @@ class Leases:
         self._references = references
         self._templates = templates
         self._membership = membership
-        self._next = context.make_table("task", TRANSITIONS)
+        self._on_push = context.make_table("task", TRANSITIONS).on("push")
         self.queues: dict[SchedulingKey, KeyQueue] = {}
         self.leases: dict[int, Lease] = {}
         self._n_leases = 0
@@ -124,7 +124,7 @@ class Leases:
         rank = lease.rank
         if rank not in template.known:
             self._templates.ensure_known(template, rank)
-        task.state = self._next[task.state, "push"]
+        task.state = self._on_push[task.state]
         task.rank = rank
         task.lease_id = lease.lease_id
         lease.n_there += 1

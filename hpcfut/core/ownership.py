@@ -70,11 +70,12 @@ class Ownership:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._next = context.make_table("ownership", TRANSITIONS)
+        self._on_inline, self._on_collect = self._next.on("returned inline"), self._next.on("collect")
         self.objects: dict[int, OwnedObject] = {}
 
     def set_inline(self, record: OwnedObject, payload: bytes, contained: tuple[int, ...]) -> None:
         """The value is small and came along."""
-        record.state = self._next[record.state, "returned inline"]
+        record.state = self._on_inline[record.state]
         record.payload = payload
         record.contained = contained
         if record.watchers:
@@ -98,7 +99,7 @@ class Ownership:
 
     def collect(self, record: OwnedObject) -> None:
         """Nobody holds the object: take it out of the table."""
-        record.state = self._next[record.state, "collect"]
+        record.state = self._on_collect[record.state]
         del self.objects[record.object_id]
 
     def check(self) -> None:

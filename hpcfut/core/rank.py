@@ -6,7 +6,7 @@ itself, objects that became ready, copies that arrived, tasks that found no room
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, MakeTable, Table
 from hpcfut.core.effects import Effect
+from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
@@ -34,6 +35,13 @@ from hpcfut.model.template import TaskTemplate
 from hpcfut.wire import messages as m
 
 Handler = Callable[..., None]
+
+
+class _Handlers(dict[type, Handler]):
+    """What is done about each kind of event."""
+
+    def __missing__(self, kind: type) -> Handler:
+        raise IllegalTransitionError(f"The core was given a {kind.__name__}, which is no event.")
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -95,45 +103,63 @@ class RankCore:
         self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
         self.waits = Waits(context, self.references, self.transfers, self.leases, self.tasks, self.runs, self.scheduler)
         self.watches = Watches(context, self.references, self.scheduler, self.runs, self.waits)
-        self._on_event = self._event_handlers()
+        self._on_event = _Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
     # -- the contract ------------------------------------------------------------------------------------------------
 
     def handle(self, event: e.Event, now: float) -> Sequence[Effect]:
         """Take one event; returns the effects to perform, in order."""
-        return self.handle_all((event,), now)
-
-    def handle_all(self, events: Iterable[e.Event], now: float) -> list[Effect]:
-        """Take several events, one after the other; returns the effects to perform, in order."""
-        context, on_event, arrived = self.context, self._on_event, self.transfers.arrived
-        context.now = now
         effects: list[Effect] = []
-        context.effects = effects
-        for event in events:
-            handler = on_event.get(type(event))
-            if handler is None:
-                raise IllegalTransitionError(f"The core of rank {context.rank} was given {event!r}, which is no event.")
-            handler(event)
-            if context.inbox or context.ready or context.runnable or arrived:
-                self._settle()
+        self.turn((event,), now, effects.extend)
         return effects
 
+    def turn(self, events: Sequence[e.Event], now: float, perform: Callable[[list[Effect]], None]) -> None:
+        """One turn, for the runtime as for the simulator.
+
+        What happened is told first, in the order in which it happened, and ``perform`` is given the effects. So what
+        somebody waits for leaves before that is settled which an earlier turn has put off, and what is due is done. The
+        core is never entered while it is inside.
+        """
+        context = self.context
+        put_off = context.put_off
+        is_behind = len(put_off)
+        context.now = now
+        if events:
+            effects: list[Effect] = []
+            context.effects = effects
+            on_event = self._on_event
+            for event in events:
+                kind = type(event)
+                if put_off and kind is not TaskSubmitted:
+                    self._catch_up()
+                on_event[kind](event)
+                if context.inbox or context.ready or context.runnable or context.arrived:
+                    self._settle()
+            perform(effects)
+        if (is_behind and put_off) or context.due_at <= now:
+            perform(self._reach_deadline(now))
+
     def next_deadline(self) -> float | None:
-        """The earliest instant at which ``reach_deadline`` has something to do."""
+        """The earliest instant at which a turn has something to do, whatever happens."""
         if self.membership.is_stopping:
             return None
+        if self.context.put_off:
+            return self.context.now
         deadline = self.scheduler.next_deadline()
         at = self.leases.check_at
         if at is not None and (deadline is None or at < deadline):
             return at
         return deadline
 
-    def reach_deadline(self, now: float) -> Sequence[Effect]:
-        """Do what is due at ``now``."""
+    def _reach_deadline(self, now: float) -> list[Effect]:
         context = self.context
-        context.now = now
-        effects = context.effects = []
+        effects: list[Effect] = []
+        context.effects = effects
+        if context.put_off:
+            self._catch_up()
+            if context.due_at > now:
+                return effects
         if self.membership.is_stopping:
             context.due_at = NEVER
             return effects
@@ -149,7 +175,7 @@ class RankCore:
     def check(self) -> None:
         """Assert every invariant; raises ``InvariantError`` with the story."""
         context = self.context
-        if context.inbox or context.ready or context.runnable or self.transfers.arrived:
+        if context.inbox or context.ready or context.runnable or context.arrived:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         for machine in (
             self.references,
@@ -197,7 +223,7 @@ class RankCore:
             e.FrameReceived: self._on_frame,
             e.TemplateDefined: lambda event: self.templates.define(event.template),
             e.TemplateDropped: lambda event: self.templates.drop(event.template_id),
-            e.TaskSubmitted: self.tasks.submit,
+            TaskSubmitted: self.tasks.submit,
             e.ObjectPut: self._on_put,
             e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
             e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
@@ -259,19 +285,26 @@ class RankCore:
         on_message, context = self._on_message, self.context
         for message in event.messages:
             on_message[type(message)](source, message)
-            if context.inbox or context.ready or context.runnable or self.transfers.arrived:
+            if context.inbox or context.ready or context.runnable or context.arrived:
                 self._settle()
 
+    def _catch_up(self) -> None:
+        put_off = self.context.put_off
+        for settle, entry in put_off:
+            settle(entry)
+        put_off.clear()
+        self._settle()
+
     def _settle(self) -> None:
-        context, transfers = self.context, self.transfers
+        context = self.context
         while True:
             if context.inbox:
                 message = context.inbox.popleft()
                 self._on_message[type(message)](context.rank, message)
             elif context.ready:
                 self._notify(context.ready.popleft())
-            elif transfers.arrived:
-                object_id, watchers = transfers.arrived.pop(0)
+            elif context.arrived:
+                object_id, watchers = context.arrived.popleft()
                 for watcher in watchers:
                     if watcher > 0:
                         run = self.runs.on_arrived(watcher)
@@ -367,7 +400,8 @@ class RankCore:
         context.inbox.clear()
         context.ready.clear()
         context.runnable.clear()
-        self.transfers.arrived.clear()
+        context.put_off.clear()
+        context.arrived.clear()
 
     def _on_resources_asked(self, source: int, message: m.ResourcesAsked) -> None:
         # While a task that waited goes on beside others, less than nothing is free for a moment.

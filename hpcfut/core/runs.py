@@ -43,6 +43,7 @@ class Runs:
     ) -> None:
         self._context = context
         self._next = context.make_table("run", TRANSITIONS)
+        self._on_ready, self._on_start, self._on_end = map(self._next.on, ("ready", "start", "end"))
         self._references = references
         self._templates = templates
         self._transfers = transfers
@@ -54,7 +55,8 @@ class Runs:
     def on_pushed(self, source: int, message: TaskPushed) -> None:
         """An owner sends a task under one of its leases."""
         run = self._make(source, message)
-        if not self._scheduler.admits(run):
+        scheduler = self._scheduler
+        if not scheduler.admits(run):
             run.state = self._next[run.state, "hand back"]
             self._context.send(source, TasksHandedBack(message.lease_id, (message.task_id,)))
             return
@@ -64,12 +66,13 @@ class Runs:
             if run.n_missing:
                 run.state = self._next[run.state, "fetch"]
                 return
-        run.state = self._next[run.state, "ready"]
-        if self._scheduler.is_free_for(run):
+        run.state = self._on_ready[run.state]
+        if scheduler.is_free_for(run):
             self._start(run)
             return
-        self._scheduler.add_ready(run)
-        self.dispatch()
+        scheduler.add_ready(run)
+        if scheduler.n_slots_free > 0:
+            self.dispatch()
 
     def _make(self, source: int, message: TaskPushed) -> Run:
         template = self._templates.find(message.template_id)
@@ -130,7 +133,7 @@ class Runs:
         scheduler = self._scheduler
         if not scheduler.has_work:
             return
-        while (run := scheduler.take_next()) is not None:
+        while scheduler.n_slots_free > 0 and (run := scheduler.take_next()) is not None:
             self._start(run)
         if scheduler.is_full:
             # Now only waiting threads can run anything, so they are asked whenever there may be room.
@@ -139,7 +142,7 @@ class Runs:
 
     def _start(self, run: Run) -> bool:
         """Start a run; false if it has ended at once, because an argument will never be here."""
-        run.state = self._next[run.state, "start"]
+        run.state = self._on_start[run.state]
         self._scheduler.start(run)
         if run.arguments:
             for argument in run.arguments:
@@ -235,6 +238,13 @@ class Runs:
         """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
         payload = results[0].payload if len(results) == 1 and not results[0].contained else None
+        if payload is not None and not (run.arguments or run.covered or run.waiter_id or self._scheduler.has_work):
+            # The owner may be waiting for this, and nothing here for the slot.
+            run.state = self._on_end[run.state]
+            del self.runs[task_id]
+            self._context.send(run.owner, TaskDone(task_id, payload))
+            self._context.put_off.append((self._settle, run))
+            return run
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
                 self._keep(run, object_id, result)
@@ -246,6 +256,10 @@ class Runs:
         if not run.waiter_id:
             self.dispatch()
         return run
+
+    def _settle(self, run: Run) -> None:
+        self._scheduler.end(run)
+        self.dispatch()
 
     def _keep(self, run: Run, object_id: int, result: Result) -> None:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
@@ -264,7 +278,7 @@ class Runs:
         return run
 
     def _end(self, run: Run) -> tuple[int, ...]:
-        run.state = self._next[run.state, "end"]
+        run.state = self._on_end[run.state]
         self._scheduler.end(run)
         return self._forget(run)
 

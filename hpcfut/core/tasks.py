@@ -50,6 +50,7 @@ class Tasks:
     ) -> None:
         self._context = context
         self._next = context.make_table("task", TRANSITIONS)
+        self._on_queue, self._on_return = self._next.on("queue"), self._next.on("return")
         self._references = references
         self._owned = references.ownership.objects
         self._templates = templates
@@ -112,7 +113,7 @@ class Tasks:
         return failure
 
     def _enqueue(self, task: TaskRecord, queue: KeyQueue) -> None:
-        task.state = self._next[task.state, "queue"]
+        task.state = self._on_queue[task.state]
         self._leases.enqueue(task, queue)
         if task.state == QUEUED:
             self._context.runnable.append(task.task_id)
@@ -134,13 +135,18 @@ class Tasks:
 
     def on_done(self, source: int, message: TaskDone) -> None:
         """The common end: one small value without refs."""
-        task = self.tasks[message.task_id]
-        task.state = self._next[task.state, "return"]
-        record = self._owned[message.task_id]
+        task_id = message.task_id
+        task = self.tasks.pop(task_id)
+        task.state = self._on_return[task.state]
+        record = self._owned[task_id]
         self._references.ownership.set_inline(record, message.payload, ())
         if record.askers is not None or not record.n_local:
             self._references.after_resolving(record)
-        self._finish(task)
+        if record.watchers:
+            # Whoever waits for this result goes on first.
+            self._context.put_off.append((self._settle, task))
+        else:
+            self._settle(task)
 
     def on_returned(self, source: int, message: TaskReturned) -> None:
         """The task returned."""
@@ -195,6 +201,10 @@ class Tasks:
     def _finish(self, task: TaskRecord) -> None:
         """Forget a task for good."""
         del self.tasks[task.task_id]
+        self._settle(task)
+
+    def _settle(self, task: TaskRecord) -> None:
+        """Give back what an ended task held."""
         if task.parent:
             children = self._children[task.parent]
             del children[task.task_id]

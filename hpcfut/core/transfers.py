@@ -76,7 +76,6 @@ class Transfers:
         self._reads: dict[int, int] = {}
         self._n_transfers = 0
         #: Arrivals to settle: (object id, its watchers).
-        self.arrived: list[tuple[int, dict[int, None]]] = []
 
     def store(self, object_id: int, nbytes: int) -> None:
         """A put or a result has been sealed here."""
@@ -178,7 +177,7 @@ class Transfers:
             self._context.effects.append(FreeSegment(copy.object_id))
         if copy.watchers:
             watchers, copy.watchers = copy.watchers, None
-            self.arrived.append((copy.object_id, watchers))
+            self._context.arrived.append((copy.object_id, watchers))
 
     def on_read_requested(self, source: int, message: ReadRequested) -> None:
         """A reader has room for an object that it believes to be here."""

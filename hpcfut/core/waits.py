@@ -81,7 +81,9 @@ class Waits:
     ) -> None:
         self._context = context
         self._next = context.make_table("waits", TRANSITIONS)
+        self._on_ready = self._next.on("ready")
         self._references = references
+        self._owned = references.ownership.objects
         self._transfers = transfers
         self._leases = leases
         self._tasks = tasks
@@ -93,33 +95,31 @@ class Waits:
 
     def start(self, event: WaitStarted) -> None:
         """A thread waits."""
-        missing = []
-        n_ready = 0
-        owned, ensure = self._references.ownership.objects, self._references.ensure
-        for object_id in event.object_ids:
-            record = owned.get(object_id) or ensure(object_id)
-            if record.state not in NOT_READY and self.is_ready(record, is_fetching=event.is_fetching):
-                n_ready += 1
-                if n_ready >= event.n_wanted:
-                    break
-            else:
-                missing.append(record)
-        wait = Wait(
+        waiter_id, object_ids, n_wanted, is_fetching = (
             event.waiter_id,
             event.object_ids,
             event.n_wanted,
-            n_ready,
             event.is_fetching,
-            event.may_run,
-            event.task_id,
         )
-        if n_ready >= event.n_wanted:
+        missing = []
+        n_ready = 0
+        owned, ensure = self._owned, self._references.ensure
+        for object_id in object_ids:
+            record = owned.get(object_id) or ensure(object_id)
+            if record.state == PENDING or record.state in NOT_READY or not self.is_ready(record, is_fetching):
+                missing.append(record)
+                continue
+            n_ready += 1
+            if n_ready >= n_wanted:
+                break
+        wait = Wait(waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id)
+        if n_ready >= n_wanted:
             self._wake(wait)
             return
-        self.waits[wait.waiter_id] = wait
+        self.waits[waiter_id] = wait
         for record in missing:
             if record.state == PENDING and record.watchers is None:
-                record.watchers = {-wait.waiter_id: None}
+                record.watchers = {-waiter_id: None}
             else:
                 self.watch(record, wait.waiter_id, is_fetching=wait.is_fetching)
         if wait.task_id:
@@ -130,7 +130,7 @@ class Waits:
             self._run_one(wait)
         self._runs.dispatch()
 
-    def is_ready(self, record: Record, *, is_fetching: bool) -> bool:
+    def is_ready(self, record: Record, is_fetching: bool) -> bool:
         """Whether an object is ready for who waits for it or watches it."""
         if record.state != STORED or not is_fetching:
             return record.state not in NOT_READY
@@ -155,24 +155,27 @@ class Waits:
     def on_ready(self, waiter_id: int, record: Record) -> None:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
-        if record.state != STORED or self.is_ready(record, is_fetching=wait.is_fetching):
-            self._count(wait)
-        else:
+        if record.state == STORED and not self.is_ready(record, wait.is_fetching):
             self.watch(record, waiter_id, is_fetching=wait.is_fetching)
+            return
+        wait.n_ready += 1
+        if wait.n_ready >= wait.n_wanted:
+            self._end(wait)
 
     def on_arrived(self, waiter_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
-        self._count(self.waits[waiter_id])
-
-    def _count(self, wait: Wait) -> None:
+        wait = self.waits[waiter_id]
         wait.n_ready += 1
-        if wait.n_ready < wait.n_wanted:
-            return
+        if wait.n_ready >= wait.n_wanted:
+            self._end(wait)
+
+    def _end(self, wait: Wait) -> None:
+        """All that the thread waits for is there."""
         del self.waits[wait.waiter_id]
         if wait.n_ready < len(wait.object_ids):
             self.unwatch(wait.object_ids, wait.waiter_id)
         self._wake(wait)
-        wait.state = self._next[wait.state, "ready"]
+        wait.state = self._on_ready[wait.state]
         if wait.state == COVERED:
             self.covered[wait.waiter_id] = wait
         else:
@@ -211,13 +214,13 @@ class Waits:
     def _wake(self, wait: Wait) -> None:
         object_ids: list[int] = []
         values: list[bytes | Failure | None] = []
-        owned, find, n_wanted = self._references.ownership.objects, self._references.find, wait.n_wanted
+        owned, find, n_wanted = self._owned, self._references.find, wait.n_wanted
         for object_id in wait.object_ids:
             record = owned.get(object_id) or find(object_id)
             assert record is not None
             if record.state == INLINE:
                 value: bytes | Failure | None = record.payload
-            elif self.is_ready(record, is_fetching=wait.is_fetching):
+            elif self.is_ready(record, wait.is_fetching):
                 value = self.value_of(record, is_fetching=wait.is_fetching)
             else:
                 continue

@@ -54,7 +54,7 @@ class Watches:
         ready = []
         for object_id in event.object_ids:
             record = self._references.ensure(object_id)
-            if self._waits.is_ready(record, is_fetching=watch.is_fetching):
+            if self._waits.is_ready(record, watch.is_fetching):
                 ready.append(record)
             else:
                 watch.left[object_id] = None
@@ -76,7 +76,7 @@ class Watches:
         watch = self.watches.get(watch_id)
         if watch is None:
             return
-        if record.state != STORED or self._waits.is_ready(record, is_fetching=watch.is_fetching):
+        if record.state != STORED or self._waits.is_ready(record, watch.is_fetching):
             self._tell_one(watch, record)
         else:
             self._waits.watch(record, watch_id, is_fetching=watch.is_fetching)
@@ -117,5 +117,5 @@ class Watches:
         for watch in self.watches.values():
             for object_id in watch.left:
                 record = self._references.find(object_id)
-                if record is None or (not watch.is_fetching and self._waits.is_ready(record, is_fetching=False)):
+                if record is None or (not watch.is_fetching and self._waits.is_ready(record, False)):
                     raise InvariantError(f"Watch {watch.watch_id} was not told of {record or object_id}.")

@@ -26,48 +26,22 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final
 
-from hpcfut.core.effects import (
-    AnswerQuery,
-    Effect,
-    EndJob,
-    ForgetTemplate,
-    FreeSegment,
-    InterruptTask,
-    ResumeGenerator,
-    RunTask,
-    SendMessage,
-    SendObject,
-    StartRead,
-    TellWatcher,
-    WakeWaiter,
-)
-from hpcfut.core.events import Event, RankLost, RefsReleased
+from hpcfut.core.effects import RunTask
+from hpcfut.core.events import Event
 from hpcfut.core.rank import RankCore
-from hpcfut.core.turn import take_turn
-from hpcfut.model.errors import RankLostError
 from hpcfut.ports import Clock, Doorbell, Transport, Window
-from hpcfut.runtime.fatal import end_rank
-from hpcfut.runtime.frames import Frames
-from hpcfut.runtime.mailbox import Mailbox, drain
-from hpcfut.runtime.movement import Movement
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.rest import Rest
+from hpcfut.runtime.turns import Turns
 from hpcfut.runtime.waiter import Waiter
-from hpcfut.runtime.watchers import Watchers
 
-#: While a thread has user code to run, its messages gather for this long.
-FLUSH_EVERY_S = 0.0002
-#: And it looks this often for frames.
-POLL_EVERY_S = 0.00005
 #: Submissions that follow each other faster than this share a turn.
 GATHER_FOR_S = 0.0001
-#: Refs that went away are told to the core this often even if no turn is idle.
-RELEASE_WITHIN_S = 0.001
 #: So long a leader that finds nothing stays awake: a round trip; what it was rung for may take as long.
 AWAKE_FOR_S = 0.00005
 
 
-class Engine:
+class Engine(Turns):
     """Turns the core of one rank; any thread may call it."""
 
     def __init__(
@@ -81,30 +55,11 @@ class Engine:
         session: int,
         may_spin: bool,
     ) -> None:
-        self.core = core
-        self.window = window
-        self.mailbox: Mailbox = Mailbox()
-        self.waiters: dict[int, Waiter] = {}
-        self.watchers = Watchers()
-        #: Tasks to run on executor threads.
-        self.runs: list[RunTask] = []
-        #: Set once, when the session is over.
-        self.end: EndJob | None = None
-        self.answers: dict[int, AnswerQuery] = {}
-        #: What executors do about these effects; they are bound in ``bootstrap.py``.
-        self.on_run: Callable[[], None] = lambda: None
-        self.on_forget: Callable[[int], None] = lambda template_id: None
-        self.on_interrupt: Callable[[int], None] = lambda task_id: None
-        self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
+        super().__init__(core, transport, window, session=session)
         #: Called when the thread that drove leaves to run user code.
         self.on_leave: Callable[[], None] = lambda: None
-        #: Called once, when the session is over.
-        self.on_end: Callable[[], None] = lambda: None
-        self._is_closed = False
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
-        #: The waiter of the thread that drives.
-        self.leader: Waiter | None = None
         self.rest = Rest(doorbell, transport, core.context, clock, self.busy)
         self._transport = transport
         self._now = clock.now
@@ -113,28 +68,6 @@ class Engine:
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
         self.waiter_ids = count(1)
-        self._flushed_at = 0.0
-        #: Refs that went away and wait for a turn with nothing else to do.
-        self._released: list[int] = []
-        self._released_at = 0.0
-        self._turned_at = 0.0
-        self._polled_at = 0.0
-        self._context = core.context
-        self.frames = Frames(core.context, transport, session, core.scheduler.load)
-        self.movement = movement = Movement(core.context.rank, transport, window, self.frames.send)
-        self._perform: dict[type, Callable[..., None]] = {
-            RunTask: self._run_task,
-            WakeWaiter: self._wake,
-            TellWatcher: self.watchers.tell,
-            StartRead: movement.start_read,
-            SendObject: movement.send_object,
-            FreeSegment: movement.free_segment,
-            InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
-            ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.item_ids),
-            ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
-            AnswerQuery: self._answer,
-            EndJob: self._end,
-        }
 
     # -- telling the core ----------------------------------------------------------------------------------------------
 
@@ -165,8 +98,14 @@ class Engine:
                 self._turn(now, is_leaving=is_leaving)
             finally:
                 self._lock.release()
-            if self._context.due_at < self.rest.wakes_at:
-                self.rest.ring()
+            if self.rest.wakes_at:
+                self._wake_for_what_is_left()
+
+    def _wake_for_what_is_left(self) -> None:
+        """The last turn may have left something for the next one, and whoever would take that sleeps."""
+        context, rest = self._context, self.rest
+        if self.frames.outboxes or context.put_off or context.due_at < rest.wakes_at:
+            rest.ring()
 
     def post_now(self, event: Event) -> None:
         """Tell the core what happened; when this returns, it has been heard, and what it caused has been sent."""
@@ -180,6 +119,31 @@ class Engine:
         with self._lock:
             self._turn(self._now(), is_complete=True)
         self._settle(self._now())
+
+    def take_run(self, waiter: Waiter) -> RunTask | None:
+        """What a turn has given to this executor thread, or is about to, as it is not idle any more."""
+        with self._lock:
+            run, waiter.run = waiter.run, None
+        return run
+
+    def next_run(self, event: Event, waiter: Waiter) -> RunTask | None:
+        """Tell the core how a run ended; returns what this executor thread runs next, and else notes that it is idle.
+
+        The task path of a rank that has work: nothing is queued for a thread to be found, told and woken.
+        """
+        self.mailbox.append(event)
+        with self._lock:
+            self.idle[waiter.waiter_id] = self._taker = waiter
+            self._turn(self._now(), is_leaving=True)
+            self._taker = None
+            run, waiter.run = waiter.run, None
+            if run is None and self.frames.outboxes:
+                self._flush()
+        if self.mailbox:
+            self._settle(self._now())
+        elif self.rest.wakes_at:
+            self._wake_for_what_is_left()
+        return run
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""
@@ -238,9 +202,8 @@ class Engine:
         if self._lock.locked() or self._lead.locked():
             demand_outside(_CODES)
         if event is not None:
-            if self.mailbox:
-                self._settle(self._now(), is_leaving=False)
-            self.mailbox.append(event)
+            with self._lock:
+                self._turn(self._now(), then=event)
         if not self._lead.acquire(blocking=False) and not self._follow(waiter, deadline):
             return
         self.leader = waiter
@@ -304,97 +267,7 @@ class Engine:
             elif self.rest.pause(waiter, idle_s, deadline):
                 idle_since = 0.0
 
-    # -- one turn (with the lock) --------------------------------------------------------------------------------------
 
-    def _turn(self, now: float, *, is_leaving: bool = False, is_complete: bool = False) -> bool:
-        """Take everything in, tell the core, do what it wants; returns whether there was anything.
-
-        A thread that has user code to run next lets its messages gather for a moment, so that they share frames. What
-        this rank has to say itself comes before the look for frames, which others wait for. A complete turn leaves
-        nothing for the next one.
-        """
-        if self._is_closed:
-            return False
-        self._turned_at = now
-        try:
-            events = drain(self.mailbox, self._released) if self.mailbox else []
-            if not (is_leaving or events) or is_complete or now - self._polled_at > POLL_EVERY_S:
-                self._polled_at = now
-                self._receive(events)
-            if self._released and (not events or is_complete or now - self._released_at > RELEASE_WITHIN_S):
-                self._released_at = now
-                events.append(RefsReleased(self._released))
-                self._released = []
-            if events or now >= self._context.due_at:
-                self._tell(events, now)
-            may_gather = (is_leaving or self.runs) and not is_complete and now - self._flushed_at < FLUSH_EVERY_S
-            if self.frames.outboxes and not may_gather:
-                self._flushed_at = now
-                self.frames.flush()
-        except RankLostError as error:  # Found in sending; what else was to be sent does not matter any more.
-            self.mailbox.append(RankLost(error.rank, error.reason))
-            return True
-        except Exception:
-            # Effects are lost, so whoever caught this and went on would wait for ever.
-            end_rank("its engine")
-        return bool(events)
-
-    def _receive(self, events: list[Event]) -> None:
-        movement = self.movement
-        try:
-            self.frames.receive(events)
-            if movement.reads or movement.sends:
-                events += movement.take_completed()
-        except RankLostError as error:
-            events.append(RankLost(error.rank, error.reason))
-
-    def _tell(self, events: list[Event], now: float) -> None:
-        effects = take_turn(self.core, events, now)
-        while effects:
-            self._do(effects)
-            denied = self.movement.denied
-            if not denied:
-                return
-            self.movement.denied = []
-            effects = take_turn(self.core, denied, now)
-
-    def _do(self, effects: list[Effect]) -> None:
-        send = self.frames.send
-        for effect in effects:
-            if type(effect) is SendMessage:
-                send(effect.rank, effect.message)
-            else:
-                self._perform[type(effect)](effect)
-
-    # -- effects -----------------------------------------------------------------------------------------------------
-
-    def _run_task(self, effect: RunTask) -> None:
-        waiter = self.waiters.get(effect.waiter_id)
-        if waiter is None:
-            self.runs.append(effect)
-            self.on_run()
-        else:
-            waiter.run = effect
-            waiter.tell()
-
-    def _wake(self, effect: WakeWaiter) -> None:
-        waiter = self.waiters[effect.waiter_id]
-        waiter.object_ids = effect.object_ids
-        waiter.values = effect.values
-        waiter.is_done = True
-        waiter.tell()
-
-    def _answer(self, effect: AnswerQuery) -> None:
-        self.answers[effect.query_id] = effect
-        for waiter in list(self.waiters.values()):
-            waiter.tell()
-
-    def _end(self, effect: EndJob) -> None:
-        self.end = effect
-        self.on_end()
-        self.watchers.end()
-        for waiter in list(self.waiters.values()):
-            waiter.tell()
-
-
-_CODES: Final = frozenset(function.__code__ for function in vars(Engine).values() if hasattr(function, "__code__"))
+_CODES: Final = frozenset(
+    function.__code__ for function in {**vars(Turns), **vars(Engine)}.values() if hasattr(function, "__code__")
+)

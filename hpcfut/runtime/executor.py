@@ -24,7 +24,6 @@ from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.interruption import Interruption
 from hpcfut.runtime.producers import Producers
-from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.messages import Result
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
@@ -57,7 +56,6 @@ class Executor:
         #: Of the functions that are tried again: after which exceptions.
         self._retried: dict[int, tuple[type[BaseException], ...]] = {}
         self.environments = Environments(lambda: self.current.task_id)
-        self._idle: dict[int, Waiter] = {}
         callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
         self.interruption = interruption = Interruption(
             engine, [caller.__code__ for caller in callers], config.stop_grace_s
@@ -79,8 +77,7 @@ class Executor:
 
         A spare thread never leads: a thread that waits for something of its own would have to be woken by it.
         """
-        engine, idle = self.engine, self._idle
-        runs, ready = engine.runs, engine.core.scheduler.ready
+        engine, idle, runs = self.engine, self.engine.idle, self.engine.runs
         waiter = engine.new_waiter()
         key = waiter.waiter_id
         idle[key] = waiter
@@ -88,29 +85,34 @@ class Executor:
         try:
             while True:
                 waiter.has_news = False
-                try:
-                    run = runs.pop() if runs else None
-                except IndexError:  # Another thread was faster.
-                    run = None
-                if run is None:
-                    if is_over():
-                        # Nobody may count on this thread any more; whoever did so just before has left a task.
-                        idle.pop(key)
-                        if not runs or engine.end is not None:
-                            return
-                        idle[key] = waiter
-                    elif may_lead:
-                        engine.wait(waiter, None)
-                    else:
-                        waiter.sleep(-1.0)
-                else:
-                    idle.pop(key)
+                run = None
+                if key not in idle:
+                    run = engine.take_run(waiter)
+                elif runs:
+                    try:
+                        run = runs.pop()
+                    except IndexError:  # Another thread was faster.
+                        continue
+                    if idle.pop(key, None) is None:
+                        # In the same moment this thread was given another one.
+                        runs.append(run)
+                        run = engine.take_run(waiter)
+                if run is not None:
                     if runs:
                         # It may have been counted on this thread while that took its task.
                         self._find_thread()
-                    self.execute(run, waiter)
-                    if not may_lead or ready:
-                        engine.hear()
+                    while run is not None:
+                        run = engine.next_run(self.execute(run), waiter)
+                elif is_over():
+                    # Nobody may count on this thread any more; whoever did so just before has left a task.
+                    idle.pop(key, None)
+                    if not runs or engine.end is not None:
+                        return
+                    idle[key] = waiter
+                elif may_lead:
+                    engine.wait(waiter, None)
+                else:
+                    waiter.sleep(-1.0)
         finally:
             idle.pop(key, None)
             engine.forget(waiter)
@@ -118,14 +120,10 @@ class Executor:
     def _find_thread(self) -> None:
         """A task is ready: wake a free thread, or start one."""
         # A copy, because threads come and go here without a lock.
-        idle, n_runs = list(self._idle.values()), len(self.engine.runs)
+        idle, n_runs = list(self.engine.idle.values()), len(self.engine.runs)
         if n_runs > len(idle):
             self._n_threads += 1
             threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
-            return
-        leader = self.engine.leader
-        if n_runs == 1 and leader is not None and leader.waiter_id in self._idle:
-            leader.tell()
             return
         # The one that became idle last is either this thread, which will look by itself, or the warmest.
         for waiter in idle[len(idle) - n_runs :]:
@@ -134,25 +132,18 @@ class Executor:
     def _spare(self) -> None:
         engine = self.engine
         with fatal("an executor thread"):
-            self.serve(lambda: engine.end is not None or len(self._idle) > N_IDLE_THREADS_MAX, may_lead=False)
+            self.serve(lambda: engine.end is not None or len(self.engine.idle) > N_IDLE_THREADS_MAX, may_lead=False)
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
-    def execute(self, run: RunTask, idle: Waiter | None = None) -> None:
-        """Run one task on this thread and put its end into the mailbox; the caller sees to it that it is heard.
-
-        Args:
-            run: The task.
-            idle: The waiter of an executor thread, which is free for the next task from the moment on in which the core
-                is told.
-        """
+    def execute(self, run: RunTask) -> RunReturned | RunRaised:
+        """Run one task on this thread; returns its end, which the caller tells the core."""
         engine, current = self.engine, self.current
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
         self.running[task_id] = current.ident
         engine.busy[task_id] = None
-        value = None
         try:
             if engine.end is not None:
                 raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
@@ -167,18 +158,16 @@ class Executor:
                 value = function()
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(None)
-            event: RunReturned | RunRaised
             if n_returns == 1:
-                event = RunReturned(task_id, (self._result(task_id, value),))
-            else:
-                event = RunReturned(task_id, self._results(run, value, n_returns))
+                return RunReturned(task_id, (self._result(task_id, value),))
+            return RunReturned(task_id, self._results(run, value, n_returns))
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(error)
             try:
-                event = self._failed(run, error)
+                return self._failed(run, error)
             except TaskCancelledError:  # It was cancelled as it raised by itself.
-                event = self._failed(run, error)
+                return self._failed(run, error)
         finally:
             del self.running[task_id]
             if self.cancelled:
@@ -189,9 +178,6 @@ class Executor:
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
-            if idle is not None:
-                self._idle[idle.waiter_id] = idle
-        engine.mailbox.append(event)
 
     def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
         template = self.engine.core.template(template_id)

@@ -8,7 +8,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.events import Event, FrameReceived, RankLost
 from hpcfut.model.errors import CodecError
 from hpcfut.ports import Transport
-from hpcfut.wire.codec import decode_frame, encode_frame, session_of
+from hpcfut.wire.codec import OtherSessionError, decode_frame, encode_frame, prefix_of
 from hpcfut.wire.messages import Message
 
 
@@ -18,10 +18,11 @@ class Frames:
     def __init__(self, context: Context, transport: Transport, session: int, load: Callable[[], int]) -> None:
         self._context = context
         self._transport = transport
-        self._session = session & 0xFF
+        self._prefix = prefix_of(session)
         self._load = load
-        self._n_messages_max = context.config.n_messages_frame_max
+        self.n_messages_max = context.config.n_messages_frame_max
         # Looked up once: this is the task path.
+        self._send = transport.send
         self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
         #: Messages that have not left, by rank.
         self.outboxes: dict[int, list[Message]] = {}
@@ -33,14 +34,19 @@ class Frames:
             self.outboxes[rank] = [message]
             return
         outbox.append(message)
-        if len(outbox) >= self._n_messages_max:
-            self._transport.send(rank, encode_frame(self._load(), self.outboxes.pop(rank), self._session))
+        if len(outbox) >= self.n_messages_max:
+            self.push(rank)
+
+    def push(self, rank: int) -> None:
+        """Send what there is for one rank."""
+        self._send(rank, encode_frame(self._load(), self.outboxes.pop(rank), self._prefix))
 
     def flush(self) -> None:
         """Send everything; where a send fails, the frames for other ranks stay for the next time."""
-        load, outboxes = self._load(), self.outboxes
-        for rank in list(outboxes):
-            self._transport.send(rank, encode_frame(load, outboxes.pop(rank), self._session))
+        load, outboxes, send, prefix = self._load(), self.outboxes, self._send, self._prefix
+        while outboxes:
+            rank, messages = outboxes.popitem()
+            send(rank, encode_frame(load, messages, prefix))
 
     def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
         """Take frames of this session that came before it was opened here, before all others."""
@@ -54,11 +60,10 @@ class Frames:
     def receive(self, events: list[Event]) -> None:
         """Look for frames, and append what they say."""
         for source, frame in self._poll():
-            if session_of(frame) != self._session:
-                self._context.count_stale("frame of another session")
-                continue
             try:
-                load, messages = decode_frame(frame)
+                load, messages = decode_frame(frame, self._prefix)
+            except OtherSessionError:
+                self._context.count_stale("frame of another session")
             except CodecError as error:
                 events.append(RankLost(source, f"it sent something that cannot be understood. {error}"))
             else:

@@ -56,6 +56,7 @@ class Runtime:
         self.config = config
         self.rank = engine.core.context.rank
         self.mailbox = engine.mailbox
+        self.released = engine.released
         self._nbytes_inline_max = config.nbytes_inline_max
         self.now = clock.now
         self._ids = count(first_id(self.rank, incarnation))
@@ -68,12 +69,13 @@ class Runtime:
         mailbox = self.mailbox
 
         def make_counted_ref(object_id: int) -> Any:
-            mailbox.append(-object_id)
+            mailbox.append(object_id)
             return make_ref(object_id)
 
         self.pickling = Pickling(ref_type, id_of, make_counted_ref)
         self.executor = Executor(engine, self.pickling, config)
         self.executor.interruption.on_pending = self._alert
+        self._current = self.executor.current
         self.helper = Helper(engine)
         #: Runs the callbacks of futures.
         self.callbacks = CallbackThread()
@@ -136,10 +138,10 @@ class Runtime:
         task_id = next(self._ids)
         return_ids = (task_id,) if n_returns == 1 else self._return_ids(task_id, n_returns)
         engine.post_soon(
-            TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, self.executor.current.task_id)
+            TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, self._current.task_id)
         )
         if large:
-            self.mailbox.extend(large)
+            self.released.extend(large)
         if self._is_alert:
             self.demand_no_interruption(return_ids)
         return return_ids
@@ -167,7 +169,7 @@ class Runtime:
         try:
             return tuple(map(by_reference, args)), {name: by_reference(value) for name, value in kwargs.items()}, large
         except BaseException:
-            self.mailbox.extend(large)
+            self.released.extend(large)
             raise
 
     def put(self, value: Any) -> int:
@@ -179,7 +181,7 @@ class Runtime:
         return object_id
 
     def wait(
-        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, *, is_fetching: bool, may_run: bool
+        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, may_run: bool
     ) -> Waiter | None:
         """Wait until ``n_wanted`` of these distinct objects are ready; 0 asks which are ready now, all of them.
 
@@ -187,16 +189,20 @@ class Runtime:
             A waiter whose ``object_ids`` are the ready ones, in the order of the request, and whose ``values`` hold for
             each what ``value_of`` makes a value of; ``None`` if the time was over first.
         """
-        engine, current = self.engine, self.executor.current
+        engine, executor, current = self.engine, self.executor, self._current
         task_id = current.task_id
-        may_run = may_run and timeout_s is None and current.n_nested < N_NESTED_MAX
-        deadline = None if timeout_s is None else self.now() + timeout_s
+        deadline = None
+        if timeout_s is not None:
+            may_run = False
+            deadline = self.now() + timeout_s
+        elif current.n_nested >= N_NESTED_MAX:
+            may_run = False
         waiter = engine.new_waiter()
         engine.busy.pop(task_id, None)
         if task_id:
-            self.executor.blocked[task_id] = waiter
-            if self.executor.environments.of_task:
-                self.executor.environments.take_off(task_id)
+            executor.blocked[task_id] = waiter
+            if executor.environments.of_task:
+                executor.environments.take_off(task_id)
         started: WaitStarted | None = WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id)
         if engine.end is not None or self._is_alert:
             waiter.has_news = True  # It was told before this waiter could hear it.
@@ -205,9 +211,10 @@ class Runtime:
                 engine.wait(waiter, deadline, started)
                 started = None
                 waiter.has_news = False
-                if waiter.run is not None:
-                    run, waiter.run = waiter.run, None
-                    self.executor.execute(run)
+                run = waiter.run
+                if run is not None:
+                    waiter.run = None
+                    engine.mailbox.append(executor.execute(run))
                 elif waiter.is_done:
                     if self._is_alert:
                         self.demand_no_interruption()
@@ -221,9 +228,9 @@ class Runtime:
         finally:
             engine.busy[task_id] = None
             if task_id:
-                del self.executor.blocked[task_id]
-                if self.executor.environments.of_task:
-                    self.executor.environments.put_on(task_id)
+                del executor.blocked[task_id]
+                if executor.environments.of_task:
+                    executor.environments.put_on(task_id)
             del engine.waiters[waiter.waiter_id]
 
     def must_stop(self, current: Current) -> bool:
@@ -257,11 +264,11 @@ class Runtime:
         pending, task_id = self.executor.interruption.pending, self.executor.current.task_id
         if task_id in pending:
             del pending[task_id]
-            self.mailbox.extend(held)
+            self.released.extend(held)
             raise TaskCancelledError(f"Task {name_of(task_id)} was cancelled.")
         if self._interrupted and self.executor.current.is_main:
             self._interrupted = False
-            self.mailbox.extend(held)
+            self.released.extend(held)
             raise KeyboardInterrupt
         # Should something come just now, ``Interruption`` says so again.
         self._is_alert = self._interrupted or bool(pending)

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
+
+import msgspec
 
 from hpcfut.core.effects import RunTask
 from hpcfut.model.failure import Failure
 from hpcfut.runtime.rest import Rest
 
 
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """One thread that waits; made for each wait, because a late wake-up must not hit the next one."""
 
-    __slots__ = ("_bell", "_is_rung", "_rest", "has_news", "is_done", "object_ids", "run", "values", "waiter_id")
-
-    def __init__(self, waiter_id: int) -> None:
-        self.waiter_id = waiter_id
-        #: Whether there is anything to look at; the waiting thread takes it back before it looks.
-        self.has_news = False
-        self.is_done = False
-        #: What ``WakeWaiter`` brought.
-        self.object_ids: list[int] = []
-        self.values: list[bytes | Failure | None] = []
-        #: A task to run on this thread's stack.
-        self.run: RunTask | None = None
-        #: Made by the first sleep: most waits end without one.
-        self._bell: threading.Lock | None = None
-        self._is_rung = False
-        #: Where the thread sleeps instead, while it leads.
-        self._rest: Rest | None = None
+    waiter_id: int
+    #: Whether there is anything to look at; the waiting thread takes it back before it looks.
+    has_news: bool = False
+    is_done: bool = False
+    #: What ``WakeWaiter`` brought.
+    object_ids: list[int] = []
+    values: list[bytes | Failure | None] = []
+    #: A task to run on this thread.
+    run: RunTask | None = None
+    #: Made by the first sleep: most waits end without one.
+    _bell: Any = None
+    _is_rung: bool = False
+    #: Where the thread sleeps instead, while it leads.
+    _rest: Rest | None = None
 
     def tell(self) -> None:
         """Something happened that this thread waits for, or that ends its wait."""

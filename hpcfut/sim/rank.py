@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.core.rank import RankCore
-from hpcfut.core.turn import take_turn
 from hpcfut.model.failure import INTERNAL, Failure
 from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
@@ -86,10 +85,13 @@ class SimRank:
         self.threads.turn_begins()
         effects: list[f.Effect] = []
         world.trace.entries.append((world.now, self.rank, events, effects))
-        effects += take_turn(self.core, events, world.now)
-        perform = self._perform
-        for effect in effects:
-            perform[type(effect)](effect)
+
+        def perform(some: list[f.Effect]) -> None:
+            effects.extend(some)
+            for effect in some:
+                self._perform[type(effect)](effect)
+
+        self.core.turn(events, world.now, perform)
         outgoing, self._outgoing = self._outgoing, {}
         for destination, messages in outgoing.items():
             batch = Batch(self.rank, destination, self.core.load, messages)

@@ -31,7 +31,8 @@ WIRE_VERSION: Final = 1
 LOAD_MAX: Final = 2**32 - 1
 
 _MAGIC: Final = b"hf"
-_HEADER: Final = struct.Struct("<2sBBIII")
+#: Magic, version and session are compared as one: ``prefix_of``.
+_HEADER: Final = struct.Struct("<4sIII")
 _NBYTES_HEADER: Final = _HEADER.size
 _NBYTES_CHECKED: Final = 4096
 
@@ -42,33 +43,48 @@ _pack: Final = _HEADER.pack
 _unpack: Final = _HEADER.unpack_from
 
 
-def encode_frame(load: int, messages: list[Message], session: int = 0) -> bytes:
+class OtherSessionError(CodecError):
+    """A frame is late, or early."""
+
+
+def prefix_of(session: int) -> bytes:
+    """How every frame of a session begins; sessions count modulo 256."""
+    return _MAGIC + bytes((WIRE_VERSION, session & 0xFF))
+
+
+_FIRST: Final = prefix_of(0)
+
+
+def encode_frame(load: int, messages: list[Message], prefix: bytes = _FIRST) -> bytes:
     """Make one frame of the messages.
 
     Args:
         load: What the sender gossips about itself, 0 to ``LOAD_MAX``.
         messages: In the order in which the receiver shall handle them.
-        session: The number of the session, 0 to 255.
+        prefix: What ``prefix_of`` says for the session.
     """
     body = _encode(messages)
     nbytes = len(body)
     checksum = crc32(body if nbytes <= _NBYTES_CHECKED else body[:_NBYTES_CHECKED], load)
-    return _pack(_MAGIC, WIRE_VERSION, session, load, nbytes, checksum) + body
+    return _pack(prefix, load, nbytes, checksum) + body
 
 
-def decode_frame(data: bytes | bytearray | memoryview) -> tuple[int, list[Message]]:
+def decode_frame(data: bytes | bytearray | memoryview, prefix: bytes = _FIRST) -> tuple[int, list[Message]]:
     """Read one frame; what is returned shares no memory with ``data``.
 
     Returns:
         The load of the sender and its messages.
 
     Raises:
+        OtherSessionError: The frame belongs to another session than the one of ``prefix``.
         CodecError: The bytes are no frame of this version, or damaged.
     """
     try:
-        magic, version, _, load, nbytes, checksum = _unpack(data)
-        if magic != _MAGIC or version != WIRE_VERSION or nbytes != len(data) - _NBYTES_HEADER:
-            raise CodecError(_complaint(magic, version, nbytes, len(data) - _NBYTES_HEADER))
+        found, load, nbytes, checksum = _unpack(data)
+        if found != prefix or nbytes != len(data) - _NBYTES_HEADER:
+            if found[:3] == prefix[:3] and found != prefix:
+                raise OtherSessionError("A frame of another session arrived.")
+            raise CodecError(_complaint(found, nbytes, len(data) - _NBYTES_HEADER))
         body = memoryview(data)[_NBYTES_HEADER:]
         if crc32(body if nbytes <= _NBYTES_CHECKED else body[:_NBYTES_CHECKED], load) != checksum:
             raise CodecError(
@@ -90,7 +106,8 @@ def session_of(data: bytes | bytearray | memoryview) -> int:
     return data[3] if len(data) > 3 else 0
 
 
-def _complaint(magic: bytes, version: int, nbytes: int, nbytes_found: int) -> str:
+def _complaint(prefix: bytes, nbytes: int, nbytes_found: int) -> str:
+    magic, version = prefix[:2], prefix[2]
     if magic != _MAGIC:
         return (
             f"What arrived is not a frame of hpcfut: it begins with {magic!r}. Another program may be using the "

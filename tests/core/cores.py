@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 import pytest
 
 from hpcfut.core import borrowing, membership, ownership, run, task, transfers, waits
-from hpcfut.core.context import Table, Transitions
+from hpcfut.core.context import Column, Table, Transitions
 from hpcfut.core.effects import Effect, SendMessage
 from hpcfut.core.events import Event, FrameReceived, RefsReleased, TaskSubmitted, TemplateDefined, WaitStarted
 from hpcfut.core.rank import RankCore
-from hpcfut.core.turn import take_turn
 from hpcfut.model.config import Config
 from hpcfut.model.failure import RAISED, Failure
 from hpcfut.model.ids import first_id
@@ -76,6 +75,9 @@ class _NotingTable(Table):
         super().__init__(machine, transitions)
         self._rows = rows
 
+    def on(self, happening: str) -> Column:
+        return Column(self, happening, {})
+
     def __getitem__(self, pair: tuple[str, str]) -> str:
         state = super().__getitem__(pair)
         self._rows[self.machine, *pair] = None
@@ -107,8 +109,12 @@ class Hand:
 
     def tell(self, *events: Event) -> list[Effect]:
         """One turn."""
-        effects = take_turn(self.core, events, self.now)
+        effects: list[Effect] = []
+        self.core.turn(events, self.now, effects.extend)
         self.core.check()
+        if self.core.context.put_off:
+            self.core.turn((), self.now, effects.extend)
+            self.core.check()
         deadline = self.core.next_deadline()
         assert deadline is None or self.core.context.due_at <= deadline, "The deadline would be missed."
         assert deadline is None or deadline > self.now, "The deadline would be due for ever."

@@ -51,7 +51,8 @@ def started(effects: Sequence[Effect]) -> list[tuple[int, int]]:
 
 def told(core: RankCore, *events: Event, now: float = 0.0) -> list[tuple[int, int]]:
     """Tell the core, and give what it starts."""
-    effects = core.handle_all(events, now)
+    effects: list[Effect] = []
+    core.turn(events, now, effects.extend)
     core.check()
     return started(effects)
 
@@ -122,7 +123,7 @@ def test_a_run_that_came_for_a_waiting_thread_can_be_handed_back() -> None:
     told(core, ReadCompleted(1))
     now = core.context.config.hand_back_after_s
     while (deadline := core.next_deadline()) is not None and deadline <= now:
-        core.reach_deadline(now)
+        core.turn((), now, lambda effects: None)
         core.check()
         after = core.next_deadline()
         assert after is None or after > deadline, "The same deadline would be due for ever."

@@ -167,3 +167,11 @@ def n_templates(at_most: int | None = None) -> int:
         n = sum(hpcfut.get([asker.remote() for asker in askers], timeout=WAIT_S))
         if at_most is None or n <= at_most or time.monotonic() > deadline:
             return n
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what becomes true soon; fails if it does not."""
+    deadline = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "It did not become true."
+        time.sleep(0.005)

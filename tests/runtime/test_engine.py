@@ -31,7 +31,7 @@ def fail(*args):
     raise %s("planted")
 
 hpcfut.init()
-session.current().engine.core.handle_all = fail
+session.current().engine.core.turn = fail
 try:
     hpcfut.get(hpcfut.put(1), timeout=20)
 except Exception:

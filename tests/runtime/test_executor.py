@@ -15,6 +15,7 @@ import pytest
 import hpcfut
 from hpcfut.api import calls, session
 from hpcfut.core.effects import RunTask
+from hpcfut.core.events import Event, RunReturned
 from hpcfut.exceptions import TaskCancelledError
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.runtime.waiter import Waiter
@@ -51,17 +52,20 @@ def test_a_task_that_comes_while_another_is_taken_finds_a_thread(
                 executor._find_thread()
             return run
 
-    def execute(run: RunTask, idle: Waiter | None = None) -> None:
+    def execute(run: RunTask) -> RunReturned:
         if run.task_id == 1:
             ended.append(second_ran.wait(LONG_S))
             is_over.set()
         else:
             second_ran.set()
-        assert idle is not None
-        executor._idle[idle.waiter_id] = idle
+        return RunReturned(run.task_id, ())
+
+    def next_run(event: Event, waiter: Waiter) -> None:
+        engine.idle[waiter.waiter_id] = waiter
 
     monkeypatch.setattr(engine, "runs", Runs([a_run(1)]))
     monkeypatch.setattr(executor, "execute", execute)
+    monkeypatch.setattr(engine, "next_run", next_run)
     thread = threading.Thread(target=executor.serve, args=(is_over.is_set,), kwargs={"may_lead": False})
     thread.start()
     thread.join(2 * LONG_S)
@@ -134,8 +138,8 @@ def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: py
     refs = [hpcfut.put(n) for n in range(3)]
     wait = runtime.wait
 
-    def wait_too_short(object_ids: list[int], n_wanted: int, timeout_s: float | None, **how: bool) -> Waiter | None:
-        return wait(object_ids, n_wanted, timeout_s, **how) if not n_wanted else None
+    def wait_too_short(object_ids: list[int], n_wanted: int, timeout_s: float | None, *how: bool) -> Waiter | None:
+        return wait(object_ids, n_wanted, timeout_s, *how) if not n_wanted else None
 
     monkeypatch.setattr(runtime, "wait", wait_too_short)
     monkeypatch.setattr(calls, "runtime_of", lambda *refs: runtime)
@@ -156,7 +160,7 @@ def test_arguments_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) ->
 def test_ctrl_c_inside_the_engine_is_raised_as_the_call_ends(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     is_pressed = False
 
-    def press(now: float, **how: bool) -> bool:
+    def press(now: float, **how: Any) -> bool:
         nonlocal is_pressed
         if threading.current_thread() is threading.main_thread() and not is_pressed:
             is_pressed = True

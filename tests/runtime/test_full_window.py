@@ -40,7 +40,7 @@ class StubTransport:
 
     def poll(self) -> list[tuple[int, bytes]]:
         messages, self.comes = self.comes, []
-        return [(1, encode_frame(0, messages, 0))] if messages else []
+        return [(1, encode_frame(0, messages))] if messages else []
 
     def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
         self.receives.append((rank, transfer_id, buffer.nbytes))

@@ -43,14 +43,14 @@ SCRIPTS = {
     # The core is in the middle of a turn that the waiting driver takes.
     "a get in a turn": """
         Late(lambda: hpcfut.get(ref))
-        collect_before("handle_all", engine.core)
+        collect_before("turn", engine.core)
         assert hpcfut.get(ref) == 5
     """,
     # The turn is one of a thread that does not drive.
     "a get in the turn of a submission": """
         task = hpcfut.remote(lambda: 7)
         Late(lambda: hpcfut.wait([ref]))
-        collect_before("handle_all", engine.core)
+        collect_before("turn", engine.core)
         assert hpcfut.get(task.remote()) == 7
     """,
     # Between two turns the thread has the lead, but not the lock.
@@ -95,7 +95,7 @@ def test_what_does_not_wait_is_allowed_there() -> None:
         task = hpcfut.remote(lambda value: value + 1)
         assert hpcfut.get(task.remote(1)) == 2
         Late(lambda: refs.append(task.remote(hpcfut.put(7))))
-        collect_before("handle_all", engine.core)
+        collect_before("turn", engine.core)
         assert hpcfut.get(ref) == 5
         assert hpcfut.get(refs) == [8]
         print("well")

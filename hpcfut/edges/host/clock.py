@@ -8,6 +8,5 @@ from time import monotonic
 class MonotonicClock:
     """Implements ``ports.Clock``."""
 
-    def now(self) -> float:
-        """Seconds since some fixed instant."""
-        return monotonic()
+    #: Seconds since some fixed instant.
+    now = staticmethod(monotonic)

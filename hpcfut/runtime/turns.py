@@ -1,0 +1,210 @@
+"""Turns: what happened is gathered and told to the core, and what it wants is done.
+
+A turn is taken with the engine's lock, by whichever thread has it (``engine.py`` says which). Nothing in it runs user
+code, unpickles or waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hpcfut.core.effects import (
+    AnswerQuery,
+    Effect,
+    EndJob,
+    ForgetTemplate,
+    FreeSegment,
+    InterruptTask,
+    ResumeGenerator,
+    RunTask,
+    SendMessage,
+    SendObject,
+    StartRead,
+    TellWatcher,
+    WakeWaiter,
+)
+from hpcfut.core.events import Event, RankLost, RefsReleased
+from hpcfut.core.rank import RankCore
+from hpcfut.model.errors import RankLostError
+from hpcfut.ports import Transport, Window
+from hpcfut.runtime.fatal import end_rank
+from hpcfut.runtime.frames import Frames
+from hpcfut.runtime.mailbox import Mailbox, Released, drain
+from hpcfut.runtime.movement import Movement
+from hpcfut.runtime.waiter import Waiter
+from hpcfut.runtime.watchers import Watchers
+
+#: While a thread has user code to run, its messages gather for this long.
+FLUSH_EVERY_S = 0.0002
+#: And it looks this often for frames.
+POLL_EVERY_S = 0.00005
+#: Refs that went away are told to the core this often even if no turn is idle.
+RELEASE_WITHIN_S = 0.001
+
+
+class Turns:
+    """The core of one rank, what it is told, and what performs its effects."""
+
+    def __init__(self, core: RankCore, transport: Transport, window: Window, *, session: int) -> None:
+        self.core = core
+        self.window = window
+        self.mailbox: Mailbox = Mailbox()
+        #: Refs that user code dropped.
+        self.released: Released = Released()
+        self.waiters: dict[int, Waiter] = {}
+        self.watchers = Watchers()
+        #: Tasks to run on executor threads.
+        self.runs: list[RunTask] = []
+        #: The executor threads that have nothing to do, the one that became so last at the end.
+        self.idle: dict[int, Waiter] = {}
+        #: The waiter of the thread that drives.
+        self.leader: Waiter | None = None
+        #: The waiter of the thread that asks for its next run.
+        self._taker: Waiter | None = None
+        #: Set once, when the session is over.
+        self.end: EndJob | None = None
+        self.answers: dict[int, AnswerQuery] = {}
+        #: What executors do about these effects; they are bound in ``executor.py``.
+        self.on_run: Callable[[], None] = lambda: None
+        self.on_forget: Callable[[int], None] = lambda template_id: None
+        self.on_interrupt: Callable[[int], None] = lambda task_id: None
+        self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
+        #: Called once, when the session is over.
+        self.on_end: Callable[[], None] = lambda: None
+        self._is_closed = False
+        #: Whether messages wait for others to share their frames.
+        self._is_gathering = False
+        self._flushed_at = 0.0
+        self._released_at = 0.0
+        self._turned_at = 0.0
+        self._polled_at = 0.0
+        self._context = core.context
+        self.frames = Frames(core.context, transport, session, core.scheduler.load)
+        self.movement = movement = Movement(core.context.rank, transport, window, self.frames.send)
+        self._perform: dict[type, Callable[..., None]] = {
+            RunTask: self._run_task,
+            WakeWaiter: self._wake,
+            TellWatcher: self.watchers.tell,
+            StartRead: movement.start_read,
+            SendObject: movement.send_object,
+            FreeSegment: movement.free_segment,
+            InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
+            ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.item_ids),
+            ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
+            AnswerQuery: self._answer,
+            EndJob: self._end,
+        }
+
+    def _turn(
+        self, now: float, *, is_leaving: bool = False, is_complete: bool = False, then: Event | None = None
+    ) -> bool:
+        """Take everything in, tell the core, do what it wants; returns whether there was anything.
+
+        A thread that has user code to run next lets its messages gather for a moment, so that they share frames. What
+        this rank has to say itself comes before the look for frames, which others wait for. A complete turn leaves
+        nothing for the next one. ``then`` is told when all that has left.
+        """
+        if self._is_closed:
+            return False
+        self._turned_at = now
+        context = self._context
+        try:
+            n_released = len(self.released)
+            events = drain(self.mailbox) if self.mailbox else []
+            if not (is_leaving or events) or is_complete or now - self._polled_at > POLL_EVERY_S:
+                self._polled_at = now
+                self._receive(events)
+            if n_released and (not events or is_complete or now - self._released_at > RELEASE_WITHIN_S):
+                self._released_at = now
+                pop = self.released.popleft
+                events.append(RefsReleased([pop() for _ in range(n_released)]))
+            self._is_gathering = is_leaving and now - self._flushed_at < FLUSH_EVERY_S
+            if events or context.put_off or now >= context.due_at:
+                self.core.turn(events, now, self._do)
+                while is_complete and context.put_off:
+                    self.core.turn((), now, self._do)
+            elif self.frames.outboxes and not self._is_gathering:
+                self._flushed_at = now
+                self.frames.flush()
+            if then is not None:
+                self.core.turn((then,), now, self._do)
+            while self.movement.denied:
+                denied, self.movement.denied = self.movement.denied, []
+                self.core.turn(denied, now, self._do)
+        except RankLostError as error:  # Found in sending; what else was to be sent does not matter any more.
+            self.mailbox.append(RankLost(error.rank, error.reason))
+            return True
+        except Exception:
+            # Effects are lost, so whoever caught this and went on would wait for ever.
+            end_rank("its engine")
+        return bool(events)
+
+    def _flush(self) -> None:
+        try:
+            self.frames.flush()
+        except RankLostError as error:  # What else was to be sent does not matter any more.
+            self.mailbox.append(RankLost(error.rank, error.reason))
+
+    def _receive(self, events: list[Event]) -> None:
+        movement = self.movement
+        try:
+            self.frames.receive(events)
+            if movement.reads or movement.sends:
+                events += movement.take_completed()
+        except RankLostError as error:
+            events.append(RankLost(error.rank, error.reason))
+
+    def _do(self, effects: list[Effect]) -> None:
+        frames, perform = self.frames, self._perform
+        outboxes = frames.outboxes
+        for effect in effects:
+            if type(effect) is SendMessage:
+                outbox = outboxes.get(effect.rank)
+                if outbox is None:
+                    outboxes[effect.rank] = [effect.message]
+                else:
+                    outbox.append(effect.message)
+                    if len(outbox) >= frames.n_messages_max:
+                        frames.push(effect.rank)
+            else:
+                perform[type(effect)](effect)
+        if outboxes and not self._is_gathering:
+            self._flushed_at = self._context.now
+            frames.flush()
+
+    # -- effects -----------------------------------------------------------------------------------------------------
+
+    def _run_task(self, effect: RunTask) -> None:
+        # A thread that waits runs it on its stack; else the thread that is at hand does, if it is idle.
+        if effect.waiter_id:
+            waiter = self.waiters.get(effect.waiter_id)
+        else:
+            waiter = self._taker or self.leader
+            if waiter is not None and self.idle.pop(waiter.waiter_id, None) is None:
+                waiter = None
+        if waiter is None:
+            self.runs.append(effect)
+            self.on_run()
+            return
+        waiter.run = effect
+        if waiter is not self._taker:
+            waiter.tell()
+
+    def _wake(self, effect: WakeWaiter) -> None:
+        waiter = self.waiters[effect.waiter_id]
+        waiter.object_ids = effect.object_ids
+        waiter.values = effect.values
+        waiter.is_done = True
+        waiter.tell()
+
+    def _answer(self, effect: AnswerQuery) -> None:
+        self.answers[effect.query_id] = effect
+        for waiter in list(self.waiters.values()):
+            waiter.tell()
+
+    def _end(self, effect: EndJob) -> None:
+        self.end = effect
+        self.on_end()
+        self.watchers.end()
+        for waiter in list(self.waiters.values()):
+            waiter.tell()
