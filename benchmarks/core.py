@@ -54,6 +54,7 @@ class Pair:
         self.cores[rank].turn(events, self.now, self.sort)
 
     def sort(self, effects: list[Effect]) -> None:
+        """Perform effects."""
         for effect in effects:
             if isinstance(effect, SendMessage):
                 self.mail[effect.rank].append(effect.message)
@@ -77,7 +78,11 @@ class Pair:
                     # A rank has one slot: the next task is given out when one has returned.
                     self.turn(1, [RunReturned(run.task_id, (Result(run.payload, len(run.payload)),))], 1)
             elif not any(self.mail):
-                return
+                behind = [rank for rank in (0, 1) if self.cores[rank].context.put_off]
+                if not behind:
+                    return
+                for rank in behind:
+                    self.turn(rank, [], 0)
 
 
 def make_pair() -> tuple[Pair, TaskTemplate]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, MakeTable, Table
@@ -23,6 +21,7 @@ from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.statistics import Statistics
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import Transfers
@@ -42,39 +41,6 @@ class _Handlers(dict[type, Handler]):
 
     def __missing__(self, kind: type) -> Handler:
         raise IllegalTransitionError(f"The core was given a {kind.__name__}, which is no event.")
-
-
-class Statistics(msgspec.Struct, frozen=True):
-    """How many entries each table has; all zero means that nothing is left."""
-
-    n_owned: int
-    n_borrowed: int
-    n_tasks: int
-    n_queued: int
-    n_leases: int
-    n_runs: int
-    n_grants: int
-    n_copies: int
-    n_waits: int
-    n_watches: int
-    n_templates: int
-    stale: dict[str, int]
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether every table of tasks and objects is empty (templates live as long as their functions)."""
-        return not (
-            self.n_owned
-            or self.n_borrowed
-            or self.n_tasks
-            or self.n_queued
-            or self.n_leases
-            or self.n_runs
-            or self.n_grants
-            or self.n_copies
-            or self.n_waits
-            or self.n_watches
-        )
 
 
 class RankCore:

@@ -137,8 +137,11 @@ class Engine(Turns):
             self._turn(self._now(), is_leaving=True)
             self._taker = None
             run, waiter.run = waiter.run, None
-            if run is None and self.frames.outboxes:
-                self._flush()
+            if run is None:
+                if self.frames.outboxes:
+                    self._flush()
+                if self._lead.locked():
+                    self._turn(self._now())  # Whoever drives may sleep; nothing stays put off.
         if self.mailbox:
             self._settle(self._now())
         elif self.rest.wakes_at:
