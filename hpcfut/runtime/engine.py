@@ -137,11 +137,8 @@ class Engine(Turns):
             self._turn(self._now(), is_leaving=True)
             self._taker = None
             run, waiter.run = waiter.run, None
-            if run is None:
-                if self.frames.outboxes:
-                    self._flush()
-                if self._lead.locked():
-                    self._turn(self._now())  # Whoever drives may sleep; nothing stays put off.
+            if run is None and self.frames.outboxes:
+                self._flush()
         if self.mailbox:
             self._settle(self._now())
         elif self.rest.wakes_at:
@@ -271,6 +268,5 @@ class Engine(Turns):
                 idle_since = 0.0
 
 
-_CODES: Final = frozenset(
-    function.__code__ for function in {**vars(Turns), **vars(Engine)}.values() if hasattr(function, "__code__")
-)
+_INSIDE: Final = (*vars(Turns).values(), *vars(Engine).values(), *vars(Rest).values())
+_CODES: Final = frozenset(function.__code__ for function in _INSIDE if hasattr(function, "__code__"))
