@@ -11,6 +11,7 @@ its recent findings suggest. Whoever turns the engine finds the values; if that 
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
@@ -35,15 +36,26 @@ Told = list[bytes | Failure | None]
 def awaited(ref: ObjectRef[Value]) -> Generator[Any, None, Value]:
     """What ``await ref`` does."""
     runtime = runtime_of(ref)
+    told = yield from _told(runtime, id_of(ref), is_fetching=True)
+    value: Value = rebuild(runtime, id_of(ref), told)
+    return value
+
+
+@types.coroutine
+def made(runtime: Runtime, object_id: int) -> Generator[Any, None, bytes | Failure | None]:
+    """Wait until an object has been made, somewhere; gives what is told of it."""
+    return (yield from _told(runtime, object_id, is_fetching=False))
+
+
+def _told(runtime: Runtime, object_id: int, *, is_fetching: bool) -> Generator[Any, None, bytes | Failure | None]:
     loop = asyncio.get_running_loop()
     loop_watch = runtime.loops.get(loop)
     if loop_watch is None:
         loop_watch = runtime.loops[loop] = LoopWatch(runtime, loop)
-    values = yield from loop_watch.values_of(id_of(ref))
+    values = yield from loop_watch.values_of(object_id, is_fetching=is_fetching)
     if not values:
         runtime.demand_session()
-    value: Value = rebuild(runtime, id_of(ref), values[0])
-    return value
+    return values[0]
 
 
 class LoopWatch:
@@ -59,7 +71,7 @@ class LoopWatch:
         self._is_looking = False
         self._idle_since = 0.0
 
-    def values_of(self, object_id: int) -> Generator[Any, None, Told]:
+    def values_of(self, object_id: int, *, is_fetching: bool) -> Generator[Any, None, Told]:
         """Wait for an object, in a coroutine."""
         future: asyncio.Future[Told] = self._loop.create_future()
 
@@ -68,7 +80,7 @@ class LoopWatch:
             if not self._is_looking:
                 self._wake()
 
-        watch_id = watch(self._runtime, [object_id], tell, is_fetching=True, is_waiting=True)
+        watch_id = watch(self._runtime, [object_id], tell, is_fetching=is_fetching, is_waiting=True)
         self._n_awaits += 1
         self._idle_since = 0.0
         if not self._is_looking:

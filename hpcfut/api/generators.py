@@ -21,8 +21,8 @@ class ObjectRefGenerator:
 
     The task runs ahead, by ``generator_backpressure_num_objects`` values at most, and then leaves its place on the rank
     to others until a ref is taken. If it raises, one more ref comes, whose ``get`` raises that, and then the end. When
-    nobody holds the generator any more, the task is cancelled; refs that were taken stay. Several threads may take refs
-    of one generator; it cannot be sent to a task, its refs can.
+    nobody holds the generator any more, the task is cancelled; refs that were taken stay. ``async for`` takes refs in a
+    coroutine. Several threads may take refs of one generator; it cannot be sent to a task, its refs can.
 
     Example:
         >>> @hpcfut.remote
@@ -61,28 +61,57 @@ class ObjectRefGenerator:
         return self._take(checked_timeout(timeout, "next") if timeout is not None else None)
 
     def _take(self, timeout_s: float | None) -> ObjectRef[Any]:
-        ids, runtime = self._ids, self._runtime
-        demand_current(runtime, self)
+        object_id = self._claim()
+        if not object_id:
+            raise StopIteration
         try:
-            # Whoever has taken a name waits for that ref, and other threads for the next ones.
-            object_id = ids.popleft()
-        except IndexError:
-            raise StopIteration from None
-        try:
-            ready = runtime.wait([object_id], 1, timeout_s, is_fetching=False, may_run=True)
+            ready = self._runtime.wait([object_id], 1, timeout_s, is_fetching=False, may_run=True)
         except BaseException:  # The ref can still be taken later.
-            ids.appendleft(object_id)
+            self._ids.appendleft(object_id)
             raise
         if ready is None:
-            ids.appendleft(object_id)
+            self._ids.appendleft(object_id)
             raise GetTimeoutError(f"After {timeout_s:g} s the next value of {self!r} was not ready. Wait longer.")
-        value = ready.values[0]
-        if isinstance(value, Failure) and value.kind == ENDED:
-            ids.appendleft(object_id)
-            self._drop()
+        ref = self._taken(object_id, ready.values[0])
+        if ref is None:
             raise StopIteration
-        ids.append(runtime.allow_item(self._task_id))
-        return ObjectRef(object_id, runtime.released)
+        return ref
+
+    def __aiter__(self) -> ObjectRefGenerator:
+        return self
+
+    async def __anext__(self) -> ObjectRef[Any]:
+        from hpcfut.api.awaiting import made  # It loads asyncio.
+
+        object_id = self._claim()
+        if not object_id:
+            raise StopAsyncIteration
+        try:
+            value = await made(self._runtime, object_id)
+        except BaseException:  # The ref can still be taken later.
+            self._ids.appendleft(object_id)
+            raise
+        ref = self._taken(object_id, value)
+        if ref is None:
+            raise StopAsyncIteration
+        return ref
+
+    def _claim(self) -> int:
+        """A name that this thread or coroutine alone waits for, while others wait for the next ones; 0 at the end."""
+        demand_current(self._runtime, self)
+        try:
+            return self._ids.popleft()
+        except IndexError:
+            return 0
+
+    def _taken(self, object_id: int, value: bytes | Failure | None) -> ObjectRef[Any] | None:
+        """The ref of a name that has been waited for; ``None`` if it tells the end."""
+        if isinstance(value, Failure) and value.kind == ENDED:
+            self._ids.appendleft(object_id)
+            self._drop()
+            return None
+        self._ids.append(self._runtime.allow_item(self._task_id))
+        return ObjectRef(object_id, self._runtime.released)
 
     def cancel(self, *, is_recursive: bool) -> None:
         """Cancel the task; ``hpcfut.cancel`` is the public name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import threading
 import time
@@ -322,6 +324,38 @@ def case_several_threads_take_refs() -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert sorted(taken) == list(range(300))
+
+
+def case_async_for(n_ranks: int) -> None:
+    async def consume(rank: int, n: int) -> list[int]:
+        return [await ref async for ref in on_rank(count, rank).remote(n)]
+
+    async def consume_all() -> list[list[int]]:
+        return await asyncio.gather(*[consume(rank, n) for rank in range(n_ranks) for n in (0, 1, 100)])
+
+    async def leave() -> Any:
+        items = count.remote(10**6)
+        async for ref in items:
+            if await ref == 5:
+                return await anext(items)
+
+    async def stop_waiting(items: Any) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(items), 0.01)
+
+    @hpcfut.remote
+    def wait_and_count(gate: Gate) -> Iterator[int]:
+        gate.wait()
+        yield 7
+
+    assert asyncio.run(consume_all()) == [list(range(n)) for _ in range(n_ranks) for n in (0, 1, 100)]
+    assert hpcfut.get(asyncio.run(leave())) == 6
+    with Gate() as gate:
+        items = wait_and_count.remote(gate)
+        asyncio.run(stop_waiting(items))
+        gate.open()
+        # Whoever stopped waiting has left the ref to the next one.
+        assert hpcfut.get(next(items)) == 7
 
 
 def case_many_generators() -> None:
