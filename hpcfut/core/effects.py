@@ -89,9 +89,14 @@ class InterruptTask(msgspec.Struct, gc=False):
 
 
 class ResumeGenerator(msgspec.Struct, gc=False):
-    """A generator here may make as many further items; it holds a slot again if it was held back."""
+    """A generator here may make as many further items; it holds a slot again if it was held back.
+
+    ``position``: how many items it makes before the first of these. Names may be told again, and not before its code
+    has begun.
+    """
 
     task_id: int
+    position: int
     item_ids: tuple[int, ...]
 
 

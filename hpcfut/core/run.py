@@ -43,6 +43,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     payload: bytes
     arguments: tuple[Argument, ...]
     return_ids: tuple[int, ...]
+    #: For a generator: names for its next items.
     item_ids: tuple[int, ...]
     #: Refs that the caller keeps alive until the reply: inside the payload, and inside the arguments' values.
     covered: tuple[int, ...] = ()
@@ -55,8 +56,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     #: Threads of it that wait, a generator's that is held back included.
     n_waits: int = 0
     is_held_back: bool = False
-    #: Items that a generator may make, and has made.
-    n_items_max: int = 0
+    #: Items that a generator has made.
     n_items: int = 0
     is_cancelled: bool = False
     #: Whether what it has submitted is to be cancelled as well, if it does not return all the same.

@@ -85,7 +85,6 @@ class Runs:
             message.arguments,
             (message.task_id,) if template.n_returns == 1 else message.return_ids,
             message.item_ids,
-            n_items_max=len(message.item_ids) if message.item_ids else 0,
         )
 
     def _accept(self, run: Run, message: TaskPushed) -> None:
@@ -336,6 +335,7 @@ class Runs:
         """A generator made an item; id 0 means that the owner has it already."""
         run = self.runs[task_id]
         run.n_items += 1
+        run.item_ids = run.item_ids[1:]
         if object_id:
             self._keep(run, object_id, result)
             self._context.send(run.owner, ItemYielded(task_id, object_id, result))
@@ -343,8 +343,10 @@ class Runs:
     def held_back(self, task_id: int) -> None:
         """A generator has used its credit: it gives its slot back until more comes."""
         run = self.runs[task_id]
-        if run.n_items < run.n_items_max:
+        if run.item_ids:
+            # That it was resumed may have come before its code had begun, when there was nobody to hear it.
             self._context.count_stale("generator held back after credit had come")
+            self._context.effects.append(ResumeGenerator(task_id, run.n_items, run.item_ids))
             return
         run.is_held_back = True
         self._block(run)
@@ -356,14 +358,14 @@ class Runs:
         if run is None:
             self._context.count_stale("credit for an ended generator")
             return
-        run.n_items_max += len(message.item_ids)
+        position = run.n_items + len(run.item_ids)
+        run.item_ids += message.item_ids
         if run.state not in (RUNNING, BLOCKED):
-            run.item_ids += message.item_ids
             return
         if run.is_held_back:
             run.is_held_back = False
             self._unblock(run)
-        self._context.effects.append(ResumeGenerator(message.task_id, message.item_ids))
+        self._context.effects.append(ResumeGenerator(message.task_id, position, message.item_ids))
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -35,8 +35,7 @@ class Producers:
         self._interruption = interruption
         self._environments = environments
         self._make_result = make_result
-        #: Names for the next items.
-        self._names: dict[int, deque[int]] = {}
+        self._names: dict[int, _Names] = {}
         engine.on_resume = self._resume
 
     def produce(self, run: RunTask, value: Any) -> None:
@@ -50,10 +49,10 @@ class Producers:
                 f'Task {name} has num_returns="streaming", but it returned {type(value).__name__}. Make it a '
                 f"generator, or return something that can be iterated over."
             ) from None
-        names = self._names[task_id] = deque(run.item_ids)
+        names = self._names[task_id] = _Names(run.item_ids)
         try:
             while True:
-                if not names:
+                if not names.left:
                     self._hold_back(task_id, names)
                 if task_id in self._interruption.pending:
                     raise TaskCancelledError
@@ -61,7 +60,7 @@ class Producers:
                     item = next(items)
                 except StopIteration:
                     return
-                self._tell(task_id, names.popleft(), item)
+                self._tell(task_id, names.left.popleft(), item)
                 del item
         finally:
             del self._names[task_id]
@@ -72,7 +71,7 @@ class Producers:
         result = self._make_result(name, item) if name else _NOTHING
         self._engine.post_soon(RunYielded(task_id, name, result))
 
-    def _hold_back(self, task_id: int, names: deque[int]) -> None:
+    def _hold_back(self, task_id: int, names: _Names) -> None:
         """Wait for names."""
         engine, blocked = self._engine, self._interruption.blocked
         waiter = engine.new_waiter()
@@ -82,7 +81,7 @@ class Producers:
         event: Event | None = RunHeldBack(task_id)
         try:
             # Names may have come before the waiter was there to be told.
-            while not names:
+            while not names.left:
                 if engine.end is not None or task_id in self._interruption.pending:
                     raise TaskCancelledError
                 engine.wait(waiter, None, event)
@@ -94,14 +93,30 @@ class Producers:
             self._environments.put_on(task_id)
             engine.busy[task_id] = None
 
-    def _resume(self, task_id: int, item_ids: tuple[int, ...]) -> None:
+    def _resume(self, task_id: int, position: int, item_ids: tuple[int, ...]) -> None:
         names = self._names.get(task_id)
         if names is None:
-            return
-        names.extend(item_ids)
+            return  # It has not begun, and is told again when it is held back, or has ended.
+        names.add(position, item_ids)
         waiter = self._interruption.blocked.get(task_id)
         if waiter is not None:
             waiter.tell()
+
+
+class _Names:
+    """Names for the next items of one generator."""
+
+    __slots__ = ("_n_told", "left")
+
+    def __init__(self, item_ids: tuple[int, ...]) -> None:
+        self.left = deque(item_ids)
+        self._n_told = len(item_ids)
+
+    def add(self, position: int, item_ids: tuple[int, ...]) -> None:
+        """Names for the items from a position on; some of them may be known, and some before them may be missing."""
+        if position <= self._n_told:
+            self.left.extend(item_ids[self._n_told - position :])
+            self._n_told = max(self._n_told, position + len(item_ids))
 
 
 def _close(items: Iterator[Any]) -> None:

@@ -68,7 +68,7 @@ class Turns:
         self.on_run: Callable[[], None] = lambda: None
         self.on_forget: Callable[[int], None] = lambda template_id: None
         self.on_interrupt: Callable[[int], None] = lambda task_id: None
-        self.on_resume: Callable[[int, tuple[int, ...]], None] = lambda task_id, item_ids: None
+        self.on_resume: Callable[[int, int, tuple[int, ...]], None] = lambda task_id, position, item_ids: None
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -89,7 +89,7 @@ class Turns:
             SendObject: movement.send_object,
             FreeSegment: movement.free_segment,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
-            ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.item_ids),
+            ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.position, effect.item_ids),
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
             AnswerQuery: self._answer,
             EndJob: self._end,

@@ -48,14 +48,15 @@ class Frame:
         "arguments",
         "attempt",
         "depth",
+        "has_begun",
         "horizon",
         "is_covered",
         "is_held_back",
         "is_interrupted",
         "item_ids",
         "main",
+        "n_names",
         "n_waiting",
-        "pending_item",
         "program",
         "refs",
         "result",
@@ -102,7 +103,9 @@ class Frame:
         self.is_interrupted = False
         self.is_held_back = False
         self.item_ids: deque[int] = deque()
-        self.pending_item: Value | None = None
+        #: Names that it has been told, those used included.
+        self.n_names = 0
+        self.has_begun = False
 
     # -- what user code can do without waiting --------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class Threads:
         spec.running_on = self._rank.rank
         frame.return_ids = effect.return_ids
         frame.item_ids = deque(effect.item_ids)
+        frame.n_names = len(effect.item_ids)
         frame.program = spec.body(frame)
         self.runs[effect.task_id] = frame
         thread.stack.append(frame)
@@ -120,8 +121,11 @@ class Threads:
         frame = self.runs.get(effect.task_id)
         if frame is None:
             return
-        frame.item_ids.extend(effect.item_ids)
-        if frame.is_held_back:
+        if not frame.has_begun or effect.position > frame.n_names:
+            return  # Nobody is there to hear it; it is told again.
+        frame.item_ids.extend(effect.item_ids[frame.n_names - effect.position :])
+        frame.n_names = max(frame.n_names, effect.position + len(effect.item_ids))
+        if frame.is_held_back and frame.item_ids:
             frame.is_held_back = False
             frame.n_waiting -= 1
             self._world.schedule_step(frame.thread, 0.0)
@@ -156,9 +160,7 @@ class Threads:
         if self._rank.ended is not None or self._rank.is_dead:
             return
         frame = thread.stack[-1]
-        if frame.pending_item is not None and not frame.is_interrupted:
-            self._yield_item(frame, frame.pending_item)
-            return
+        frame.has_begun = True
         program = frame.program
         assert program is not None
         try:
@@ -267,16 +269,6 @@ class Threads:
 
     def _make_item(self, frame: Frame, op: Make) -> None:
         value = Value(b"", op.contained, op.is_stored, frame.task_id)
-        self._yield_item(frame, value)
-
-    def _yield_item(self, frame: Frame, value: Value) -> None:
-        if not frame.item_ids:
-            frame.pending_item = value
-            frame.is_held_back = True
-            frame.n_waiting += 1
-            self._rank.post(e.RunHeldBack(frame.task_id))
-            return
-        frame.pending_item = None
         object_id = frame.item_ids.popleft()
         result = Result(b"", 0, ())
         if object_id:
@@ -284,6 +276,12 @@ class Threads:
             self._world.truth.values[object_id] = value
             result = self._rank.seal(object_id, value)
         self._rank.post(e.RunYielded(frame.task_id, object_id, result))
+        if not frame.item_ids:
+            # It is not asked for the next item before there is a name for it.
+            frame.is_held_back = True
+            frame.n_waiting += 1
+            self._rank.post(e.RunHeldBack(frame.task_id))
+            return
         self._world.schedule_step(frame.thread, self._world.rng.random() * 50e-6)
 
     def _return(self, frame: Frame, made: tuple[Make, ...]) -> None:

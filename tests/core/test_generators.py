@@ -121,7 +121,7 @@ def test_a_generator_without_credit_gives_its_slot_away(make_core: MakeCore) -> 
     assert hand.core.runs.runs[TASK].state == BLOCKED
     assert (0, LeaseGranted(1, 2)) in sent(effects)
     assert only(hand.accept(5, lease_id=2), RunTask)
-    assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [ResumeGenerator(TASK, (foreign(0, 2),))]
+    assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [ResumeGenerator(TASK, 1, (foreign(0, 2),))]
     assert hand.core.runs.runs[TASK].state == RUNNING
     hand.tell(RunReturned(TASK, ()), RunReturned(foreign(0, 5), (SMALL,)))
 
@@ -130,10 +130,23 @@ def test_credit_may_cross_the_news_that_it_is_needed(make_core: MakeCore) -> Non
     hand = make_core(1)
     run_generator(hand, TASK)
     hand.tell(RunYielded(TASK, TASK, SMALL))
-    assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [ResumeGenerator(TASK, (foreign(0, 2),))]
-    assert hand.tell(RunHeldBack(TASK)) == []
+    resume = ResumeGenerator(TASK, 1, (foreign(0, 2),))
+    assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [resume]
+    assert hand.tell(RunHeldBack(TASK)) == [resume]
     assert hand.stale("generator held back after credit had come") == 1
     assert hand.core.runs.runs[TASK].state == RUNNING
+    hand.tell(RunReturned(TASK, ()))
+
+
+def test_credit_that_came_before_the_code_began_is_told_again(make_core: MakeCore) -> None:
+    # Another attempt: the consumer went on taking the items of the first one.
+    hand = make_core(1)
+    run_generator(hand, 0, TASK)
+    assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [ResumeGenerator(TASK, 2, (foreign(0, 2),))]
+    assert hand.get(0, StreamCredit(TASK, (foreign(0, 3),))) == [ResumeGenerator(TASK, 3, (foreign(0, 3),))]
+    hand.tell(RunYielded(TASK, 0, SMALL), RunYielded(TASK, TASK, SMALL))
+    again = ResumeGenerator(TASK, 2, (foreign(0, 2), foreign(0, 3)))
+    assert hand.tell(RunHeldBack(TASK)) == [again], "Nobody was there to hear it."
     hand.tell(RunReturned(TASK, ()))
 
 

@@ -37,6 +37,8 @@ class Ranks:
         self.interrupted: list[int] = []
         #: Generator → names that it may use.
         self.names: dict[int, list[int]] = {}
+        #: Generator → items that this attempt has made.
+        self.n_made: dict[int, int] = {}
         self.woken: dict[int, f.WakeWaiter] = {}
         #: Segments: (rank, object) → bytes.
         self.segments: dict[tuple[int, int], bytes] = {}
@@ -54,7 +56,7 @@ class Ranks:
             f.SendObject: self._send_object,
             f.FreeSegment: lambda rank, effect: self._free(rank, effect.object_id),
             f.InterruptTask: lambda rank, effect: self.interrupted.append(effect.task_id),
-            f.ResumeGenerator: lambda rank, effect: self.names[effect.task_id].extend(effect.item_ids),
+            f.ResumeGenerator: self._resume,
             f.ForgetTemplate: self._forget_function,
             f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
             f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
@@ -99,10 +101,16 @@ class Ranks:
             assert argument.payload is not None or (rank, argument.object_id) in self.segments
         if effect.item_ids:
             self.names[effect.task_id] = list(effect.item_ids)
+            self.n_made[effect.task_id] = 0
         nested = self.hands[rank].core.template(effect.template_id).nested
         if nested and (rank, effect.template_id) not in self._functions:
             self._functions[rank, effect.template_id] = nested
             self.tell(rank, e.RefsAdded(list(nested)))
+
+    def _resume(self, rank: int, effect: f.ResumeGenerator) -> None:
+        # What is told once more is dropped.
+        n_told = self.n_made[effect.task_id] + len(self.names[effect.task_id])
+        self.names[effect.task_id].extend(effect.item_ids[n_told - effect.position :])
 
     def _forget_function(self, rank: int, effect: f.ForgetTemplate) -> None:
         nested = self._functions.pop((rank, effect.template_id), ())
@@ -186,6 +194,7 @@ class Ranks:
     def yields(self, task_id: int, value: bytes = b"item") -> int:
         """The generator makes its next item; gives its id."""
         object_id = self.names[task_id].pop(0)
+        self.n_made[task_id] += 1
         self.tell(self.running[task_id], e.RunYielded(task_id, object_id, Result(value, len(value))))
         self.settle()
         return object_id

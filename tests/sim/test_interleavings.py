@@ -118,7 +118,7 @@ def consume(me: Frame) -> Program:
             yield Make((inner.put(),))
         return []
 
-    spec = me.stream(me.define(affinity=1, n_returns=STREAMING, n_items_ahead_max=1), f)
+    spec = me.stream(me.define(affinity=1, n_returns=STREAMING, n_items_ahead_max=2), f)
     items = list(spec.return_ids)
     for index in range(2):
         yield get(items[index], may_run=False)
