@@ -309,11 +309,11 @@ def case_cancelling_never_strikes_inside_hpcfut(n_ranks: int) -> None:
         lambda number: hpcfut.wait([same.remote(number)], timeout=0),
     ]
     for rank in (0, n_ranks - 1):
-        for turn in range(18):
+        for turn in range(2 * len(actions)):
             with Gate() as gate:
                 ref = on_rank(use, rank).remote(gate, actions[turn % len(actions)])
                 gate.until_arrived(1, [ref])
-                hpcfut.wait([ref], timeout=0.002 * (turn // 6))
+                hpcfut.wait([ref], timeout=0.003 * (turn // len(actions)))
                 hpcfut.cancel(ref)
                 cancelled(ref)
 
