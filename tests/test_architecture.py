@@ -112,7 +112,7 @@ OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "events effects context ownership borrowing transfers references templates membership task leases tasks run "
-    "grants scheduler runs waits watches statistics rank"
+    "grants scheduler runs waits watches stuck standstills statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

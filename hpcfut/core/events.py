@@ -70,7 +70,8 @@ class WaitStarted(msgspec.Struct, gc=False):
     """A thread waits until ``n_wanted`` of these objects are ready; 0 asks which are ready now, all of them.
 
     ``is_fetching``: ready means that the value is on this rank. ``may_run``: the thread may run a task that makes one
-    of the objects on its own stack. ``task_id``: the task that waits, 0 for a driver. Ids are distinct and held.
+    of the objects on its own stack. ``task_id``: the task that waits, 0 for a driver. ``is_for_good``: only these
+    objects end the wait, and the task does nothing else meanwhile. Ids are distinct and held.
     """
 
     waiter_id: int
@@ -79,6 +80,7 @@ class WaitStarted(msgspec.Struct, gc=False):
     is_fetching: bool
     may_run: bool
     task_id: int
+    is_for_good: bool = False
 
 
 class WaitAbandoned(msgspec.Struct, gc=False):

@@ -21,6 +21,7 @@ from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.standstills import Standstills
 from hpcfut.core.statistics import Statistics
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
@@ -69,6 +70,9 @@ class RankCore:
         self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
         self.waits = Waits(context, self.references, self.transfers, self.leases, self.tasks, self.runs, self.scheduler)
         self.watches = Watches(context, self.references, self.scheduler, self.runs, self.waits)
+        self.standstills = Standstills(
+            context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
+        )
         self._on_event = _Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -131,6 +135,8 @@ class RankCore:
             return effects
         if self.leases.check_at is not None and self.leases.check_at <= now:
             self.leases.tick()
+        if self.scheduler.suspect_at is not None and self.scheduler.suspect_at <= now:
+            self.standstills.look()
         if self.scheduler.tick():
             self.runs.hand_back_all()
         self._settle()
@@ -241,6 +247,9 @@ class RankCore:
             m.ObjectFreed: lambda _, message: self.transfers.free(message.object_id),
             m.ResourcesAsked: self._on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
+            m.WaitersAsked: self.standstills.on_asked,
+            m.WaitersReported: self.standstills.on_reported,
+            m.StandstillFound: lambda _, message: tasks.give_up(message.task_id, message.failure),
             m.JobEnded: self._on_job_ended,
             m.RankFailed: self._on_rank_failed,
         }

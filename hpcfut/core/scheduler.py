@@ -61,6 +61,9 @@ class Scheduler:
         self.lend_at: float | None = None
         self.hand_back_at: float | None = None
         self.widen_at: float | None = None
+        #: Blocked runs that hold more than cores; and when they are suspected to wait for what needs it.
+        self.blocked_holders: dict[int, Run] = {}
+        self.suspect_at: float | None = None
 
     # -- grants ------------------------------------------------------------------------------------------------------
 
@@ -245,6 +248,11 @@ class Scheduler:
             self._book.tell(grant)
         self.n_slots_free += 1
         self._add_resources(run, 1, only_cpu=True)
+        if any(name != "CPU" for name, _ in run.template.resources):
+            self.blocked_holders[run.task_id] = run
+            if self.suspect_at is None:
+                self.suspect_at = self._context.now + self._config.standstill_after_s
+                self._context.wake_at(self.suspect_at)
         self._note_standstill()
 
     def unblock(self, run: Run) -> None:
@@ -256,6 +264,8 @@ class Scheduler:
         self.running[run.task_id] = run
 
     def _count_unblocked(self, run: Run) -> None:
+        if self.blocked_holders:
+            self.blocked_holders.pop(run.task_id, None)
         self.n_blocked -= 1
         self._n_stacks_blocked -= not run.waiter_id
         if self._n_extra and self._n_stacks_blocked < self._config.n_blocked_max:
@@ -308,7 +318,7 @@ class Scheduler:
     def next_deadline(self) -> float | None:
         """The earliest instant at which ``tick`` has something to do."""
         deadline = self.lend_at
-        for other in (self.hand_back_at, self._book.expect_at, self.widen_at):
+        for other in (self.hand_back_at, self._book.expect_at, self.widen_at, self.suspect_at):
             if other is not None and (deadline is None or other < deadline):
                 deadline = other
         return deadline

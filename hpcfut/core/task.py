@@ -26,6 +26,7 @@ TRANSITIONS: Final = {
     (WAITING, "cancel"): CANCELLED,
     (QUEUED, "push"): PUSHED,
     (QUEUED, "cancel"): CANCELLED,
+    (QUEUED, "give up"): FAILED,
     (PUSHED, "hand back"): QUEUED,
     (PUSHED, "retry"): QUEUED,
     (PUSHED, "return"): RETURNED,

@@ -265,6 +265,15 @@ class Tasks:
             self._leases.take(task)
         self._cancel_here(task)
 
+    def give_up(self, task_id: int, sentence: str) -> None:
+        """A queued task can never start, because those that hold what it needs wait for it."""
+        task = self.tasks.get(task_id)
+        if task is None or task.state != QUEUED:
+            self._context.count_stale("standstill that was over")
+            return
+        self._leases.take(task)
+        self._fail(task, Failure(UNSCHEDULABLE, sentence), "give up")
+
     def _cancel_here(self, task: TaskRecord) -> None:
         name = task.template.template.name
         failure = Failure(CANCELLED, f"Task {name_of(task.task_id)} ({name}) was cancelled before it started.")

@@ -58,6 +58,7 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     is_fetching: bool
     may_run: bool
     task_id: int
+    is_for_good: bool = False
     #: Objects before this position are not made by a task that could run here, or are ready.
     cursor: int = 0
     #: Whether the thread runs a task at the moment, and whether its wait is over.
@@ -112,7 +113,9 @@ class Waits:
             n_ready += 1
             if n_ready >= n_wanted:
                 break
-        wait = Wait(waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id)
+        wait = Wait(
+            waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id, event.is_for_good
+        )
         if n_ready >= n_wanted:
             self._wake(wait)
             return

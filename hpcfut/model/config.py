@@ -29,6 +29,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hand_back_after_s: float = 0.02
     #: A driver that waits this long lends its rank to other owners.
     driver_lends_after_s: float = 0.001
+    #: After this time of waiting with a resource in its hands a task is suspected to wait for others that need it.
+    standstill_after_s: float = 0.5
     #: Threads of one rank that may be blocked in ``get`` at a time; beyond, waiters run what they wait for.
     n_blocked_max: int = 256
     #: Running tasks are abandoned this long after the end of the script.

@@ -203,7 +203,9 @@ class Runtime:
             executor.blocked[task_id] = waiter
             if executor.environments.of_task:
                 executor.environments.take_off(task_id)
-        started: WaitStarted | None = WaitStarted(waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id)
+        started: WaitStarted | None = WaitStarted(
+            waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id, timeout_s is None
+        )
         if engine.end is not None or self._is_alert:
             waiter.has_news = True  # It was told before this waiter could hear it.
         try:

@@ -97,10 +97,28 @@ class RandomProgram:
         return [self._make(me) for _ in me.return_ids]
 
     def leaf(self, me: Frame) -> Program:
-        """A task that neither submits nor waits: the only kind that may hold extra resources, lest it deadlock."""
+        """A task that neither submits nor waits."""
         yield from self._compute(me)
         if me.rng.random() < self.mix.p_raise:
             raise Raised(is_retriable=me.rng.random() < self.mix.p_retriable)
+        return [self._make(me) for _ in me.return_ids]
+
+    def holder(self, me: Frame) -> Program:
+        """A task that keeps extra resources while it waits for others, which may need them."""
+        rng, mix = me.rng, self.mix
+        yield from self._compute(me)
+        children: list[int] = []
+        for _ in range(rng.randrange(3) if me.depth < mix.depth_max and self.n_tasks < mix.n_tasks_max else 0):
+            self.n_tasks += 1
+            extra = rng.choice((*mix.extra, "")) or "CPU"
+            template_id = me.define(resources=((extra, RESOURCE_UNIT),), n_retries_max=rng.randrange(2))
+            children += me.submit(
+                template_id, rng.choice((self.leaf, self.holder)), children if rng.random() < 0.3 else ()
+            )
+            me.world_rank.drop_template(template_id)
+        if children:
+            yield Wait(children, len(children), rng.random() < 0.5, rng.random() < 0.5)
+        yield from self._compute(me)
         return [self._make(me) for _ in me.return_ids]
 
     def generator(self, me: Frame) -> Program:
@@ -305,7 +323,10 @@ class RandomProgram:
         ]
         template_id = rng.choice(known) if known and rng.random() < 0.8 else self._new_template(me)
         is_leaf = any(name != "CPU" for name, _ in rank.world.templates[template_id].resources)
-        return template_id, self.leaf if is_leaf or rng.random() < 0.2 else self.task
+        if is_leaf:
+            # What else they might wait for may itself wait for what they hold, in ways that nobody finds out.
+            return template_id, self.holder if rng.random() < 0.6 else self.leaf
+        return template_id, self.leaf if rng.random() < 0.2 else self.task
 
     def _new_template(self, me: Frame) -> int:
         rng = me.rng
@@ -319,7 +340,7 @@ class RandomProgram:
             resources = (("CPU", 2 * RESOURCE_UNIT),)
         elif draw < 0.23:
             resources = (("CPU", 99 * RESOURCE_UNIT),)
-        elif draw < 0.33 and self.mix.extra:
+        elif draw < 0.45 and self.mix.extra:
             resources = (("CPU", RESOURCE_UNIT), (rng.choice(self.mix.extra), RESOURCE_UNIT))
         options: dict[str, Any] = {}
         if rng.random() < 0.3:

@@ -49,6 +49,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         hand_back_after_s=rng.choice((0.02, 0.002)),
         n_blocked_max=rng.choice((256, 256, 256, 3)),
         driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
+        standstill_after_s=rng.choice((0.5, 0.01)),
     )
     is_cut = n_ranks > 1 and rng.random() < 0.1
     extra = ("GPU",) if rng.random() < 0.5 else ()
@@ -110,5 +111,6 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "generators": sum(spec.n_returns == STREAMING for spec in specs),
         "application errors": sum(len(spec.failures) for spec in specs),
         "retries": sum(max(spec.n_attempts - 1, 0) for spec in specs),
+        "standstills": len(world.truth.given_up),
         "reads without room or link": len(world.truth.injected),
     }

@@ -217,8 +217,12 @@ class Threads:
         frame.waits_as = frame.task_id if self.runs.get(frame.task_id) is frame.main else 0
         self._count_waiting(frame, frame.waits_as, 1)
         self.waiters[waiter_id] = frame
+        # A thread that a task started waits, while the task itself goes on.
+        is_for_good = op.timeout_s is None and frame.main is frame
         self._rank.post(
-            e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.waits_as),
+            e.WaitStarted(
+                waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.waits_as, is_for_good
+            ),
         )
         if op.timeout_s is not None:
             self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)

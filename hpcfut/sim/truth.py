@@ -70,6 +70,8 @@ class Truth:
         self.values: dict[int, Value] = {}
         #: Failures that the fabric, not a program, has caused: any task or wait may see them.
         self.injected: list[Failure] = []
+        #: Tasks that were given up, because those that hold what they need wait for them.
+        self.given_up: dict[int, None] = {}
         #: Object → how many objects and tasks were made before it. A task that found its own result, or what waits for
         #: it, in a global variable would wait for itself; so a task finds only what is older than the oldest of its
         #: ancestors.
@@ -104,7 +106,7 @@ class Truth:
             return True
         if failure.kind == CANCELLED and spec.may_be_cancelled:
             return True
-        if failure.kind == UNSCHEDULABLE and spec.is_unschedulable:
+        if failure.kind == UNSCHEDULABLE and (spec.is_unschedulable or spec.task_id in self.given_up):
             return True
         if failure.kind == ENDED and spec.n_returns < 0:
             return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from hpcfut.model.failure import Failure
-from hpcfut.model.template import TaskTemplate
+from hpcfut.model.template import SchedulingKey, TaskTemplate
 
 
 class Argument(msgspec.Struct, array_like=True, gc=False):
@@ -240,6 +240,62 @@ class RankFailed(msgspec.Struct, array_like=True, tag=28, gc=False):
     failure: str
 
 
+class BlockedWait(msgspec.Struct, array_like=True, gc=False):
+    """A thread waits until ``n_missing`` of these objects are ready, which none of them is yet."""
+
+    waiter_id: int
+    n_missing: int
+    object_ids: tuple[int, ...]
+
+
+class BlockedRun(msgspec.Struct, array_like=True, gc=False):
+    """A task on the sender that waits for good, with everything but its cores in its hands."""
+
+    task_id: int
+    name: str
+    resources: tuple[tuple[str, int], ...]
+    waits: tuple[BlockedWait, ...]
+
+
+class QueuedTask(msgspec.Struct, array_like=True, gc=False):
+    """A task that needs more than cores and has not started."""
+
+    task_id: int
+    name: str
+    key: SchedulingKey
+
+
+class WaitingTask(msgspec.Struct, array_like=True, gc=False):
+    """A task whose arguments are not all ready; these are missing."""
+
+    task_id: int
+    object_ids: tuple[int, ...]
+
+
+class WaitersAsked(msgspec.Struct, array_like=True, tag=33, gc=False):
+    """The sender wants to know who waits for good on the receiver, and what makes these objects of the receiver's."""
+
+    round_number: int
+    object_ids: tuple[int, ...]
+
+
+class WaitersReported(msgspec.Struct, array_like=True, tag=34, gc=False):
+    """Who waits for good on the sender; tasks, here or of the sender's, that have not started; makers of objects."""
+
+    round_number: int
+    runs: tuple[BlockedRun, ...]
+    queued: tuple[QueuedTask, ...]
+    waiting: tuple[WaitingTask, ...]
+    makers: tuple[tuple[int, int], ...]
+
+
+class StandstillFound(msgspec.Struct, array_like=True, tag=35, gc=False):
+    """This task of the receiver's can never start, because those that hold what it needs wait for it."""
+
+    task_id: int
+    failure: str
+
+
 Message = (
     TemplateRegistered
     | TemplateForgotten
@@ -269,4 +325,7 @@ Message = (
     | ResourcesReported
     | JobEnded
     | RankFailed
+    | WaitersAsked
+    | WaitersReported
+    | StandstillFound
 )

@@ -285,7 +285,7 @@ def test_a_run_waits_for_its_resources_and_lets_smaller_ones_pass(make_core: Mak
 
 def test_what_a_blocked_run_keeps_is_looked_for_elsewhere(make_core: MakeCore) -> None:
     # Both tasks want all memory of a rank; the first waits for an object that may depend on the second.
-    hand = make_core(1)
+    hand = make_core(1, standstill_after_s=9.0)
     greedy = TaskTemplate(9, "greedy", b"", resources=(("memory", 5),))
     hand.core.scheduler.free["memory"] = 5
     total = hand.core.membership.roster[1].resources

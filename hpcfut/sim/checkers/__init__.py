@@ -16,12 +16,13 @@ from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.standstills import Standstills
 from hpcfut.sim.checkers.values import Values
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
 
-ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Progress, Emptiness)
+ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Standstills, Progress, Emptiness)
 
 
 class Checks:

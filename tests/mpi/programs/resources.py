@@ -163,3 +163,27 @@ def case_large_requests_get_their_turn(n_ranks: int) -> None:
     large = [same.options(num_cpus=n_cores).remote(-1) for _ in range(3)]
     more = [same.remote(number) for number in range(20)]
     assert hpcfut.get([*small, *large, *more], timeout=WAIT_S) == [*range(20), -1, -1, -1, *range(20)]
+
+
+def case_a_parent_that_holds_what_its_child_needs() -> None:
+    memory = {node["Rank"]: node["Resources"]["memory"] for node in hpcfut.nodes()}
+    most = same.options(memory=0.6 * max(memory.values()), num_cpus=0)
+
+    @hpcfut.remote(memory=0.6 * max(memory.values()), num_cpus=0)
+    def parent() -> str:
+        try:
+            return str(hpcfut.get(most.remote("there was room")))
+        except TaskUnschedulableError as error:
+            return str(error)
+
+    # As many as there is room for, and as many again.
+    n_parents = 2 * len(memory)
+    parents = [parent.remote() for _ in range(n_parents)]
+    others = [same.remote(number) for number in range(20)]
+    assert hpcfut.get(others, timeout=WAIT_S) == list(range(20)), "Everybody else goes on."
+    answers = hpcfut.get(parents, timeout=WAIT_S)
+    told = [answer for answer in answers if answer != "there was room"]
+    assert told
+    for answer in told:
+        assert "Task same asks for memory" in answer
+        assert "parent on rank" in answer

@@ -1,0 +1,109 @@
+"""Standstills as one rank sees them: what it asks, what it answers, and what it makes of it."""
+
+from __future__ import annotations
+
+from hpcfut.core.events import RunReturned, WaitAbandoned, WaitStarted
+from hpcfut.model.failure import UNSCHEDULABLE
+from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
+from hpcfut.wire.messages import (
+    BlockedRun,
+    BlockedWait,
+    QueuedTask,
+    StandstillFound,
+    WaitersAsked,
+    WaitersReported,
+)
+from tests.core.cores import SMALL, Hand, MakeCore, foreign, of, sent, takes
+
+TAPE = TaskTemplate(9, "record", b"", resources=(("CPU", RESOURCE_UNIT), ("tape", RESOURCE_UNIT)))
+
+
+def with_tapes(hand: Hand) -> Hand:
+    """Every rank has a tape."""
+    for record in hand.core.membership.roster:
+        record.resources["tape"] = RESOURCE_UNIT
+    hand.core.scheduler.free["tape"] = RESOURCE_UNIT
+    return hand
+
+
+def hold_and_wait(hand: Hand) -> None:
+    """A task of rank 0 holds the tape of this rank, and waits for a child that needs one."""
+    hand.lend(TAPE)
+    hand.accept(1, TAPE)
+    hand.define(TAPE)
+    hand.submit(1, TAPE, parent=foreign(0, 1))
+    hand.tell(WaitStarted(1, [hand.own(1)], 1, True, True, foreign(0, 1), True))
+
+
+def end(hand: Hand) -> None:
+    """The task goes on, and ends."""
+    hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
+
+
+@takes("task", ("queued", "give up"))
+def test_two_rounds_that_agree(make_core: MakeCore) -> None:
+    hand = with_tapes(make_core(1, n_ranks=2, n_slots=2))
+    hand.may_keep = True
+    hold_and_wait(hand)
+    wait_s = hand.core.context.config.standstill_after_s
+    assert of(hand.wait(wait_s), WaitersAsked) == [WaitersAsked(1, ())]
+    other = BlockedRun(foreign(0, 5), "other", (("tape", RESOURCE_UNIT),), (BlockedWait(3, 1, (foreign(0, 6),)),))
+    queued = QueuedTask(foreign(0, 6), "record", TAPE.key)
+    report = ((other,), (queued,), (), ((foreign(0, 6), foreign(0, 6)),))
+    assert of(hand.get(0, WaitersReported(1, *report)), WaitersAsked) == [WaitersAsked(2, ())]
+    effects = hand.get(0, WaitersReported(2, *report))
+    (found,) = of(effects, StandstillFound)
+    assert found.task_id == foreign(0, 6)
+    failure = hand.owned(1).failure
+    assert failure is not None
+    assert failure.kind == UNSCHEDULABLE
+    assert "record on rank 1 (tape 1), other on rank 0 (tape 1)" in failure.text
+    hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+
+
+def test_a_wait_that_changed_between_the_rounds(make_core: MakeCore) -> None:
+    hand = with_tapes(make_core(1, n_ranks=2, n_slots=2))
+    hand.may_keep = True
+    hold_and_wait(hand)
+    hand.wait(hand.core.context.config.standstill_after_s)
+    makers = ((foreign(0, 6), foreign(0, 6)),)
+    for number in range(1, 4):
+        wait = BlockedWait(number, 1, (foreign(0, 6),))
+        other = BlockedRun(foreign(0, 5), "other", (("tape", RESOURCE_UNIT),), (wait,))
+        queued = QueuedTask(foreign(0, 6), "record", TAPE.key)
+        effects = hand.get(0, WaitersReported(number, (other,), (queued,), (), makers))
+        assert not of(effects, StandstillFound)
+        assert of(effects, WaitersAsked) == [WaitersAsked(number + 1, ())]
+    assert not of(hand.get(0, WaitersReported(4, (), (), (), ())), WaitersAsked), "Its tape may become free."
+    hand.get(0, WaitersReported(4, (), (), (), ()))
+    end(hand)
+
+
+def test_what_is_told_of_the_own_rank(make_core: MakeCore) -> None:
+    hand = with_tapes(make_core(1, n_ranks=2, n_slots=2))
+    hand.may_keep = True
+    hold_and_wait(hand)
+    ((_, answer),) = [pair for pair in sent(hand.get(0, WaitersAsked(7, ()))) if isinstance(pair[1], WaitersReported)]
+    child = hand.own(1)
+    held = (("tape", RESOURCE_UNIT),)
+    waits = (BlockedWait(1, 1, (child,)),)
+    run = BlockedRun(foreign(0, 1), "record", held, waits)
+    assert answer == WaitersReported(7, (run,), (QueuedTask(child, "record", TAPE.key),), (), ((child, child),))
+    end(hand)
+
+
+def test_answers_and_verdicts_that_come_late(make_core: MakeCore) -> None:
+    hand = with_tapes(make_core(1, n_ranks=2, n_slots=2))
+    hand.get(0, WaitersReported(1, (), (), (), ()))
+    assert hand.stale("answer to a finished inquiry") == 1
+    hand.get(0, StandstillFound(hand.own(1), "It was long ago."))
+    assert hand.stale("standstill that was over") == 1
+
+
+def test_who_holds_cores_only_suspects_nothing(make_core: MakeCore) -> None:
+    hand = make_core(1)
+    hand.lend()
+    hand.accept(1, nested=(foreign(2, 7),))
+    hand.tell(WaitStarted(1, [foreign(2, 7)], 1, True, True, foreign(0, 1), True))
+    assert not sent(hand.wait(60.0))
+    hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
