@@ -32,6 +32,7 @@ from hpcfut.edges.host.machine import (
 )
 from hpcfut.edges.host.parent import ParentWatch, die_with_parent
 from hpcfut.edges.host.segments import StartSegments
+from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.config import SETTINGS, Config
 from hpcfut.model.errors import HpcfutError
@@ -86,6 +87,7 @@ class Job:
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
         self._n_sessions = 0
+        self._output = TaskOutput(transport.rank)
         if world is not None:
             watch = ParentWatch()
             threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
@@ -158,7 +160,11 @@ class Job:
         number = self._n_sessions & 0xFF
         engine.frames.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
         self._early = []
-        return Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
+        runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
+        executor = runtime.executor
+        executor.on_marked_end = self._output.finish
+        self._output.install(executor.task_of_thread, executor.mark, is_driver=self.rank == 0)
+        return runtime
 
     def close_session(self, runtime: Runtime) -> bool:
         """All ranks: leave a session that has ended; returns whether every rank came to its end in time."""
@@ -169,6 +175,8 @@ class Job:
         runtime.callbacks.close(runtime.config.stop_grace_s)
         runtime.helper.close()
         runtime.engine.close()
+        if self.rank == 0:
+            self._output.remove()
         if end.failure:
             return False
         return self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
@@ -206,6 +214,7 @@ class Job:
                 self._transport.send(rank, frame)
         if not self._meet(CLOSE_WITHIN_S):
             self.abort(status or 1)
+        self._output.remove()
         if self._files is not None:
             self._files.note_end(self.rank)
         if self._world is not None:
@@ -222,6 +231,7 @@ class Job:
 
     def abort(self, status: int) -> None:
         """End the whole job at once; does not return."""
+        self._output.finish_all()
         sys.stdout.flush()
         sys.stderr.flush()
         if self._files is not None:

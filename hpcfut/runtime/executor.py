@@ -63,6 +63,9 @@ class Executor:
         self.producers = Producers(engine, interruption, self.environments, self._result)
         # Looked up once: this is the task path.
         self.running, self.blocked, self.cancelled = interruption.running, interruption.blocked, interruption.cancelled
+        self.marked = interruption.marked
+        #: Called on its thread when a marked task has ended.
+        self.on_marked_end: Callable[[int], None] = lambda task_id: None
         self._n_threads = 0
         self._pid = os.getpid()
         engine.on_run = self._find_thread
@@ -170,14 +173,27 @@ class Executor:
                 return self._failed(run, error)
         finally:
             del self.running[task_id]
-            if self.cancelled:
+            if self.marked:
                 try:
-                    self.interruption.is_over(task_id)
+                    self._end_marked(task_id)
                 except TaskCancelledError:
-                    self.interruption.is_over(task_id)
+                    self._end_marked(task_id)
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
+
+    def task_of_thread(self) -> int:
+        """The task that the calling thread runs, 0 for none."""
+        return self.current.task_id
+
+    def mark(self, task_id: int) -> None:
+        """See to it that ``on_marked_end`` is called when this task, which runs on this thread, has ended."""
+        self.marked[task_id] = None
+
+    def _end_marked(self, task_id: int) -> None:
+        """A task has ended while some are marked; perhaps it is one of them."""
+        self.interruption.is_over(task_id)
+        self.on_marked_end(task_id)
 
     def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
         template = self.engine.core.template(template_id)

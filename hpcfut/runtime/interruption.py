@@ -58,7 +58,9 @@ class Interruption:
         self.blocked: dict[int, Waiter] = {}
         #: Tasks that were cancelled after they had been given out to run.
         self.cancelled: dict[int, None] = {}
-        #: Those of them in which the exception has not been raised yet.
+        #: Tasks whose end needs more than that of others: cancelled ones, and those that have begun to print a line.
+        self.marked: dict[int, None] = {}
+        #: Cancelled tasks in which the exception has not been raised yet.
         self.pending: dict[int, None] = {}
         #: Called whenever somebody should look at what is pending.
         self.on_pending: Callable[[], None] = lambda: None
@@ -71,7 +73,7 @@ class Interruption:
 
     def interrupt(self, task_id: int) -> None:
         """Raise ``TaskCancelledError`` in a task that was given out to run, as soon as that can be."""
-        self.cancelled[task_id] = self.pending[task_id] = None
+        self.cancelled[task_id] = self.pending[task_id] = self.marked[task_id] = None
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="hpcfut-interrupter", daemon=True)
@@ -98,6 +100,7 @@ class Interruption:
     def _forget(self, task_id: int) -> None:
         self.pending.pop(task_id, None)
         self.cancelled.pop(task_id, None)
+        self.marked.pop(task_id, None)
 
     def _try(self, task_id: int) -> None:
         thread_id = self.running.get(task_id)
