@@ -200,6 +200,8 @@ def serve(job: Job) -> int:
         if not job.close_session(opened):
             # Rank 0 ends the job, with the sentence; a worker waits for that, but not for ever.
             threading.Event().wait(opened.config.stop_grace_s + 5.0)
+            if end.failure:
+                sys.stderr.write(f"hpcfut: {end.failure}\n")
             job.abort(end.status or 1)
         _session.runtime = None
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.launch_environment import mismatch, recognise_launch, recognise_library, singletons
-from hpcfut.edges.host.machine import Place, cores_of, own_place
+from hpcfut.edges.host.machine import cores_of, own_place
 from hpcfut.edges.host.parent import die_with_parent
 from hpcfut.edges.mpi.start import World, library_version, start_mpi
 from hpcfut.edges.mpi.transport import MpiTransport
@@ -57,7 +57,7 @@ def probe() -> tuple[int, Probe]:
     files = JobFiles.of_environment(os.environ)
     if files is not None:
         files.note_segments(world.rank)
-    places = [msgspec.msgpack.decode(part, type=Place) for part in world.gather(msgspec.msgpack.encode(own_place()))]
+    places = world.gather_records(own_place())
     result = Probe(
         version,
         world.thread_level,

@@ -69,6 +69,7 @@ class Context:
         "effects",
         "inbox",
         "make_table",
+        "n_ranks",
         "now",
         "put_off",
         "rank",
@@ -77,8 +78,9 @@ class Context:
         "stale",
     )
 
-    def __init__(self, rank: int, config: Config, make_table: MakeTable) -> None:
+    def __init__(self, rank: int, n_ranks: int, config: Config, make_table: MakeTable) -> None:
         self.rank = rank
+        self.n_ranks = n_ranks
         self.config = config
         self.make_table = make_table
         self.now = 0.0
@@ -104,6 +106,11 @@ class Context:
             self.inbox.append(message)
         else:
             self.effects.append(SendMessage(rank, message))
+
+    def demand_rank(self, rank: int) -> None:
+        """Refuse a rank that a message names and the job does not have: nothing could be sent there."""
+        if not 0 <= rank < self.n_ranks:
+            raise IllegalTransitionError(f"It names rank {rank}, but the job has ranks 0 to {self.n_ranks - 1} only.")
 
     def wake_at(self, at: float) -> None:
         """See to it that deadlines are looked at then."""

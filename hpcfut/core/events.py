@@ -194,6 +194,13 @@ class RankLost(msgspec.Struct, gc=False):
     reason: str
 
 
+class FrameRefused(msgspec.Struct, gc=False):
+    """A frame of this rank could not be decoded, or the core could not accept it, and has not done all that it says."""
+
+    rank: int
+    reason: str
+
+
 class StopRequested(msgspec.Struct, gc=False):
     """The driver has ended (or the user called ``shutdown``)."""
 
@@ -226,5 +233,6 @@ Event = (
     | SendCompleted
     | ResourcesQueried
     | RankLost
+    | FrameRefused
     | StopRequested
 )

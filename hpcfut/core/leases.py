@@ -166,7 +166,7 @@ class Leases:
             if record.state == STORED:
                 arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained))
             else:
-                arguments.append(Argument(object_id, record.payload, -1, 0, record.contained))
+                arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
         return tuple(arguments)
 
     def _pump(self, queue: KeyQueue) -> None:

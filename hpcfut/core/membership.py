@@ -1,7 +1,7 @@
 """Membership: who is in the job, what they can run, how busy they said they were, and who is dead.
 
 The roster is exchanged once at start. Load is gossip: every frame carries the sender's, so it costs no message. A rank
-that dies ends the job, and rank 0 says so: it alone decides, the others tell it.
+that dies, or sends what cannot be accepted, ends the job, and rank 0 says so: it alone decides, the others tell it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import AnswerQuery, EndJob
+from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
 from hpcfut.wire.messages import JobEnded, RankFailed, ResourcesAsked, ResourcesReported
@@ -133,22 +134,42 @@ class Membership:
 
     def lose(self, rank: int, reason: str) -> None:
         """An edge of this rank has proof that a rank is dead."""
-        was = self.states[rank]
-        self.states[rank] = self._next[was, "die"]
-        if was == DEAD:
-            self._context.count_stale("second death of a rank")
+        if not self._is_first_death(rank):
             return
-        sentence = f"Rank {rank} on host {self.roster[rank].host} (process {self.roster[rank].pid}) died: {reason}"
+        sentence = f"{self._described(rank)} died: {reason}"
         if self._context.rank == 0 or rank == 0:
             self.stop(1, sentence, is_final=True)
         else:
             self._context.send(0, RankFailed(rank, sentence))
 
+    def refuse(self, rank: int, reason: str) -> None:
+        """A rank has sent what cannot be accepted. Neither it nor this rank, which missed something, can go on."""
+        if not self._is_first_death(rank) or self.is_stopping:
+            return
+        own = self._context.rank
+        sentence = f"{self._described(rank)} sent rank {own} something that cannot be accepted. {reason}"
+        if own != 0:
+            self._context.send(0, RankFailed(rank, sentence))
+        self.stop(1, sentence, is_final=True)
+
     def on_rank_failed(self, source: int, message: RankFailed) -> None:
-        """A rank says that it or another cannot go on."""
-        self.states[message.rank] = self._next[self.states[message.rank], "die"]
+        """A rank says that it or another cannot go on; the other may be this one."""
+        if message.rank != self._context.rank:
+            self._is_first_death(message.rank)
         self.stop(1, message.failure, is_final=True)
 
-    def on_job_ended(self, message: JobEnded) -> None:
+    def _is_first_death(self, rank: int) -> bool:
+        was = self.states[rank]
+        self.states[rank] = self._next[was, "die"]
+        if was == DEAD:
+            self._context.count_stale("second death of a rank")
+        return was != DEAD
+
+    def _described(self, rank: int) -> str:
+        return f"Rank {rank} on host {self.roster[rank].host} (process {self.roster[rank].pid})"
+
+    def on_job_ended(self, source: int, message: JobEnded) -> None:
         """Rank 0 ends the session."""
+        if source != 0:
+            raise IllegalTransitionError(f"Rank {source} ended the session, which is for rank 0 to do.")
         self.stop(message.status, message.failure, is_final=message.is_final)

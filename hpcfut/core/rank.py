@@ -29,7 +29,7 @@ from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
 from hpcfut.model.config import Config
-from hpcfut.model.errors import IllegalTransitionError, InvariantError
+from hpcfut.model.errors import FrameRefusedError, IllegalTransitionError, InvariantError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire import messages as m
@@ -56,7 +56,7 @@ class RankCore:
         is_driver: bool,
         make_table: MakeTable = Table,
     ) -> None:
-        self.context = context = Context(rank, config, make_table)
+        self.context = context = Context(rank, len(roster), config, make_table)
         self.membership = Membership(context, roster)
         self.ownership = Ownership(context)
         self.borrowing = Borrowing(context)
@@ -109,6 +109,12 @@ class RankCore:
             perform(effects)
         if (is_behind and put_off) or context.due_at <= now:
             perform(self._reach_deadline(now))
+
+    def end_turn(self, refused: FrameRefusedError, now: float, perform: Callable[[list[Effect]], None]) -> None:
+        """A turn has met a frame that cannot be: what had been decided before is performed, and the session ends."""
+        self.context.put_off.clear()
+        perform(self.context.effects)
+        self.turn((e.FrameRefused(refused.rank, refused.reason),), now, perform)
 
     def next_deadline(self) -> float | None:
         """The earliest instant at which a turn has something to do, whatever happens."""
@@ -215,6 +221,7 @@ class RankCore:
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
             e.RankLost: self._on_rank_lost,
+            e.FrameRefused: self._on_frame_refused,
             e.StopRequested: self._on_stop_requested,
         }
 
@@ -258,10 +265,14 @@ class RankCore:
         source = event.source
         self.membership.load[source] = event.load
         on_message, context = self._on_message, self.context
-        for message in event.messages:
-            on_message[type(message)](source, message)
-            if context.inbox or context.ready or context.runnable or context.arrived:
-                self._settle()
+        try:
+            for message in event.messages:
+                on_message[type(message)](source, message)
+                if context.inbox or context.ready or context.runnable or context.arrived:
+                    self._settle()
+        except Exception as error:
+            # Whatever the machines trip over: what the sender says does not fit what this rank knows.
+            raise FrameRefusedError.of_message(source, type(message).__name__, error) from error
 
     def _catch_up(self) -> None:
         put_off = self.context.put_off
@@ -344,12 +355,16 @@ class RankCore:
         self.membership.lose(event.rank, event.reason)
         self._fall_silent()
 
+    def _on_frame_refused(self, event: e.FrameRefused) -> None:
+        self.membership.refuse(event.rank, event.reason)
+        self._fall_silent()
+
     def _on_stop_requested(self, event: e.StopRequested) -> None:
         self.membership.stop(event.status, event.failure, is_final=event.is_final)
         self._fall_silent()
 
     def _on_job_ended(self, source: int, message: m.JobEnded) -> None:
-        self.membership.on_job_ended(message)
+        self.membership.on_job_ended(source, message)
         self._fall_silent()
 
     def _on_rank_failed(self, source: int, message: m.RankFailed) -> None:
@@ -366,7 +381,7 @@ class RankCore:
             return
         context = self.context
         for table, last in (
-            (self._on_event, (e.FrameReceived, e.RankLost, e.StopRequested)),
+            (self._on_event, (e.FrameReceived, e.RankLost, e.FrameRefused, e.StopRequested)),
             (self._on_message, (m.JobEnded, m.RankFailed)),
         ):
             for kind in table:

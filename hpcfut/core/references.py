@@ -11,6 +11,7 @@ from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
 from hpcfut.core.ownership import FAILED, INLINE, PENDING, STORED, OwnedObject, Ownership
 from hpcfut.core.transfers import Transfers
+from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import RANK_SHIFT, name_of, owner_of
 from hpcfut.wire.messages import (
@@ -157,6 +158,7 @@ class References:
         owner = object_id >> RANK_SHIFT
         if owner == borrower:
             return
+        self._context.demand_rank(owner)
         if owner == self._rank:
             record = self.ensure(object_id)
             assert isinstance(record, OwnedObject)
@@ -177,8 +179,10 @@ class References:
 
     def accept(self, object_id: int, reporter: int) -> None:
         """Note that ``reporter`` has named this rank as a borrower. The caller adds a hold first, or ``settle``s."""
-        if object_id >> RANK_SHIFT == self._rank or reporter == self._rank:
+        owner = object_id >> RANK_SHIFT
+        if owner == self._rank or reporter == self._rank:
             return
+        self._context.demand_rank(owner)
         record = self.borrowing.ensure(object_id)
         if record.reports is None:
             record.reports = {}
@@ -192,6 +196,7 @@ class References:
 
     def on_borrow_added(self, source: int, message: BorrowAdded) -> None:
         """Owner: a holder names a borrower."""
+        self._context.demand_rank(message.borrower)
         record = self.ensure(message.object_id)
         assert isinstance(record, OwnedObject)
         if record.borrowers is None:
@@ -203,6 +208,8 @@ class References:
 
     def on_borrow_confirmed(self, message: BorrowConfirmed) -> None:
         """Reporter: the owner has counted."""
+        if message.object_id not in self.borrowing.objects:
+            raise IllegalTransitionError(f"Object {name_of(message.object_id)} was not reported.")
         self.drop(message.object_id)
 
     def on_borrow_released(self, source: int, message: BorrowReleased) -> None:
@@ -311,6 +318,7 @@ class References:
                 self.borrowing.move(record, "resolved inline")
                 record.payload = message.payload
             else:
+                self._context.demand_rank(message.rank)
                 self.borrowing.move(record, "resolved stored")
                 record.rank, record.nbytes = message.rank, message.nbytes
         if record.watchers:

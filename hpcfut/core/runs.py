@@ -92,6 +92,8 @@ class Runs:
         for argument in message.arguments:
             covered.update(dict.fromkeys(argument.contained))
         run.covered = tuple(covered)
+        for object_id in run.covered:
+            self._context.demand_rank(owner_of(object_id))
         self._references.hold_all(run.covered)
         for argument in message.arguments:
             if argument.payload is None:
@@ -99,6 +101,7 @@ class Runs:
 
     def _fetch(self, run: Run, argument: Argument) -> None:
         object_id, transfers = argument.object_id, self._transfers
+        self._context.demand_rank(argument.rank)
         # The same object may stand at several places of one call; it arrives once.
         if transfers.find(object_id) is None and transfers.need(
             object_id, argument.rank, argument.nbytes, run.task_id, is_held=False

@@ -239,6 +239,7 @@ class Tasks:
         """Cancel the task that makes this object (for a generator: the task of this id), wherever it is owned."""
         owner = owner_of(object_id)
         if owner != self._context.rank:
+            self._context.demand_rank(owner)
             self._context.send(owner, CancelAsked(object_id, is_recursive))
             return
         record = self._owned.get(object_id)

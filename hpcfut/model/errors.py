@@ -11,6 +11,29 @@ class CodecError(HpcfutError):
     """A frame could not be decoded: it is corrupt, truncated or of another version."""
 
 
+class FrameRefusedError(HpcfutError):
+    """What a rank has sent cannot be: it is damaged, or does not fit what was said before."""
+
+    def __init__(self, rank: int, reason: str) -> None:
+        super().__init__(f"What rank {rank} has sent cannot be accepted. {reason}")
+        self.rank = rank
+        self.reason = reason
+
+    @classmethod
+    def of_message(cls, rank: int, name: str, error: Exception) -> FrameRefusedError:
+        """Because of what a machine of the core tripped over when it took in a message."""
+        trace, where = error.__traceback__, ""
+        while trace is not None:
+            if trace.tb_frame.f_code.co_name != "__missing__":  # That is how a table says no.
+                where = f"{trace.tb_frame.f_code.co_qualname}, line {trace.tb_lineno}"
+            trace = trace.tb_next
+        return cls(
+            rank,
+            f"A {name} does not fit what was said before ({type(error).__name__} in {where}: {error}). Unless a memory "
+            f"or a network is faulty, this is a bug in hpcfut; please report it.",
+        )
+
+
 class RankLostError(HpcfutError):
     """An edge has proof that a rank is dead."""
 

@@ -12,7 +12,9 @@ values, and a generator, takes an id all the same). Id 0 is never given out and 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 SEQUENCE_BITS: Final = 38
 INCARNATION_BITS: Final = 6
@@ -22,6 +24,10 @@ RANK_SHIFT: Final = SEQUENCE_BITS + INCARNATION_BITS
 N_RANKS_MAX: Final = 1 << RANK_BITS
 N_INCARNATIONS_MAX: Final = 1 << INCARNATION_BITS
 NO_ID: Final = 0
+
+#: What a message may say; decoding refuses everything else.
+Rank = Annotated[int, msgspec.Meta(ge=0, lt=N_RANKS_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _INCARNATION_MASK: Final = (1 << INCARNATION_BITS) - 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+import socket
+from collections.abc import Mapping, Sequence
 
 import msgspec
+
+from hpcfut.model.config import SETTINGS
 
 
 class RankRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -33,6 +37,19 @@ class Outfit(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     #: The environment variables that configure hpcfut, as far as they are set.
     settings: dict[str, str]
+
+    @classmethod
+    def of_this_process(cls, version: str, wire_version: int, library: str, environ: Mapping[str, str]) -> Outfit:
+        """What this process brings; ``library`` is what MPI says about itself."""
+        versions = {
+            "hpcfut": version,
+            "Python": platform.python_version(),
+            "msgspec": msgspec.__version__,
+            "the wire format": str(wire_version),
+            # What follows the comma tells who built it, which may differ.
+            "the MPI library": library.partition(",")[0],
+        }
+        return cls(socket.gethostname(), versions, {name: environ[name] for name in SETTINGS if name in environ})
 
 
 def disagreement(outfits: Sequence[Outfit]) -> str:

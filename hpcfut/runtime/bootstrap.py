@@ -8,8 +8,6 @@ time. A session ends on all ranks together: each stops, lets its frames leave, a
 from __future__ import annotations
 
 import os
-import platform
-import socket
 import sys
 import threading
 import time
@@ -34,7 +32,7 @@ from hpcfut.edges.host.parent import ParentWatch, die_with_parent
 from hpcfut.edges.host.segments import StartSegments
 from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.edges.host.timers import sharpen_timers
-from hpcfut.model.config import SETTINGS, Config
+from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement
 from hpcfut.model.template import RESOURCE_UNIT
@@ -132,7 +130,7 @@ class Job:
                 continue
             doorbell.get_up()
             self._early.remove(opening)
-            record = decode_session(opening[1])
+            record = decode_session(*opening)
             if isinstance(record, JobClosed):
                 return record.status
             self._n_sessions = record.number
@@ -285,9 +283,9 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ, is_interactive=_is_interactive())
     world = start_mpi()
-    outfits = [_outfit(part) for part in world.gather(msgspec.msgpack.encode(_own_outfit(version, environ)))]
+    outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
-    places = [_place(part) for part in world.gather(msgspec.msgpack.encode(own_place()))]
+    places = world.gather_records(own_place())
     neighbours = ranks_on_host_of(places, world.rank)
     segments = StartSegments()
     digests = world.gather(segments.digest)
@@ -360,29 +358,6 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
 def _is_interactive() -> bool:
     """Whether somebody types the script line by line, now or when it has ended."""
     return bool(sys.flags.interactive) or not hasattr(sys.modules["__main__"], "__file__")
-
-
-def _place(data: bytes) -> Place:
-    return msgspec.msgpack.decode(data, type=Place)
-
-
-def _outfit(data: bytes) -> Outfit:
-    return msgspec.msgpack.decode(data, type=Outfit)
-
-
-def _own_outfit(library_version: str, environ: Mapping[str, str]) -> Outfit:
-    return Outfit(
-        socket.gethostname(),
-        {
-            "hpcfut": __version__,
-            "Python": platform.python_version(),
-            "msgspec": msgspec.__version__,
-            "the wire format": str(WIRE_VERSION),
-            # What follows the comma tells who built it, which may differ.
-            "the MPI library": library_version.partition(",")[0],
-        },
-        {name: environ[name] for name in SETTINGS if name in environ},
-    )
 
 
 def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> RankRecord:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from hpcfut.core.context import Context
-from hpcfut.core.events import Event, FrameReceived, RankLost
-from hpcfut.model.errors import CodecError
+from hpcfut.core.events import Event, FrameReceived, FrameRefused
+from hpcfut.model.errors import CodecError, FrameRefusedError
 from hpcfut.ports import Transport
 from hpcfut.wire.codec import OtherSessionError, decode_frame, encode_frame, prefix_of
 from hpcfut.wire.messages import Message
@@ -59,12 +59,15 @@ class Frames:
 
     def receive(self, events: list[Event]) -> None:
         """Look for frames, and append what they say."""
-        for source, frame in self._poll():
-            try:
-                load, messages = decode_frame(frame, self._prefix)
-            except OtherSessionError:
-                self._context.count_stale("frame of another session")
-            except CodecError as error:
-                events.append(RankLost(source, f"it sent something that cannot be understood. {error}"))
-            else:
-                events.append(FrameReceived(source, load, messages))
+        try:
+            for source, frame in self._poll():
+                try:
+                    load, messages = decode_frame(frame, self._prefix)
+                except OtherSessionError:
+                    self._context.count_stale("frame of another session")
+                except CodecError as error:
+                    events.append(FrameRefused(source, str(error)))
+                else:
+                    events.append(FrameReceived(source, load, messages))
+        except FrameRefusedError as error:  # Not even its bytes could be received.
+            events.append(FrameRefused(error.rank, error.reason))

@@ -25,7 +25,7 @@ from hpcfut.core.effects import (
 )
 from hpcfut.core.events import Event, RankLost, RefsReleased
 from hpcfut.core.rank import RankCore
-from hpcfut.model.errors import RankLostError
+from hpcfut.model.errors import FrameRefusedError, RankLostError
 from hpcfut.ports import Transport, Window
 from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
@@ -134,10 +134,22 @@ class Turns:
         except RankLostError as error:  # Found in sending; what else was to be sent does not matter any more.
             self.mailbox.append(RankLost(error.rank, error.reason))
             return True
+        except FrameRefusedError as error:
+            self._end_turn(error, now)
+            return True
         except Exception:
             # Effects are lost, so whoever caught this and went on would wait for ever.
             end_rank("its engine")
         return bool(events)
+
+    def _end_turn(self, refused: FrameRefusedError, now: float) -> None:
+        try:
+            self.core.end_turn(refused, now, self._do)
+            self.frames.flush()
+        except RankLostError as error:
+            self.mailbox.append(RankLost(error.rank, error.reason))
+        except Exception:
+            end_rank("its engine")
 
     def _flush(self) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from hpcfut.model.failure import Failure
+from hpcfut.model.ids import Count, Rank
 from hpcfut.model.template import SchedulingKey, TaskTemplate
 
 
@@ -21,8 +22,8 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
 
     object_id: int
     payload: bytes | None
-    rank: int = -1
-    nbytes: int = 0
+    rank: Rank = 0
+    nbytes: Count = 0
     contained: tuple[int, ...] = ()
 
 
@@ -30,7 +31,7 @@ class Result(msgspec.Struct, array_like=True, gc=False):
     """One return value: inline (``payload``), or stored on the rank that sends it (``payload`` is ``None``)."""
 
     payload: bytes | None
-    nbytes: int = 0
+    nbytes: Count = 0
     contained: tuple[int, ...] = ()
 
 
@@ -50,14 +51,14 @@ class LeaseRequested(msgspec.Struct, array_like=True, tag=3, gc=False):
     """The owner wants to run tasks of one scheduling key on the receiver. ``lease_id`` is the owner's count."""
 
     lease_id: int
-    resources: tuple[tuple[str, int], ...]
+    resources: tuple[tuple[str, Count], ...]
 
 
 class LeaseGranted(msgspec.Struct, array_like=True, tag=4, gc=False):
     """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now."""
 
     lease_id: int
-    depth: int
+    depth: Count
 
 
 class LeaseReturned(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -160,8 +161,8 @@ class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
     """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref."""
 
     object_id: int
-    rank: int
-    nbytes: int
+    rank: Rank
+    nbytes: Count
     contained: tuple[int, ...] = ()
 
 
@@ -176,7 +177,7 @@ class BorrowAdded(msgspec.Struct, array_like=True, tag=19, gc=False):
     """The sender, a holder, tells the owner that ``borrower`` holds the object too. The sender holds on until told."""
 
     object_id: int
-    borrower: int
+    borrower: Rank
 
 
 class BorrowConfirmed(msgspec.Struct, array_like=True, tag=20, gc=False):
@@ -189,7 +190,7 @@ class BorrowReleased(msgspec.Struct, array_like=True, tag=21, gc=False):
     """The sender holds the object no more. ``reports``: how often each reporter had named it as a borrower."""
 
     object_id: int
-    reports: dict[int, int]
+    reports: dict[Rank, Count]
 
 
 class ReadRequested(msgspec.Struct, array_like=True, tag=22, gc=False):
@@ -236,7 +237,7 @@ class JobEnded(msgspec.Struct, array_like=True, tag=27, gc=False):
 class RankFailed(msgspec.Struct, array_like=True, tag=28, gc=False):
     """The sender cannot go on, or has seen ``rank`` die; rank 0 ends the job with this sentence."""
 
-    rank: int
+    rank: Rank
     failure: str
 
 

@@ -45,8 +45,8 @@ def is_session(frame: bytes | bytearray | memoryview) -> bool:
     return bytes(frame[:2]) == _MAGIC
 
 
-def decode_session(frame: bytes | bytearray | memoryview) -> SessionOpened | JobClosed:
-    """Read the record.
+def decode_session(source: int, frame: bytes | bytearray | memoryview) -> SessionOpened | JobClosed:
+    """Read the record that the rank ``source`` sent.
 
     Raises:
         CodecError: The frame is damaged.
@@ -54,5 +54,8 @@ def decode_session(frame: bytes | bytearray | memoryview) -> SessionOpened | Job
     try:
         record: SessionOpened | JobClosed = _decode(bytes(frame[2:]))
     except Exception as error:
-        raise CodecError(f"A frame that opens a session is damaged ({error}). This is a bug in hpcfut.") from error
+        raise CodecError(
+            f"Rank {source} sent a frame about a session that is damaged ({type(error).__name__}: {error}). Unless a "
+            "memory or a network is faulty, this is a bug in hpcfut; please report it."
+        ) from error
     return record

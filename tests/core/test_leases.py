@@ -8,7 +8,7 @@ import pytest
 from hpcfut.core.effects import Effect, RunTask, WakeWaiter
 from hpcfut.core.events import ObjectPut, RunReturned, WaitAbandoned
 from hpcfut.core.grants import EXPECTED_FOR_S
-from hpcfut.model.errors import InvariantError
+from hpcfut.model.errors import FrameRefusedError, InvariantError
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.wire.messages import (
@@ -202,7 +202,7 @@ def test_a_returned_lease_makes_room_for_another(make_core: MakeCore) -> None:
     for owner in (0, 2, 3):
         hand.lend(owner=owner)
     assert sent(hand.get(0, LeaseReturned(1))) == [(3, LeaseGranted(1, 1))]
-    with pytest.raises(KeyError):
+    with pytest.raises(FrameRefusedError, match="KeyError"):
         hand.get(0, LeaseReturned(1))
 
 

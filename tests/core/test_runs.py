@@ -15,6 +15,7 @@ from hpcfut.core.events import (
     WaitAbandoned,
 )
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING
+from hpcfut.model.errors import FrameRefusedError
 from hpcfut.model.failure import CANCELLED, Failure
 from hpcfut.wire.messages import (
     Argument,
@@ -359,5 +360,5 @@ def test_the_end_of_what_does_not_run_raises(make_core: MakeCore, event: RunRetu
 
 def test_a_task_of_a_function_that_was_not_told_raises(make_core: MakeCore) -> None:
     hand = make_core(1)
-    with pytest.raises(KeyError):
+    with pytest.raises(FrameRefusedError, match="KeyError"):
         hand.accept(1)

@@ -7,7 +7,7 @@ import pytest
 from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import CancelRequested, ObjectPut, StopRequested
 from hpcfut.core.ownership import FAILED, INLINE, STORED
-from hpcfut.model.errors import IllegalTransitionError
+from hpcfut.model.errors import FrameRefusedError
 from hpcfut.model.failure import CANCELLED, UNSCHEDULABLE, Failure
 from hpcfut.wire.messages import (
     Argument,
@@ -355,12 +355,12 @@ def test_an_end_that_comes_twice_or_too_early_raises(make_core: MakeCore, messag
     hand = make_core()
     hand.may_keep = True
     hand.submit(1)
-    with pytest.raises(IllegalTransitionError, match=r"'(return|fail)' in state 'queued'"):
+    with pytest.raises(FrameRefusedError, match=r"'(return|fail)' in state 'queued'"):
         hand.get(1, message)
     again = make_core()
     again.push_to_1()
     again.get(1, message)
-    with pytest.raises(KeyError):
+    with pytest.raises(FrameRefusedError, match="KeyError"):
         again.get(1, message)
     again.release(again.own(1))
 

@@ -6,7 +6,7 @@ import pytest
 
 from hpcfut.core.effects import ForgetTemplate, RunTask
 from hpcfut.core.events import ObjectPut, RunReturned, TemplateDropped
-from hpcfut.model.errors import InvariantError
+from hpcfut.model.errors import FrameRefusedError, InvariantError
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import (
     BorrowAdded,
@@ -54,7 +54,7 @@ def test_an_executor_forgets_when_it_is_told(make_core: MakeCore) -> None:
     hand = make_core(1)
     hand.lend()
     assert hand.get(0, TemplateForgotten(PLAIN.template_id)) == [ForgetTemplate(PLAIN.template_id)]
-    with pytest.raises(KeyError):
+    with pytest.raises(FrameRefusedError, match="KeyError"):
         hand.get(0, TemplateForgotten(PLAIN.template_id))
 
 

@@ -1,48 +1,15 @@
 import random
 import struct
-import types
-import typing
 import zlib
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcfut.model.errors import CodecError
 from hpcfut.wire.codec import LOAD_MAX, WIRE_VERSION, OtherSessionError, decode_frame, encode_frame
-from hpcfut.wire.messages import Message, TaskDone
-
-KINDS = typing.get_args(Message)
-ID_MAX = 2**64 - 1
-
-
-def strategy_of(kind):
-    """Values of any type that stands in a message, so that a new message is tested as soon as it exists."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return st.lists(strategy_of(arguments[0]), max_size=3).map(tuple)
-    if origin is tuple:
-        return st.tuples(*map(strategy_of, arguments))
-    if origin is list:
-        return st.lists(strategy_of(arguments[0]), max_size=3)
-    if origin is dict:
-        return st.dictionaries(*map(strategy_of, arguments), max_size=3)
-    if origin in (typing.Union, types.UnionType):
-        return st.one_of(*map(strategy_of, arguments))
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        hints = typing.get_type_hints(kind)
-        return st.builds(kind, **{name: strategy_of(hints[name]) for name in kind.__struct_fields__})
-    simple = {
-        int: st.integers(-(2**63), ID_MAX),
-        str: st.text(max_size=10),
-        bytes: st.binary(max_size=10),
-        bool: st.booleans(),
-        float: st.floats(allow_nan=False),
-        type(None): st.none(),
-    }
-    return simple[kind]
-
+from hpcfut.wire.messages import ObjectLocated, TaskDone
+from tests.wire.made_up import ID_MAX, KINDS, strategy_of
 
 messages = st.one_of(*map(strategy_of, KINDS))
 frames = st.builds(encode_frame, st.integers(0, LOAD_MAX), st.lists(messages, max_size=4))
@@ -166,3 +133,9 @@ def test_sentences_say_what_is_wrong():
         decode_frame(frame + b"x")
     with pytest.raises(CodecError, match="could not be decoded"):
         decode_frame(b"")
+
+
+@pytest.mark.parametrize(("rank", "nbytes"), [(-1, 0), (2**20, 0), (0, -1)])
+def test_ranks_and_sizes_that_cannot_be_are_refused(rank, nbytes):
+    with pytest.raises(CodecError, match="Expected `int`"):
+        decode_frame(encode_frame(0, [ObjectLocated(1, rank, nbytes)]))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from hpcfut.model.roster import RankRecord
-
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class World:
@@ -38,9 +38,9 @@ class World:
             start += nbytes
         return parts
 
-    def gather_records(self, record: RankRecord) -> list[RankRecord]:
+    def gather_records(self, record: Record) -> list[Record]:
         """Give every rank the records of all ranks, in the order of the ranks. Collective."""
-        decoder = msgspec.msgpack.Decoder(RankRecord)
+        decoder = msgspec.msgpack.Decoder(type(record))
         return [decoder.decode(part) for part in self.gather(msgspec.msgpack.encode(record))]
 
     def broadcast(self, data: bytes) -> bytes:

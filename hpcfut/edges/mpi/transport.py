@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcfut.edges.mpi.bulk import TAG_FRAME, Bulk
 from hpcfut.edges.mpi.failures import explain
-from hpcfut.model.errors import HpcfutError
+from hpcfut.model.errors import FrameRefusedError, HpcfutError
 from hpcfut.ports import Doorbell
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class MpiTransport:
                 self._n_used += 1
                 self._head = head = (head + 1) % N_SLOTS
                 if status.Get_tag() == _TAG_ANNOUNCED:
-                    self._receive_large(source, _SIZE.unpack(frame)[0])
+                    self._receive_large(source, bytes(frame))
                 elif source in waiting:
                     waiting[source].append((None, bytes(frame)))
                 else:
@@ -199,7 +199,10 @@ class MpiTransport:
                 if n_unfinished == _N_UNFINISHED_MAX:
                     return
 
-    def _receive_large(self, source: int, nbytes: int) -> None:
+    def _receive_large(self, source: int, announcement: bytes) -> None:
+        nbytes = _SIZE.unpack(announcement)[0] if len(announcement) == _SIZE.size else -1
+        if not self._nbytes_whole < nbytes <= NBYTES_FRAME_MAX:
+            raise FrameRefusedError(source, f"It announced a large frame with the bytes {announcement.hex()}.")
         buffer = bytearray(nbytes)
         request = self._bulk.comm.Irecv(buffer, source, TAG_FRAME)
         self._waiting.setdefault(source, deque()).append((request, buffer))
