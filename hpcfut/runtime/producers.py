@@ -60,6 +60,8 @@ class Producers:
                     item = next(items)
                 except StopIteration:
                     return
+                if self._engine.end is not None:
+                    raise SystemExit  # The session is over, or this is a copy that the generator's code has forked.
                 self._tell(task_id, names.left.popleft(), item)
                 del item
         finally:

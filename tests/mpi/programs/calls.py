@@ -131,6 +131,25 @@ def case_wrong_options_are_told_where_they_are_given() -> None:
         {"num_returns": 1.5},
         {"num_returns": True},
         {"num_returns": "two"},
+        {"num_returns": "dynamic"},
+        {"max_retries": -2},
+        {"max_retries": 1.0},
+        {"max_retries": True},
+        {"retry_exceptions": "ValueError"},
+        {"retry_exceptions": [ValueError, "KeyError"]},
+        {"retry_exceptions": [int]},
+        {"retry_exceptions": 1},
+        {"generator_backpressure_num_objects": 0},
+        {"generator_backpressure_num_objects": -1},
+        {"generator_backpressure_num_objects": 10**6},
+        {"generator_backpressure_num_objects": "few"},
+        {"runtime_env": ["env_vars"]},
+        {"runtime_env": {"pip": ["numpy"]}},
+        {"runtime_env": {"env_vars": {"NAME": 1}}},
+        {"runtime_env": {"env_vars": {"NA=ME": "1"}}},
+        {"runtime_env": {"env_vars": {"NAME": "1\0"}}},
+        {"runtime_env": {"env_vars": {"": "1"}}},
+        {"runtime_env": {"env_vars": "NAME=1"}},
         {"num_cpus": -1},
         {"num_cpus": "1"},
         {"num_cpus": math.inf},
@@ -154,6 +173,12 @@ def case_wrong_options_are_told_where_they_are_given() -> None:
         (name,) = options
         assert name in str(raised(ValueError, values.options, **options))
         assert name in str(raised(ValueError, hpcfut.remote, **options))
+
+
+def case_what_is_wrong_with_an_option_is_told() -> None:
+    assert '"streaming"' in str(raised(ValueError, values.options, num_returns="dynamic"))
+    assert "'pip' cannot" in str(raised(ValueError, values.options, runtime_env={"env_vars": {}, "pip": []}))
+    assert "isolation" not in str(raised(ValueError, values.options, runtime_env={"working_dir": "."}))
 
 
 def case_affinity_takes_ranks_of_the_job_only(n_ranks: int) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import hpcfut
@@ -312,6 +312,47 @@ def case_a_child_that_a_task_forks_ends_where_the_task_would() -> None:
     assert hpcfut.get(fork_remotely.remote(lambda: bytes(1_000_000))) == 0
     assert hpcfut.get(fork_remotely.remote(fail_quietly)) == 1
     assert hpcfut.get([same.remote(number) for number in range(20)]) == list(range(20))
+
+
+def case_a_child_that_a_generator_forks_ends_where_it_yields() -> None:
+    @hpcfut.remote
+    def fork(rank: int) -> Iterator[int]:
+        child = os.fork()
+        if child:
+            yield os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        yield rank
+
+    assert hpcfut.get(list(fork.remote(7))) == [0, 7]
+
+
+def case_a_deep_recursion_in_nested_tasks_is_an_error() -> None:
+    @hpcfut.remote
+    def nested(depth: int) -> int:
+        def forever(n: int) -> int:
+            return forever(n + 1)
+
+        return hpcfut.get(nested.remote(depth - 1)) if depth else forever(0)
+
+    error = raised(RecursionError, hpcfut.get, nested.remote(60))
+    assert isinstance(error, TaskError)
+    assert hpcfut.get(same.remote(1)) == 1
+
+
+def case_an_argument_nested_too_deeply_to_be_pickled() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    raised(UnpicklableError, same.remote, deep)
+    raised(UnpicklableError, hpcfut.put, [deep])
+
+    def make() -> list[Any]:
+        value: list[Any] = []
+        for _ in range(100_000):
+            value = [value]
+        return value
+
+    raised(UnpicklableError, hpcfut.get, hpcfut.remote(make).remote())
+    assert hpcfut.get(same.remote(1)) == 1
 
 
 def case_an_unpicklable_result() -> None:

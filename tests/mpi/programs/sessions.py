@@ -45,6 +45,17 @@ def own_session(**options: Any) -> Iterator[None]:
         hpcfut.shutdown()
 
 
+@hpcfut.remote
+def count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@hpcfut.remote
+def make_many(nbytes: int, n: int) -> Iterator[bytes]:
+    for _ in range(n):
+        yield bytes(nbytes)
+
+
 def case_the_first_call_begins_a_session() -> None:
     hpcfut.shutdown()
     assert not hpcfut.is_initialized()
@@ -115,6 +126,28 @@ def case_old_refs_raise() -> None:
             raised(SessionEndedError, hpcfut.put, [ref])
         del old, ref
         assert hpcfut.get(new[:2]) == [10, 20]
+
+
+def case_old_generators_raise(n_ranks: int) -> None:
+    with own_session():
+        # One that is held back, one that has hardly begun, and one that has come to its end.
+        old = [on_rank(count, rank).remote(10**6) for rank in range(n_ranks)]
+        refs = [next(items) for items in old]
+        assert hpcfut.get(refs) == [0] * n_ranks
+        old.append(count.remote(1))
+        hpcfut.get(list(old[-1]))
+        old.append(count.remote(10**6))
+    for items in old:
+        raised(SessionEndedError, next, items)
+        raised(SessionEndedError, items.next, timeout=0)
+        raised(SessionEndedError, hpcfut.cancel, items)
+    for ref in refs:
+        raised(SessionEndedError, hpcfut.cancel, ref)
+    with own_session():
+        for items in old:
+            raised(SessionEndedError, next, items)
+        del old, items
+        assert hpcfut.get(list(count.remote(3))) == [0, 1, 2]
 
 
 def case_old_functions_work_in_a_new_session() -> None:
@@ -224,4 +257,10 @@ def case_an_object_store_that_is_full(n_ranks: int) -> None:
         assert len(hpcfut.get(kept)) == 600_000
         assert len(hpcfut.get(on_rank(make, n_ranks - 1).remote(300_000), timeout=WAIT_S)) == 300_000
         del kept
+        # A generator whose items fill the store ends with an error, and what was there stays.
+        *first, last = on_rank(make_many, n_ranks - 1).remote(300_000, 6)
+        assert 2 <= len(first) <= 3
+        assert "object store" in str(raised(MemoryError, hpcfut.get, last, timeout=WAIT_S))
+        hpcfut.wait(first, num_returns=len(first), fetch_local=False)
+        del first, last
         assert_nothing_left()
