@@ -26,8 +26,8 @@ class Environments:
         self._task_of_thread = task_of_thread
         #: The variables of tasks that have some and have not ended.
         self.of_task: dict[int, Variables] = {}
-        #: What is on, the latest last.
-        self._on: list[Variables] = []
+        #: What is on, by task, the latest last.
+        self._on: dict[int, Variables] = {}
         #: What these variables were before.
         self._before: dict[str, str | None] = {}
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Environments:
         if variables is None:
             return
         with self._lock:
-            self._on.append(variables)
+            self._on[task_id] = variables
             for name, value in variables.items():
                 self._before.setdefault(name, os.environ.get(name))
                 os.environ[name] = value
@@ -89,9 +89,9 @@ class Environments:
         if variables is None:
             return
         with self._lock:
-            self._on.remove(variables)
+            del self._on[task_id]
             for name in variables:
-                value = next((others[name] for others in reversed(self._on) if name in others), None)
+                value = next((others[name] for others in reversed(self._on.values()) if name in others), None)
                 if value is None:
                     value = self._before.pop(name)
                 if value is None:
