@@ -56,6 +56,7 @@ class Runtime:
         self.config = config
         self.rank = engine.core.context.rank
         self.mailbox = engine.mailbox
+        self._owned = engine.core.ownership.objects
         self.released = engine.released
         self._nbytes_inline_max = config.nbytes_inline_max
         self.now = clock.now
@@ -179,6 +180,18 @@ class Runtime:
         self.engine.post(ObjectPut(object_id, self.executor.store(object_id, self.pickling.dumps(value))))
         self.demand_no_interruption((object_id,))
         return object_id
+
+    def at_hand(self, object_id: int) -> bytes | None:
+        """The payload of a small object that this rank owns, where a wait for it would be over at once.
+
+        Read without a turn, and so without the lock: the caller holds a ref, so nobody takes the record away, and a
+        payload never changes. What stands in the mailbox must be heard by any wait, and an interrupted one raises;
+        then there is nothing at hand.
+        """
+        if self._is_alert or self.mailbox or self.engine.end is not None:
+            return None
+        record = self._owned.get(object_id)
+        return None if record is None else record.payload
 
     def wait(
         self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, may_run: bool

@@ -42,9 +42,9 @@ gc.disable()
 SCRIPTS = {
     # The core is in the middle of a turn that the waiting driver takes.
     "a get in a turn": """
-        Late(lambda: hpcfut.get(ref))
+        Late(lambda: hpcfut.get([ref]))
         collect_before("turn", engine.core)
-        assert hpcfut.get(ref) == 5
+        assert hpcfut.get([ref]) == [5]
     """,
     # The turn is one of a thread that does not drive.
     "a get in the turn of a submission": """
@@ -55,7 +55,7 @@ SCRIPTS = {
     """,
     # Between two turns the thread has the lead, but not the lock.
     "a get while leading": """
-        Late(lambda: hpcfut.get(ref))
+        Late(lambda: hpcfut.get([ref]))
         collect_before("_until", engine.rest)
         hpcfut.wait([hpcfut.remote(time.sleep).remote(0.1)], timeout=5)
         assert hpcfut.get(ref) == 5
@@ -96,7 +96,7 @@ def test_what_does_not_wait_is_allowed_there() -> None:
         assert hpcfut.get(task.remote(1)) == 2
         Late(lambda: refs.append(task.remote(hpcfut.put(7))))
         collect_before("turn", engine.core)
-        assert hpcfut.get(ref) == 5
+        assert hpcfut.get([ref]) == [5]
         assert hpcfut.get(refs) == [8]
         print("well")
         """

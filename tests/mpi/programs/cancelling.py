@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import unittest
 from collections.abc import Callable
@@ -36,6 +37,15 @@ def spin(gate: Gate) -> None:
     gate.arrive()
     while True:
         pass
+
+
+@hpcfut.remote
+def get_what_is_there(gate: Gate) -> None:
+    ref = hpcfut.put([0])
+    gate.arrive()
+    while True:
+        # Nobody has to be waited for, and each time it is a value of its own.
+        assert hpcfut.get(ref) is not hpcfut.get(ref)
 
 
 @hpcfut.remote
@@ -102,9 +112,9 @@ def case_a_task_that_waits_for_an_argument_never_runs() -> None:
 
 
 def case_a_running_task_is_interrupted(n_ranks: int) -> None:
-    for rank in range(n_ranks):
+    for rank, code in itertools.product(range(n_ranks), (spin, get_what_is_there)):
         with Gate() as gate:
-            ref = on_rank(spin, rank).remote(gate)
+            ref = on_rank(code, rank).remote(gate)
             gate.until_arrived(1, [ref])
             hpcfut.cancel(ref)
             error = cancelled(ref)
