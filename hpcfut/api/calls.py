@@ -24,6 +24,12 @@ def put(value: Value) -> ObjectRef[Value]:
 
     The value is a snapshot. Refs inside it are kept alive with it.
 
+    Example:
+        >>> table = hpcfut.put({"a": 1})
+        >>> look_up = hpcfut.remote(lambda table, key: table[key])
+        >>> hpcfut.get(look_up.remote(table, "a"))
+        1
+
     Raises:
         TypeError: The value is a ref already.
         UnpicklableError: The value cannot be sent to another rank.
@@ -44,6 +50,11 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     """Wait for values and return them.
 
     Arrays come back read-only. Inside a task, the task's slot is free for other tasks meanwhile.
+
+    Example:
+        >>> square = hpcfut.remote(lambda x: x * x)
+        >>> hpcfut.get([square.remote(i) for i in range(4)], timeout=60)
+        [0, 1, 4, 9]
 
     Args:
         refs: One ref, or a list of them.
@@ -119,6 +130,12 @@ def wait(
 ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Wait until some of the refs are ready.
 
+    Example:
+        >>> square = hpcfut.remote(lambda x: x * x)
+        >>> ready, others = hpcfut.wait([square.remote(i) for i in range(4)], num_returns=3)
+        >>> len(ready), len(others)
+        (3, 1)
+
     Args:
         refs: Distinct refs; without any, nothing is ready and nothing is left.
         num_returns: How many to wait for.
@@ -177,8 +194,9 @@ def as_completed(refs: Iterable[ObjectRef[Value]], timeout: float | None = None)
     stays there until somebody gets it. Ten thousand refs cost no more each than ten.
 
     Example:
-        >>> for ref in hpcfut.as_completed([square.remote(i) for i in range(100)]):
-        ...     print(hpcfut.get(ref))
+        >>> square = hpcfut.remote(lambda x: x * x)
+        >>> sum(hpcfut.get(ref) for ref in hpcfut.as_completed([square.remote(i) for i in range(5)]))
+        30
 
     Args:
         refs: Distinct refs, of any owner.

@@ -50,6 +50,14 @@ class ObjectRefGenerator:
     def next(self, timeout: float | None = None) -> ObjectRef[Any]:
         """The next ref, as ``next()`` gives it, within some time.
 
+        Example:
+            >>> @hpcfut.remote
+            ... def count():
+            ...     yield from range(3)
+            >>> generator = count.remote()
+            >>> hpcfut.get(generator.next(timeout=60))
+            0
+
         Args:
             timeout: Seconds to wait at most; 0 asks without waiting.
 
@@ -114,7 +122,14 @@ class ObjectRefGenerator:
         return ObjectRef(object_id, self._runtime.released)
 
     def cancel(self, *, is_recursive: bool) -> None:
-        """Cancel the task; ``hpcfut.cancel`` is the public name."""
+        """Cancel the task; ``hpcfut.cancel`` is the public name.
+
+        Example:
+            >>> @hpcfut.remote
+            ... def count():
+            ...     yield from range(10**9)
+            >>> hpcfut.cancel(count.remote())
+        """
         demand_current(self._runtime, self)
         self._runtime.cancel(self._task_id, is_recursive=is_recursive)
 

@@ -11,30 +11,67 @@ from hpcfut.runtime.runtime import Runtime
 
 
 class RuntimeContext:
-    """Where the calling code runs."""
+    """Where the calling code runs.
+
+    Example:
+        >>> context = hpcfut.get_runtime_context()
+        >>> context.get_rank(), context.get_task_id()
+        (0, None)
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
     def get_rank(self) -> int:
-        """The MPI rank of this process."""
+        """The MPI rank of this process.
+
+        Example:
+            >>> hpcfut.get_runtime_context().get_rank()
+            0
+        """
         return self._runtime.rank
 
     def get_node_id(self) -> str:
-        """The rank as a text, as ``nodes()`` gives it."""
+        """The rank as a text, as ``nodes()`` gives it.
+
+        Example:
+            >>> hpcfut.get_runtime_context().get_node_id()
+            '0'
+        """
         return str(self._runtime.rank)
 
     def get_worker_id(self) -> str:
-        """The rank as a text: a rank is one worker."""
+        """The rank as a text: a rank is one worker.
+
+        Example:
+            >>> hpcfut.get_runtime_context().get_worker_id()
+            '0'
+        """
         return str(self._runtime.rank)
 
     def get_task_id(self) -> str | None:
-        """The id of the running task, ``None`` in a driver."""
+        """The id of the running task, ``None`` in a driver.
+
+        Example:
+            >>> @hpcfut.remote
+            ... def has_id():
+            ...     return hpcfut.get_runtime_context().get_task_id() is not None
+            >>> hpcfut.get(has_id.remote())
+            True
+        """
         task_id = self._runtime.task_id
         return name_of(task_id) if task_id else None
 
     def get_assigned_resources(self) -> dict[str, float]:
-        """What the running task holds; empty in a driver."""
+        """What the running task holds; empty in a driver.
+
+        Example:
+            >>> @hpcfut.remote(num_cpus=0.5)
+            ... def held():
+            ...     return hpcfut.get_runtime_context().get_assigned_resources()
+            >>> hpcfut.get(held.remote())
+            {'CPU': 0.5}
+        """
         run = self._runtime.engine.core.runs.runs.get(self._runtime.task_id)
         return _amounts(dict(run.template.resources)) if run is not None else {}
 
@@ -50,7 +87,12 @@ def get_runtime_context() -> RuntimeContext:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dict a rank, with Ray's keys and ``Rank``, ``Host`` and ``Pid``."""
+    """One dict a rank, with Ray's keys and ``Rank``, ``Host`` and ``Pid``.
+
+    Example:
+        >>> [node["Rank"] for node in hpcfut.nodes()]
+        [0]
+    """
     return [
         {
             "NodeID": str(record.rank),
@@ -66,12 +108,22 @@ def nodes() -> list[dict[str, Any]]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """What all ranks have together, by name."""
+    """What all ranks have together, by name.
+
+    Example:
+        >>> hpcfut.cluster_resources()["CPU"] >= 1
+        True
+    """
     return _sum([record.resources for record in current().roster])
 
 
 def available_resources() -> dict[str, float]:
-    """What of it no task holds at the moment; asks every rank."""
+    """What of it no task holds at the moment; asks every rank.
+
+    Example:
+        >>> hpcfut.available_resources() == hpcfut.cluster_resources()
+        True
+    """
     return _sum(list(current().available_resources().values()))
 
 

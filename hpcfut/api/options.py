@@ -21,6 +21,11 @@ _ALIASES: Final = {"_generator_backpressure_num_objects": "generator_backpressur
 class NodeAffinitySchedulingStrategy:
     """Run the task on one rank.
 
+    Example:
+        >>> there = hpcfut.NodeAffinitySchedulingStrategy(hpcfut.nodes()[-1]["NodeID"])
+        >>> hpcfut.get(hpcfut.remote(scheduling_strategy=there)(lambda: "there").remote())
+        'there'
+
     Args:
         node_id: The rank, as an integer or as ``nodes()`` gives it (``NodeID``).
         soft: Run elsewhere if that rank can never run the task, instead of failing.

@@ -20,6 +20,11 @@ class ObjectRef(Generic[Value]):
 
     A ref may be passed to tasks (at the top level of a call it is replaced by its value), returned, put inside other
     values, compared and hashed. The value lives for as long as anybody in the job holds a ref to it.
+
+    Example:
+        >>> ref = hpcfut.put("a value")
+        >>> hpcfut.get(ref)
+        'a value'
     """
 
     __slots__ = ("__weakref__", "_object_id", "_released")
@@ -33,12 +38,22 @@ class ObjectRef(Generic[Value]):
         self._released.append(self._object_id)
 
     def hex(self) -> str:
-        """The id of the object as 16 hexadecimal digits."""
+        """The id of the object as 16 hexadecimal digits.
+
+        Example:
+            >>> len(hpcfut.put(1).hex())
+            16
+        """
         return f"{self._object_id:016x}"
 
     @property
     def owner_rank(self) -> int:
-        """The rank that owns the object: where the task that makes it was submitted, or where it was put."""
+        """The rank that owns the object: where the task that makes it was submitted, or where it was put.
+
+        Example:
+            >>> hpcfut.put(1).owner_rank
+            0
+        """
         return owner_of(self._object_id)
 
     def __await__(self) -> Generator[Any, None, Value]:
@@ -55,6 +70,11 @@ class ObjectRef(Generic[Value]):
         """The value as a ``concurrent.futures.Future``, for code that knows those.
 
         Cancelling it cancels the task. Callbacks run one after the other, on a thread that may call hpcfut.
+
+        Example:
+            >>> future = hpcfut.put(7).future()
+            >>> future.result(timeout=60)
+            7
         """
         from hpcfut.api.futures import RefFuture
 

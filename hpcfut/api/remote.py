@@ -23,7 +23,13 @@ _REGISTERING: Final = threading.RLock()
 
 
 class RemoteFunction:
-    """A function whose calls run as tasks. ``f.remote(...)`` submits one and returns its ref at once."""
+    """A function whose calls run as tasks. ``f.remote(...)`` submits one and returns its ref at once.
+
+    Example:
+        >>> double = hpcfut.remote(lambda x: 2 * x)
+        >>> isinstance(double, hpcfut.RemoteFunction)
+        True
+    """
 
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
         self._function = function
@@ -52,6 +58,11 @@ class RemoteFunction:
         Refs among the arguments are replaced by their values before the task runs; refs deeper inside are passed as
         refs. Arguments are snapshots: changing them afterwards does not change what the task gets.
 
+        Example:
+            >>> double = hpcfut.remote(lambda x: 2 * x)
+            >>> hpcfut.get(double.remote(double.remote(5)))
+            20
+
         Returns:
             The ref of the result; a list of refs if ``num_returns`` is more than 1; ``None`` if it is 0; an
             ``ObjectRefGenerator`` if it is "streaming", which is the default for generator functions.
@@ -72,6 +83,11 @@ class RemoteFunction:
 
     def options(self, **given: Any) -> RemoteFunction:
         """The same function with other options: ``f.options(num_returns=2).remote(...)``.
+
+        Example:
+            >>> divide = hpcfut.remote(divmod).options(num_returns=2)
+            >>> hpcfut.get(divide.remote(7, 3))
+            [2, 1]
 
         Raises:
             ValueError: An option is unknown, or its value makes no sense.

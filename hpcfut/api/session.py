@@ -61,6 +61,11 @@ def init(
     On several ranks that were started without ``python -m hpcfut`` it returns on rank 0 alone; the others serve inside
     it and exit with the job.
 
+    Example:
+        >>> hpcfut.init(resources={"licence": 2}, object_store_memory=10**9)
+        >>> hpcfut.cluster_resources()["licence"]
+        2.0
+
     Args:
         ignore_reinit_error: Do nothing, instead of raising, if hpcfut runs already.
         resources: User-defined resources: by name the amount that every rank has, and by the number of a rank a
@@ -92,13 +97,27 @@ def init(
 
 
 def is_initialized() -> bool:
-    """Whether a session is open on this rank."""
+    """Whether a session is open on this rank.
+
+    Example:
+        >>> hpcfut.is_initialized()
+        False
+        >>> hpcfut.init()
+        >>> hpcfut.is_initialized()
+        True
+    """
     runtime = _session.runtime
     return runtime is not None and not runtime.is_over
 
 
 def shutdown() -> None:
     """End the session on all ranks; refs of it cannot be used any more. A later ``init`` starts a new one.
+
+    Example:
+        >>> hpcfut.init()
+        >>> hpcfut.shutdown()
+        >>> hpcfut.is_initialized()
+        False
 
     Raises:
         RuntimeError: This was called in a task.

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class HpcfutError(Exception):
-    """Base of everything that hpcfut raises."""
+    """Base of everything that hpcfut raises.
+
+    Example:
+        >>> try:
+        ...     hpcfut.get("no ref")
+        ... except hpcfut.exceptions.HpcfutError as error:
+        ...     print(error)
+        get() was given a str. Give it a ref or a list of refs.
+    """
 
 
 class CodecError(HpcfutError):
@@ -54,6 +62,13 @@ class InvariantError(HpcfutError):
 class TaskError(HpcfutError):
     """A task raised. What ``get`` raises is also a subclass of the user's exception type, where that can be.
 
+    Example:
+        >>> try:
+        ...     hpcfut.get(hpcfut.remote(lambda: 1 / 0).remote())
+        ... except ZeroDivisionError as error:
+        ...     print(isinstance(error, hpcfut.exceptions.TaskError), "-", error.cause)
+        True - division by zero
+
     Attributes:
         cause: The exception that the task raised, or ``None`` if it could not be carried here.
         remote_traceback: The traceback on the rank that ran the task.
@@ -67,24 +82,73 @@ class TaskError(HpcfutError):
 
 
 class TaskCancelledError(HpcfutError):
-    """The task was cancelled."""
+    """The task was cancelled.
+
+    Example:
+        >>> @hpcfut.remote
+        ... def forever():
+        ...     while True:
+        ...         pass
+        >>> ref = forever.remote()
+        >>> hpcfut.cancel(ref)
+        >>> hpcfut.get(ref)
+        Traceback (most recent call last):
+        hpcfut.exceptions.TaskCancelledError: Task forever was cancelled.
+    """
 
 
 class TaskUnschedulableError(HpcfutError):
-    """No rank of the job can ever run the task."""
+    """No rank of the job can ever run the task.
+
+    Example:
+        >>> hpcfut.get(hpcfut.remote(num_cpus=10**6)(print).remote())
+        Traceback (most recent call last):
+        hpcfut.exceptions.TaskUnschedulableError: Task print asks for CPU 1e+06; no rank can give it that.
+    """
 
 
 class ObjectLostError(HpcfutError):
-    """The value of a ref is gone."""
+    """The value of a ref is gone.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.ObjectLostError, hpcfut.exceptions.HpcfutError)
+        True
+    """
 
 
 class GetTimeoutError(HpcfutError, TimeoutError):
-    """The value was not ready in time."""
+    """The value was not ready in time.
+
+    Example:
+        >>> @hpcfut.remote
+        ... def forever():
+        ...     while True:
+        ...         pass
+        >>> ref = forever.remote()
+        >>> hpcfut.get(ref, timeout=0.1)
+        Traceback (most recent call last):
+        hpcfut.exceptions.GetTimeoutError: After 0.1 s not all of the 1 values were ready.
+        >>> hpcfut.cancel(ref)
+    """
 
 
 class SessionEndedError(HpcfutError, RuntimeError):
-    """The session that a ref or a call belongs to is over."""
+    """The session that a ref or a call belongs to is over.
+
+    Example:
+        >>> ref = hpcfut.put(1)
+        >>> hpcfut.shutdown()
+        >>> hpcfut.get(ref)
+        Traceback (most recent call last):
+        hpcfut.exceptions.SessionEndedError: It belongs to a session that is over.
+    """
 
 
 class NotARefError(HpcfutError, TypeError, ValueError):
-    """Something else than a ref was given where a ref is needed."""
+    """Something else than a ref was given where a ref is needed.
+
+    Example:
+        >>> hpcfut.wait([5])
+        Traceback (most recent call last):
+        hpcfut.exceptions.NotARefError: wait() was given a int at position 0 of the list.
+    """

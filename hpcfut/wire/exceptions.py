@@ -17,6 +17,19 @@ _N_CAUSES_MAX: Final = 20
 class StandInError(HpcfutError):
     """Stands for an exception that could not be carried between ranks.
 
+    Example:
+        >>> class Odd(Exception):
+        ...     def __str__(self):
+        ...         return f"the one at {id(self)}"  # which no copy can be
+        >>> @hpcfut.remote
+        ... def fail():
+        ...     raise Odd
+        >>> try:
+        ...     hpcfut.get(fail.remote())
+        ... except hpcfut.exceptions.TaskError as error:
+        ...     print(type(error.cause).__name__, error.cause.type_name)
+        StandInError __main__.Odd
+
     Attributes:
         type_name: The full name of its class.
         message: What it said.

@@ -6,11 +6,27 @@ from hpcfut.model.errors import HpcfutError
 
 
 class UnpicklableError(HpcfutError, TypeError):
-    """A value cannot be pickled; the sentence names the part that is in the way."""
+    """A value cannot be pickled; the sentence names the part that is in the way.
+
+    Example:
+        >>> import threading
+        >>> hpcfut.put({"lock": threading.Lock()})
+        Traceback (most recent call last):
+        hpcfut.exceptions.UnpicklableError: ['lock'] is a lock, which cannot be sent.
+    """
 
 
 class UnloadableError(HpcfutError):
-    """A payload cannot be turned back into a value on this rank."""
+    """A payload cannot be turned back into a value on this rank.
+
+    Example:
+        >>> class Odd:
+        ...     def __reduce__(self):
+        ...         return int, ("no number",)
+        >>> hpcfut.get(hpcfut.put(Odd()))
+        Traceback (most recent call last):
+        hpcfut.exceptions.UnloadableError: A value cannot be rebuilt on this rank.
+    """
 
 
 def complaint_of(error: Exception) -> str:
