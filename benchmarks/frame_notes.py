@@ -24,8 +24,7 @@ def note_frames() -> None:
     runtime = session._session.runtime
     assert runtime is not None
     frames: Any = runtime.engine.frames
-    transport = frames._transport
-    send, poll = transport.send, transport.poll
+    send, poll = frames._send, frames._poll
 
     def noting_send(rank: int, frame: bytes) -> None:
         NOTES.handed.append(time.perf_counter())
@@ -37,8 +36,7 @@ def note_frames() -> None:
             NOTES.taken.append(time.perf_counter())
         return arrived
 
-    transport.send = noting_send
-    frames._poll = noting_poll
+    frames._send, frames._poll = noting_send, noting_poll
 
 
 def take_notes() -> Notes:
