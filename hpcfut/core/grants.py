@@ -166,7 +166,7 @@ class Grants:
 
     def tell(self, grant: Grant) -> None:
         """Blocked runs do not count: the tasks that they wait for may be tasks of the same lease."""
-        self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth + grant.n_blocked))
+        self._context.send(grant.owner, LeaseGranted(grant.lease_id, grant.depth + grant.n_blocked, grant.n_blocked))
 
     def close_all(self) -> None:
         """This rank has no room for long."""

@@ -2,13 +2,15 @@
 
 Theory of operation (after Wang et al., NSDI'21, section 4.1, without a host scheduler)
 
-Every rank grants leases on itself (``scheduler.py``). An owner keeps one queue per scheduling key and one lease per key
+Every rank grants leases on itself (``grants.py``). An owner keeps one queue per scheduling key and one lease per key
 and rank. A lease has a depth, set by the rank that granted it from the time its tasks take: how many tasks of the lease
 may be there at a time. Depth 0 means "not now", and the rank will say when. The owner pushes while there is room, and
 asks one more rank for a lease whenever a task finds no room and fewer requests than queued tasks are open: first the
 least loaded by gossip, then the nearest by rank number, itself included. A request that has not been answered for a
 while counts as open no more, so that the next rank is asked; and a rank that has handed the last task back has no room
-for long, so that the next one is asked at once. A lease that has had nothing to do for a while is returned.
+for long, so that the next one is asked at once. While tasks wait, a lease that was full is filled up only when half of
+its tasks have ended, because each frame disturbs a rank that runs tasks. A lease that has had nothing to do for a while
+is returned.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     depth: int = 0
     #: Tasks of the lease that are on the rank.
     n_there: int = 0
+    #: With so few there, it is filled up again.
+    n_low: int = 0
     idle_since: float = 0.0
     #: Whether it is closed and the last of our tasks there came back, so that the rank has no room for long.
     is_shut: bool = False
@@ -202,6 +206,7 @@ class Leases:
             self._context.count_stale("grant of a returned lease")
             return
         queue = lease.queue
+        lease.n_low = (message.depth + message.n_blocked) // 2
         self._set_depth(lease, message.depth)
         self._pump(queue)
         if queue.is_spread and message.depth and len(queue.leases) < len(queue.candidates):
@@ -225,7 +230,7 @@ class Leases:
         lease = self.leases[lease_id]
         lease.n_there -= 1
         queue = lease.queue
-        if lease.n_there < lease.depth:
+        if lease.n_there < lease.depth and (lease.n_there <= lease.n_low or not queue.n_queued):
             queue.open[lease.lease_id] = lease
             if queue.n_queued:
                 self._pump(queue)
@@ -287,7 +292,10 @@ class Leases:
             ):
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_asking} leases that may open soon.")
             for lease in queue.leases.values():
-                if (lease.lease_id in queue.open) != (lease.n_there < lease.depth):
+                has_room = lease.n_there < lease.depth
+                if (lease.lease_id in queue.open and not has_room) or (
+                    lease.lease_id not in queue.open and has_room and lease.n_there <= lease.n_low
+                ):
                     raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} is in the wrong list.")
-                if queue.n_queued and lease.n_there < lease.depth:
+                if queue.n_queued and has_room and lease.n_there <= lease.n_low:
                     raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} has room while tasks wait.")

@@ -55,10 +55,14 @@ class LeaseRequested(msgspec.Struct, array_like=True, tag=3, gc=False):
 
 
 class LeaseGranted(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now."""
+    """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now.
+
+    So many of them as ``n_blocked`` wait there, perhaps for others of the same lease.
+    """
 
     lease_id: int
     depth: Count
+    n_blocked: Count = 0
 
 
 class LeaseReturned(msgspec.Struct, array_like=True, tag=5, gc=False):

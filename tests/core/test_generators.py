@@ -119,7 +119,7 @@ def test_a_generator_without_credit_gives_its_slot_away(make_core: MakeCore) -> 
     hand.tell(RunYielded(TASK, TASK, SMALL))
     effects = hand.tell(RunHeldBack(TASK))
     assert hand.core.runs.runs[TASK].state == BLOCKED
-    assert (0, LeaseGranted(1, 2)) in sent(effects)
+    assert (0, LeaseGranted(1, 2, 1)) in sent(effects)
     assert only(hand.accept(5, lease_id=2), RunTask)
     assert hand.get(0, StreamCredit(TASK, (foreign(0, 2),))) == [ResumeGenerator(TASK, 1, (foreign(0, 2),))]
     assert hand.core.runs.runs[TASK].state == RUNNING

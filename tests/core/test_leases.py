@@ -128,6 +128,22 @@ def test_a_lease_without_work_is_returned(make_core: MakeCore) -> None:
     hand.release(task)
 
 
+def test_a_full_lease_is_filled_up_when_half_of_its_tasks_have_ended(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=2)
+    for n in range(1, 9):
+        hand.submit(n)
+    assert len(pushed(hand.grant(1, depth=4))) == 4
+    assert pushed(hand.get(1, TaskDone(hand.own(1), b""))) == []
+    assert pushed(hand.get(1, TaskDone(hand.own(2), b""))) == [(1, hand.own(5)), (1, hand.own(6))]
+    hand.get(1, LeaseGranted(1, 6, 2))
+    assert pushed(hand.get(1, TaskDone(hand.own(3), b""))) == [], "There are 5, of which 2 are blocked."
+    hand.get(1, *(TaskDone(hand.own(n), b"") for n in range(4, 9)))
+    ((rank, _),) = pushed(hand.submit(9))
+    assert rank == 1
+    hand.get(1, TaskDone(hand.own(9), b""))
+    hand.release(*map(hand.own, range(1, 10)))
+
+
 def test_each_lease_is_returned_in_its_time(make_core: MakeCore) -> None:
     hand = make_core()
     linger_s = hand.core.context.config.lease_linger_s
@@ -350,7 +366,7 @@ def test_at_the_most_blocked_runs_all_leases_are_closed(make_core: MakeCore) -> 
         TasksHandedBack(1, (foreign(0, 2),)),
     ]
     effects = hand.wait(hand.core.context.config.hand_back_after_s)
-    assert sent(effects) == [(0, LeaseGranted(1, 2))], "What it waits for may be behind it."
+    assert sent(effects) == [(0, LeaseGranted(1, 2, 1))], "What it waits for may be behind it."
     hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
 
 

@@ -225,7 +225,7 @@ def test_a_task_that_waits_gives_its_slot_away(make_core: MakeCore) -> None:
     hand.tell(RefsAdded([THEIRS]))
     effects = hand.start_waiting(THEIRS, parent=TASK)
     assert state_of(hand, TASK) == BLOCKED
-    assert (0, LeaseGranted(1, 2)) in sent(effects), "What it waits for may be a task of the same lease."
+    assert (0, LeaseGranted(1, 2, 1)) in sent(effects), "What it waits for may be a task of the same lease."
     assert only(hand.accept(2), RunTask).task_id == OTHER
     assert only(hand.get(2, ObjectResolved(THEIRS, b"value")), WakeWaiter).values == [b"value"]
     assert state_of(hand, TASK) == RUNNING
