@@ -152,7 +152,7 @@ class Standstills:
                 states = [(object_id, self._state_of(object_id)) for object_id in wait.object_ids]
                 missing = tuple(object_id for object_id, state in states if state in NOT_READY)
                 # The others are here, or on their way.
-                n_missing = wait.n_wanted - (len(wait.object_ids) - len(missing))
+                n_missing = max(wait.n_wanted - (len(wait.object_ids) - len(missing)), 0)
                 waits.setdefault(wait.run.task_id, []).append(BlockedWait(wait.waiter_id, n_missing, missing))
                 wanted += missing
         runs = []

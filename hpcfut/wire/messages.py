@@ -249,7 +249,7 @@ class BlockedWait(msgspec.Struct, array_like=True, gc=False):
     """A thread waits until ``n_missing`` of these objects are ready, which none of them is yet."""
 
     waiter_id: int
-    n_missing: int
+    n_missing: Count
     object_ids: tuple[int, ...]
 
 
@@ -258,7 +258,7 @@ class BlockedRun(msgspec.Struct, array_like=True, gc=False):
 
     task_id: int
     name: str
-    resources: tuple[tuple[str, int], ...]
+    resources: tuple[tuple[str, Count], ...]
     waits: tuple[BlockedWait, ...]
 
 
