@@ -93,13 +93,16 @@ class Doorbell(Protocol):
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""
 
     def lie_down(self) -> None:
-        """Say that this rank sleeps: it is rung for all that it would not see by looking after this call."""
+        """Take the rings that have come, and say that this rank sleeps.
+
+        It is rung for all that it would not see by looking after this call.
+        """
 
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
 
     def get_up(self) -> None:
-        """Say that this rank is awake, and take the rings that have come."""
+        """Say that this rank is awake."""
 
 
 class Clock(Protocol):

@@ -39,6 +39,8 @@ from hpcfut.runtime.waiter import Waiter
 GATHER_FOR_S = 0.0001
 #: So long a leader that finds nothing stays awake: a round trip; what it was rung for may take as long.
 AWAKE_FOR_S = 0.00005
+#: And where every rank has a core: a round trip to a rank that must be woken first.
+SPIN_FOR_S = 0.00015
 
 
 class Engine(Turns):
@@ -64,6 +66,7 @@ class Engine(Turns):
         self._transport = transport
         self._now = clock.now
         self.may_spin = may_spin
+        self._awake_for_s = SPIN_FOR_S if may_spin else AWAKE_FOR_S
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
@@ -211,7 +214,7 @@ class Engine(Turns):
             self._drive(waiter, deadline)
         finally:
             self.leader = None
-            self.rest.end()
+            self.rest.leave()
             self._lead.release()
             if self._followers:
                 self._pass_on()
@@ -261,7 +264,7 @@ class Engine(Turns):
             if not idle_since:
                 idle_since = now
             idle_s = now - idle_since
-            if idle_s < AWAKE_FOR_S and not self.busy:
+            if idle_s < self._awake_for_s and not self.busy:
                 if not self.may_spin:
                     os.sched_yield()
             elif self.rest.pause(waiter, idle_s, deadline):

@@ -19,6 +19,7 @@ import time
 
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
+from hpcfut.runtime.rest import N_LOOKS
 
 PERIOD_S = 0.0005
 PERIOD_DRIVEN_S = 0.002
@@ -109,24 +110,25 @@ class Helper:
         engine, rest = self._engine, self._engine.rest
         if not engine.try_lead(PERIOD_S):
             return False
-        timeout_s = 0.0
-        try:
-            rest.lie_down()
-            if engine.look() or engine.look():
-                rest.get_up()
-            else:
-                timeout_s = rest.prepare_doze()
-        finally:
-            engine.leave_lead()
-        if rest.is_dozing:
-            rest.doze(timeout_s)
-            if engine.try_lead(0.0):
-                try:
-                    rest.get_up()
-                    engine.look()
-                finally:
-                    engine.leave_lead()
+        rest.lie_down()
+        doze_s = self._look(N_LOOKS, is_rung=False)
+        while doze_s is not None:
+            is_rung = rest.doze(doze_s)
+            if not engine.try_lead(0.0):
+                break
+            doze_s = self._look(1, is_rung=is_rung or self._is_closing)
         return True
+
+    def _look(self, n_looks: int, *, is_rung: bool) -> float | None:
+        """Look so often and give up the lead; returns for how long to doze then, if there is nothing else to do."""
+        engine, rest = self._engine, self._engine.rest
+        try:
+            has_found = any(engine.look() for _ in range(n_looks))
+            return None if has_found or is_rung else rest.prepare_doze()
+        finally:
+            if not rest.is_dozing:
+                rest.get_up()
+            engine.leave_lead()
 
     def _park(self) -> None:
         # The flag first, the look second: a driver that leaves in between sees the flag.

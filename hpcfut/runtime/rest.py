@@ -7,8 +7,8 @@ nobody leads because all threads run user code: it *dozes*, and answers for them
 not hold the lead meanwhile, so that a thread that begins to wait leads at once and need not wake it.
 
 * Each says first that the rank sleeps, looks twice for frames and into the mailbox after that, and then sleeps.
-* Only the thread that holds the lead gets the rank up: it says so, and takes the rings out. If the helper dozes too,
-  which may have been meant, it rings once more. So nobody misses a ring because another thread has taken it.
+* Only the thread that holds the lead says that the rank is awake, or takes rings out. If the helper dozes too, which
+  may have been meant, the leader rings for it when it leaves: until then frames are its own business.
 * Who posts what cannot wait turns the core itself and wakes nobody. Who posts what can wait for another turn, or
   leaves the core with a deadline earlier than the sleeper knew, rings.
 * A sleep ends by itself after a while, because MPI has news that no frame brings (the death of a rank, say); and soon
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from math import inf
+from time import process_time
 from typing import TYPE_CHECKING
 
 from hpcfut.core.context import Context
@@ -32,10 +33,11 @@ SLEEP_MAX_S = 0.05
 #: The longest sleep of one that some cannot ring, and the share of the time for which it has found nothing.
 SLEEP_MAX_UNRUNG_S = 0.002
 SLEEP_SHARE = 0.3
-#: The same while user code runs: others then wait for an answer, not for a result.
+#: The same for a helper while user code computes, and so has to be asked for the GIL as well.
 DOZE_MAX_UNRUNG_S = 0.001
 #: Against user code on other threads a leader naps for this long, so that many frames cost that few looks.
 NAP_S = 0.0005
+#: Looks between saying that the rank sleeps and the sleep.
 N_LOOKS = 2
 
 
@@ -55,6 +57,11 @@ class Rest:
         self.wakes_at = 0.0
         #: Whether the helper sleeps, or is about to.
         self.is_dozing = False
+        #: When the helper lay down last, and what this process had computed by then.
+        self._dozed_at = 0.0
+        self._computed_s = 0.0
+        #: Whether the leader has got the rank up while the helper dozed, which may have missed a ring by that.
+        self._is_unheard = False
         #: How often the leader has looked since it said that the rank sleeps.
         self._n_looks = 0
 
@@ -95,42 +102,56 @@ class Rest:
         return is_rung
 
     def end(self) -> None:
-        """The leader has found something, or leaves."""
+        """The leader has found something."""
         if self._n_looks:
             self.get_up()
 
+    def leave(self) -> None:
+        """The leader is about to leave; from now on frames are the helper's business, if it dozes."""
+        if self._n_looks:
+            self.get_up()
+        if self._is_unheard:
+            self._is_unheard = False
+            if self.is_dozing:
+                self.ring()
+
     # -- the helper ----------------------------------------------------------------------------------------------------
 
-    def prepare_doze(self) -> float:
-        """Two looks after ``lie_down`` have found nothing: returns for how long to doze, once the lead is given up."""
+    def prepare_doze(self) -> float | None:
+        """Say that the helper dozes from now on, once it has given up the lead; returns for how long, if it may."""
         if self._transport.is_busy:
-            self.get_up()
-            return 0.0
+            return None
         self.is_dozing = True
-        now = self._now()
-        timeout_s = self._until(now, SLEEP_MAX_S if self._doorbell.reaches_all else DOZE_MAX_UNRUNG_S, None)
+        now, longest_s = self._now(), SLEEP_MAX_S
+        if not self._doorbell.reaches_all:
+            computed_s = process_time()
+            is_computing = 2 * (computed_s - self._computed_s) > now - self._dozed_at
+            longest_s = DOZE_MAX_UNRUNG_S if is_computing else SLEEP_MAX_UNRUNG_S
+            self._dozed_at, self._computed_s = now, computed_s
+        timeout_s = self._until(now, longest_s, None)
         self.wakes_at = now + timeout_s
         return timeout_s
 
-    def doze(self, timeout_s: float) -> None:
-        """Sleep as the helper, without the lead."""
-        self._doorbell.sleep(timeout_s)
+    def doze(self, timeout_s: float) -> bool:
+        """Sleep as the helper, without the lead; returns whether it was rung."""
+        is_rung = self._doorbell.sleep(timeout_s)
         self.is_dozing = False
+        return is_rung
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
     def lie_down(self) -> None:
         """Say that this rank sleeps."""
-        self.wakes_at = inf
+        # In this order, because the doorbell forgets what rang before; what that was for is found by the looks.
         self._doorbell.lie_down()
+        self.wakes_at = inf
 
     def get_up(self) -> None:
         """Say that this rank is awake."""
         self._n_looks = 0
         self.wakes_at = 0.0
         self._doorbell.get_up()
-        if self.is_dozing:
-            self.ring()
+        self._is_unheard = self.is_dozing
 
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; returns whether it was rung."""

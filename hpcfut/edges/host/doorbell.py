@@ -61,6 +61,8 @@ class HostDoorbell:
         self._call = ctypes.CDLL(None, use_errno=True).syscall
         self._number = _MEMBARRIER.get(platform.machine(), -1)
         self._is_shared = False
+        #: Whether there are rings to take; a rank that was woken has more urgent things to do at first.
+        self._is_rung = False
 
     # -- at the start of a job -----------------------------------------------------------------------------------------
 
@@ -122,7 +124,11 @@ class HostDoorbell:
             os.write(self._pipes[rank], b"r")
 
     def lie_down(self) -> None:
-        """Say that this rank sleeps. Only what is looked for after that has been looked for."""
+        """Take the rings that have come, and say that this rank sleeps: what it looks for now, it will not miss."""
+        if self._is_rung:
+            self._is_rung = False
+            with suppress(BlockingIOError):
+                os.read(self._pipe, _NBYTES_TAKEN)
         self.asleep[self._rank] = 1
         if self._is_shared:
             self._call(self._number, _GLOBAL_EXPEDITED, 0, 0)
@@ -130,13 +136,14 @@ class HostDoorbell:
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
         ready, _, _ = select.select((self._pipe,), (), (), timeout_s)
-        return bool(ready) or not self.asleep[self._rank]
+        if ready:
+            self._is_rung = True
+            return True
+        return not self.asleep[self._rank]
 
     def get_up(self) -> None:
-        """Say that this rank is awake, and take the rings that have come."""
+        """Say that this rank is awake."""
         self.asleep[self._rank] = 0
-        with suppress(BlockingIOError):
-            os.read(self._pipe, _NBYTES_TAKEN)
 
     def close(self) -> None:
         """Give everything back."""

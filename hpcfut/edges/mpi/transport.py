@@ -108,10 +108,11 @@ class MpiTransport:
                 self._send_large(rank, frame)
                 return
             request = self._isend(frame, rank, _TAG_WHOLE)
-            if not request.Test():
-                self._sends.append((request, rank))
+            # At once: what comes next gives the GIL away, and user code that takes it keeps it for a while.
             if self._asleep[rank]:
                 self._ring(rank)
+            if not request.Test():
+                self._sends.append((request, rank))
         except self._error as error:
             raise explain(error, self._comm, f"sending a frame to rank {rank}") from error
 
