@@ -116,7 +116,7 @@ class Helper:
             is_rung = rest.doze(doze_s)
             if not engine.try_lead(0.0):
                 break
-            doze_s = self._look(1, is_rung=is_rung or self._is_closing)
+            doze_s = self._look(1, is_rung=is_rung)
         return True
 
     def _look(self, n_looks: int, *, is_rung: bool) -> float | None:
@@ -124,7 +124,7 @@ class Helper:
         engine, rest = self._engine, self._engine.rest
         try:
             has_found = any(engine.look() for _ in range(n_looks))
-            return None if has_found or is_rung else rest.prepare_doze()
+            return None if has_found or is_rung or self._is_closing else rest.prepare_doze()
         finally:
             if not rest.is_dozing:
                 rest.get_up()

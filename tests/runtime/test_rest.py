@@ -1,0 +1,150 @@
+"""The threads of a rank that sleep on its doorbell: what they hear, and that none of them misses a ring."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from hpcfut.core.events import ResourcesQueried
+from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.clock import MonotonicClock
+from hpcfut.edges.host.doorbell import HostDoorbell
+from hpcfut.edges.host.heap_window import HeapWindow
+from hpcfut.edges.host.loopback import LoopbackTransport
+from hpcfut.model.config import Config
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.runtime import rest
+from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.helper import Helper
+
+FOREVER_S = 30.0
+
+
+class Mill:
+    """A rank of one, whose sleeps are so long that a ring that is missed shows."""
+
+    def __init__(self) -> None:
+        roster = [RankRecord(0, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT})]
+        self.core = RankCore(0, roster, Config(), is_driver=True)
+        self.bell = HostDoorbell(0, 1)
+        transport, window, clock = LoopbackTransport(), HeapWindow(1000), MonotonicClock()
+        self.engine = Engine(self.core, transport, window, clock, self.bell, session=0, may_spin=False)
+        self.helper = Helper(self.engine)
+
+    def until(self, is_so: Callable[[], object]) -> None:
+        deadline = time.monotonic() + FOREVER_S / 2
+        while not is_so():
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+
+    def until_turned(self, at: float) -> None:
+        self.until(lambda: self.engine._turned_at >= at)
+
+    def ring_as_a_peer(self) -> None:
+        rung_at = time.monotonic()
+        self.bell.ring(0)
+        self.until_turned(rung_at)
+
+    def until_answered(self, number: int) -> None:
+        self.until(lambda: number in self.engine.answers)
+
+    def ask(self, number: int) -> None:
+        """Posts what needs no waiter, soon after something else: it may wait for another turn."""
+        self.engine.post(ResourcesQueried(0))
+        self.engine.post_soon(ResourcesQueried(number))
+
+
+@pytest.fixture
+def mill(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mill]:
+    monkeypatch.setattr(rest, "SLEEP_MAX_S", FOREVER_S)
+    mill = Mill()
+    yield mill
+    mill.helper.close()
+    mill.bell.close()
+
+
+def test_a_dozing_helper_hears_what_is_posted_soon(mill: Mill) -> None:
+    mill.helper.start()
+    for number in range(1, 40):
+        mill.until(lambda: mill.engine.rest.is_dozing)
+        mill.ask(number)
+        mill.until_answered(number)
+
+
+def test_a_dozing_helper_answers_a_ring_of_a_peer(mill: Mill) -> None:
+    mill.helper.start()
+    for _ in range(40):
+        mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
+        mill.ring_as_a_peer()
+
+
+def test_closing_wakes_a_dozing_helper(mill: Mill) -> None:
+    mill.helper.start()
+    mill.until(lambda: mill.engine.rest.is_dozing)
+    started = time.monotonic()
+    mill.helper.close()
+    assert time.monotonic() - started < FOREVER_S / 2
+
+
+@contextmanager
+def leading(mill: Mill) -> Iterator[None]:
+    """A thread that waits as the leader, whatever news it gets, until the block is left."""
+    waiter, is_over = mill.engine.new_waiter(), threading.Event()
+
+    def wait() -> None:
+        while not is_over.is_set():
+            mill.engine.wait(waiter, None)
+            waiter.has_news = False
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    mill.until(lambda: mill.engine.leader is waiter and mill.bell.asleep[0])
+    yield
+    is_over.set()
+    waiter.tell()
+    thread.join(FOREVER_S / 2)
+    assert not thread.is_alive()
+    mill.engine.forget(waiter)
+
+
+def test_a_sleeping_leader_is_told_of_its_news(mill: Mill) -> None:
+    for _ in range(20):
+        with leading(mill):
+            pass
+
+
+def test_a_sleeping_leader_hears_what_is_posted_soon(mill: Mill) -> None:
+    with leading(mill):
+        for number in range(1, 40):
+            mill.until(lambda: mill.bell.asleep[0])
+            mill.ask(number)
+            mill.until_answered(number)
+
+
+def test_a_sleeping_leader_keeps_a_deadline_that_the_core_gets_meanwhile(mill: Mill) -> None:
+    with leading(mill):
+        for number in range(1, 10):
+            mill.until(lambda: mill.bell.asleep[0])
+            due_at = time.monotonic() + 0.01
+            with mill.engine._lock:
+                mill.core.context.due_at = due_at
+            mill.engine.post(ResourcesQueried(number))
+            # A turn at the deadline sets the next one, which is far away.
+            mill.until_turned(due_at)
+
+
+def test_a_helper_that_dozes_while_another_leads_and_leaves_is_still_rung(mill: Mill) -> None:
+    """The leader slept on the same doorbell, and took the ring that woke both."""
+    mill.helper.start()
+    for number in range(1, 20):
+        mill.until(lambda: mill.engine.rest.is_dozing)
+        with leading(mill):
+            if number % 2:
+                mill.bell.ring(0)
+        mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
+        mill.ring_as_a_peer()
