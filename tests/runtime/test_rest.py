@@ -148,3 +148,14 @@ def test_a_helper_that_dozes_while_another_leads_and_leaves_is_still_rung(mill: 
                 mill.bell.ring(0)
         mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
         mill.ring_as_a_peer()
+
+
+def test_a_leader_whose_time_is_over_leaves_the_doorbell_to_the_helper(mill: Mill) -> None:
+    mill.helper.start()
+    for _ in range(5):
+        mill.until(lambda: mill.engine.rest.is_dozing)
+        waiter = mill.engine.new_waiter()
+        mill.engine.wait(waiter, time.monotonic() + 0.01)
+        mill.engine.forget(waiter)
+        mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
+        mill.ring_as_a_peer()
