@@ -116,6 +116,17 @@ class RankCore:
         perform(self.context.effects)
         self.turn((e.FrameRefused(refused.rank, refused.reason),), now, perform)
 
+    def end_run(self, event: e.RunReturned, now: float) -> list[Effect]:
+        """What ``turn`` does, on the task path: this event is all that is told, and nothing is put off or due."""
+        context = self.context
+        context.now = now
+        effects: list[Effect] = []
+        context.effects = effects
+        self._on_event[e.RunReturned](event)
+        if context.inbox or context.ready or context.runnable or context.arrived:
+            self._settle()
+        return effects
+
     def next_deadline(self) -> float | None:
         """The earliest instant at which a turn has something to do, whatever happens."""
         if self.membership.is_stopping:

@@ -144,8 +144,11 @@ class Runs:
 
     def _start(self, run: Run) -> bool:
         """Start a run; false if it has ended at once, because an argument will never be here."""
-        run.state = self._on_start[run.state]
         self._scheduler.start(run)
+        return self._give_out(run)
+
+    def _give_out(self, run: Run) -> bool:
+        run.state = self._on_start[run.state]
         if run.arguments:
             for argument in run.arguments:
                 copy = self._transfers.find(argument.object_id) if argument.payload is None else None
@@ -240,13 +243,18 @@ class Runs:
         """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
         payload = results[0].payload if len(results) == 1 and not results[0].contained else None
-        if payload is not None and not (run.arguments or run.covered or run.waiter_id or self._scheduler.has_work):
-            # The owner may be waiting for this, and nothing here for the slot.
-            run.state = self._on_end[run.state]
-            del self.runs[task_id]
-            self._context.send(run.owner, TaskDone(task_id, payload))
-            self._context.put_off.append((self._settle, run))
-            return run
+        if payload is not None and not (run.arguments or run.covered or run.waiter_id):
+            following = self._scheduler.succeed(run)
+            if following is not None or not self._scheduler.has_work:
+                run.state = self._on_end[run.state]
+                del self.runs[task_id]
+                self._context.send(run.owner, TaskDone(task_id, payload))
+                if following is not None:
+                    self._give_out(following)
+                else:
+                    # The owner may be waiting for this, and nothing here for the slot.
+                    self._context.put_off.append((self._settle, run))
+                return run
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
                 self._keep(run, object_id, result)

@@ -238,6 +238,28 @@ class Scheduler:
         if self.n_blocked:
             self._note_standstill()
 
+    def succeed(self, run: Run) -> Run | None:
+        """A run ends, and the next takes its slot and its resources over; None where that needs a closer look."""
+        ready, resources = self.ready, run.template.resources
+        if not ready or self.n_slots_free < 0 or self.n_blocked or self._closed or run.task_id not in self.running:
+            return None
+        following = ready[0]
+        if following.template.resources != resources:
+            return None
+        free = self.free
+        for name, _ in resources:
+            if free[name] < 0:  # Runs that went on after they had been blocked have it.
+                return None
+        ready.popleft()
+        del self.running[run.task_id]
+        self.running[following.task_id] = following
+        following.started_at = self._context.now
+        if run.lease_id:
+            self._book.measure(run)
+        if ready or len(self.grants) > 1:
+            self._watch_running()
+        return following
+
     def block(self, run: Run) -> None:
         """A run waits: it gives its slot and its CPU back, and nothing else."""
         del self.running[run.task_id]

@@ -27,7 +27,7 @@ from itertools import count
 from typing import Final
 
 from hpcfut.core.effects import RunTask
-from hpcfut.core.events import Event
+from hpcfut.core.events import Event, RunReturned
 from hpcfut.core.rank import RankCore
 from hpcfut.ports import Clock, Doorbell, Transport, Window
 from hpcfut.runtime.reentry import demand_outside
@@ -134,10 +134,12 @@ class Engine(Turns):
 
         The task path of a rank that has work: nothing is queued for a thread to be found, told and woken.
         """
-        self.mailbox.append(event)
         with self._lock:
+            now = self._now()
             self.idle[waiter.waiter_id] = self._taker = waiter
-            self._turn(self._now(), is_leaving=True)
+            if type(event) is not RunReturned or self.mailbox or not self._end_run(event, now):
+                self.mailbox.append(event)
+                self._turn(now, is_leaving=True)
             self._taker = None
             run, waiter.run = waiter.run, None
             if run is None and self.frames.outboxes:

@@ -23,7 +23,7 @@ from hpcfut.core.effects import (
     TellWatcher,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, RankLost, RefsReleased
+from hpcfut.core.events import Event, RankLost, RefsReleased, RunReturned
 from hpcfut.core.rank import RankCore
 from hpcfut.model.errors import FrameRefusedError, RankLostError
 from hpcfut.ports import Transport, Window
@@ -37,7 +37,7 @@ from hpcfut.runtime.watchers import Watchers
 #: While a thread has user code to run, its messages gather for this long.
 FLUSH_EVERY_S = 0.0002
 #: And it looks this often for frames.
-POLL_EVERY_S = 0.00005
+POLL_EVERY_S = 0.0001
 #: Refs that went away are told to the core this often even if no turn is idle.
 RELEASE_WITHIN_S = 0.001
 
@@ -150,6 +150,21 @@ class Turns:
             self.mailbox.append(RankLost(error.rank, error.reason))
         except Exception:
             end_rank("its engine")
+
+    def _end_run(self, event: RunReturned, now: float) -> bool:
+        """A turn for a run's end alone; false if the turn must be a whole one, and nothing has been done."""
+        context = self._context
+        if self._is_closed or context.put_off or now >= context.due_at or now - self._polled_at > POLL_EVERY_S:
+            return False
+        self._turned_at = now
+        self._is_gathering = now - self._flushed_at < FLUSH_EVERY_S
+        try:
+            self._do(self.core.end_run(event, now))
+        except RankLostError as error:
+            self.mailbox.append(RankLost(error.rank, error.reason))
+        except Exception:
+            end_rank("its engine")
+        return True
 
     def _flush(self) -> None:
         try:
