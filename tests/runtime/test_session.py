@@ -157,11 +157,12 @@ def test_timeouts() -> None:
     def plain() -> int:
         return 1
 
-    slow = plain.remote()
+    slow, held = plain.remote(), _pending(release)
     with pytest.raises(hpcfut.exceptions.GetTimeoutError):
-        hpcfut.get([slow, _pending(release)], timeout=0)
+        hpcfut.get([slow, held], timeout=0)
     assert hpcfut.get(slow, timeout=20) == 1
     release.set()
+    assert hpcfut.get(held, timeout=20) is True
 
 
 def _pending(release: threading.Event) -> Any:
