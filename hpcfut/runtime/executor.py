@@ -24,6 +24,7 @@ from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.interruption import Interruption
 from hpcfut.runtime.producers import Producers
+from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.messages import Result
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
@@ -105,7 +106,7 @@ class Executor:
                         # It may have been counted on this thread while that took its task.
                         self._find_thread()
                     while run is not None:
-                        run = engine.next_run(self.execute(run), waiter)
+                        run = self.execute(run, waiter)
                 elif is_over():
                     # Nobody may count on this thread any more; whoever did so just before has left a task.
                     idle.pop(key, None)
@@ -139,14 +140,24 @@ class Executor:
 
     # -- one task ------------------------------------------------------------------------------------------------------
 
-    def execute(self, run: RunTask) -> RunReturned | RunRaised:
-        """Run one task on this thread; returns its end, which the caller tells the core."""
+    def execute(self, run: RunTask, idle: Waiter | None = None) -> RunTask | None:
+        """Run one task on this thread, and tell the core how it ended; who waits for it need not be told at once.
+
+        Args:
+            run: The task.
+            idle: The waiter of an executor thread, which may be given the next task.
+
+        Returns:
+            What runs next on the executor thread, if anything does.
+        """
         engine, current = self.engine, self.current
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
         self.running[task_id] = current.ident
         engine.busy[task_id] = None
+        value = None
+        event: RunReturned | RunRaised
         try:
             if engine.end is not None:
                 raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
@@ -162,15 +173,16 @@ class Executor:
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(None)
             if n_returns == 1:
-                return RunReturned(task_id, (self._result(task_id, value),))
-            return RunReturned(task_id, self._results(run, value, n_returns))
+                event = RunReturned(task_id, (self._result(task_id, value),))
+            else:
+                event = RunReturned(task_id, self._results(run, value, n_returns))
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(error)
             try:
-                return self._failed(run, error)
+                event = self._failed(run, error)
             except TaskCancelledError:  # It was cancelled as it raised by itself.
-                return self._failed(run, error)
+                event = self._failed(run, error)
         finally:
             del self.running[task_id]
             if self.marked:
@@ -181,6 +193,11 @@ class Executor:
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
+        # The value lives until here: refs in it must not be released before the core knows that it holds them.
+        if idle is None:
+            engine.mailbox.append(event)
+            return None
+        return engine.next_run(event, idle)
 
     def task_of_thread(self) -> int:
         """The task that the calling thread runs, 0 for none."""

@@ -229,7 +229,7 @@ class Runtime:
                 run = waiter.run
                 if run is not None:
                     waiter.run = None
-                    engine.mailbox.append(executor.execute(run))
+                    executor.execute(run)
                 elif waiter.is_done:
                     if self._is_alert:
                         self.demand_no_interruption()

@@ -15,7 +15,7 @@ import pytest
 import hpcfut
 from hpcfut.api import calls, session
 from hpcfut.core.effects import RunTask
-from hpcfut.core.events import Event, RunReturned
+from hpcfut.core.events import Event
 from hpcfut.exceptions import TaskCancelledError
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.runtime.waiter import Waiter
@@ -52,20 +52,16 @@ def test_a_task_that_comes_while_another_is_taken_finds_a_thread(
                 executor._find_thread()
             return run
 
-    def execute(run: RunTask) -> RunReturned:
+    def execute(run: RunTask, idle: Waiter) -> None:
         if run.task_id == 1:
             ended.append(second_ran.wait(LONG_S))
             is_over.set()
         else:
             second_ran.set()
-        return RunReturned(run.task_id, ())
-
-    def next_run(event: Event, waiter: Waiter) -> None:
-        engine.idle[waiter.waiter_id] = waiter
+        engine.idle[idle.waiter_id] = idle
 
     monkeypatch.setattr(engine, "runs", Runs([a_run(1)]))
     monkeypatch.setattr(executor, "execute", execute)
-    monkeypatch.setattr(engine, "next_run", next_run)
     thread = threading.Thread(target=executor.serve, args=(is_over.is_set,), kwargs={"may_lead": False})
     thread.start()
     thread.join(2 * LONG_S)
@@ -197,3 +193,23 @@ def test_ctrl_c_between_two_steps_of_a_wait_ends_it_in_good_order(
     with pytest.raises(KeyboardInterrupt):
         hpcfut.get(ref, timeout=0.01)
     assert not runtime.engine.core.waits.waits
+
+
+def test_refs_in_a_result_are_held_until_its_end_is_told(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    @hpcfut.remote
+    def child() -> str:
+        return "kept"
+
+    @hpcfut.remote
+    def parent() -> Any:
+        return child.remote()
+
+    def next_run(event: Event, waiter: Waiter) -> RunTask | None:
+        runtime.engine.hear_now()  # As another thread might, just now.
+        return original(event, waiter)
+
+    original = runtime.engine.next_run
+    monkeypatch.setattr(runtime.engine, "next_run", next_run)
+    held = [parent.remote() for _ in range(3)]
+    assert hpcfut.wait(held, num_returns=3, timeout=LONG_S)[1] == []
+    assert [hpcfut.get(hpcfut.get(ref)) for ref in held] == ["kept"] * 3
