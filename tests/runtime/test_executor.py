@@ -202,7 +202,9 @@ def test_refs_in_a_result_are_held_until_its_end_is_told(runtime: Runtime, monke
 
     @hpcfut.remote
     def parent() -> Any:
-        return child.remote()
+        ref = child.remote()
+        hpcfut.get(ref)
+        return ref
 
     def next_run(event: Event, waiter: Waiter) -> RunTask | None:
         runtime.engine.hear_now()  # As another thread might, just now.
