@@ -56,6 +56,16 @@ class Column(dict[str, str]):
         return self._table[state, self._happening]
 
 
+Handler = Callable[..., None]
+
+
+class Handlers(dict[type, Handler]):
+    """What is done about each kind of event."""
+
+    def __missing__(self, kind: type) -> Handler:
+        raise IllegalTransitionError(f"The core was given a {kind.__name__}, which is no event.")
+
+
 MakeTable = Callable[[str, Transitions], Table]
 
 

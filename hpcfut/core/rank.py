@@ -11,7 +11,7 @@ from typing import Any
 
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
-from hpcfut.core.context import NEVER, Context, MakeTable, Table
+from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.leases import Leases
@@ -29,19 +29,10 @@ from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
 from hpcfut.model.config import Config
-from hpcfut.model.errors import FrameRefusedError, IllegalTransitionError, InvariantError
+from hpcfut.model.errors import FrameRefusedError, InvariantError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire import messages as m
-
-Handler = Callable[..., None]
-
-
-class _Handlers(dict[type, Handler]):
-    """What is done about each kind of event."""
-
-    def __missing__(self, kind: type) -> Handler:
-        raise IllegalTransitionError(f"The core was given a {kind.__name__}, which is no event.")
 
 
 class RankCore:
@@ -73,7 +64,7 @@ class RankCore:
         self.standstills = Standstills(
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
-        self._on_event = _Handlers(self._event_handlers())
+        self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
     # -- the contract ------------------------------------------------------------------------------------------------
