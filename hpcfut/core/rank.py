@@ -109,10 +109,8 @@ class RankCore:
 
     def end_run(self, event: e.RunReturned, now: float) -> list[Effect]:
         """What ``turn`` does, on the task path: this event is all that is told, and nothing is put off or due."""
-        context = self.context
-        context.now = now
-        effects: list[Effect] = []
-        context.effects = effects
+        context, effects = self.context, list[Effect]()
+        context.now, context.effects = now, effects
         self._on_event[e.RunReturned](event)
         if context.inbox or context.ready or context.runnable or context.arrived:
             self._settle()
