@@ -47,6 +47,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "edges": (),
     "runtime": ("core", "ports", "wire", "model"),
     # The one composition root.
+    "runtime.job": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host"),
     "runtime.bootstrap": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host", "version"),
     "api": ("runtime", "wire.pickling", "model"),
     # `hpcfut run` and `hpcfut doctor` look at the host before there is any rank, and after the last.
@@ -80,7 +81,10 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "time": ("runtime", "edges.host", "cli"),
     # In `api` the locks round the start and end of the session, the registering of functions and the end of a future,
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
-    "threading": ("runtime", "edges.host", "api.session", "api.timeouts", "api.futures", "api.remote", "wire.pickling"),
+    "threading": (
+        *("runtime", "edges.host", "wire.pickling", "__main__"),
+        *("api.session", "api.timeouts", "api.futures", "api.remote"),
+    ),
     "_thread": (),
     "asyncio": ("api.awaiting",),
     # Loaded by the first ``ref.future()`` only.

@@ -16,9 +16,10 @@ from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
 from hpcfut.model.resources import split_resources, unknown_rank
-from hpcfut.runtime.bootstrap import Job, RefHooks, start_job
+from hpcfut.runtime.bootstrap import start_job
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor
+from hpcfut.runtime.job import Job, RefHooks
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.runtime.watching import ReadyObjects, watch
 
@@ -59,7 +60,7 @@ def init(
     """Start hpcfut; implied by the first call that needs it.
 
     On several ranks that were started without ``python -m hpcfut`` it returns on rank 0 alone; the others serve inside
-    it and exit with the job.
+    it and exit with the job. In an SPMD job every rank calls it, with the same options.
 
     Example:
         >>> hpcfut.init(resources={"licence": 2}, object_store_memory=10**9)
@@ -84,16 +85,27 @@ def init(
                 "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
                 "ignore_reinit_error=True."
             )
-        config = _config(resources or {}, object_store_memory)
-        job = ensure_job()
-        if job.rank != 0:
-            leave(serve(job))
-        trouble = unknown_rank(config.resources_of_ranks, job.n_ranks)
-        if trouble:
-            raise ValueError(trouble)
-        _session.runtime = job.open_session(config, hooks())
-        _session.runtime.helper.start()
-        _catch_interrupts(_session.runtime)
+        _open(_config(resources or {}, object_store_memory), is_said=True)
+
+
+def _open(config: Config, *, is_said: bool) -> None:
+    job = ensure_job()
+    if not job.has_driver:
+        leave(serve(job))
+    trouble = unknown_rank(config.resources_of_ranks, job.n_ranks)
+    if trouble:
+        raise ValueError(trouble)
+    opened = job.open_session(config, hooks()) if job.rank == 0 else job.await_session(hooks())
+    assert isinstance(opened, Runtime), "Rank 0 leaves together with all others."
+    _session.runtime = opened
+    opened.helper.start()
+    if job.rank == 0:
+        _catch_interrupts(opened)
+    elif is_said and opened.config != config:
+        raise ValueError(
+            f"init() was called with other options on rank {job.rank} than on rank 0. In an SPMD job all ranks begin a "
+            f"session together; give it the same options on all of them."
+        )
 
 
 def is_initialized() -> bool:
@@ -123,12 +135,13 @@ def shutdown() -> None:
         RuntimeError: This was called in a task.
     """
     runtime = _session.runtime
-    if runtime is not None and (runtime.task_id or runtime.rank != 0):
+    job = _session.job
+    if runtime is not None and (runtime.task_id or job is None or not job.has_driver):
         raise RuntimeError(
             "shutdown() was called in a task. Only the script can end the session, which its tasks are part of; a task "
             "ends by returning."
         )
-    end_session(0, "", is_final=False)
+    end_session(0, is_final=False)
 
 
 def current() -> Runtime:
@@ -137,9 +150,11 @@ def current() -> Runtime:
     if runtime is not None:
         return runtime
     _demand_own_process()
-    init(ignore_reinit_error=True)
-    assert _session.runtime is not None
-    return _session.runtime
+    with _session.lock:
+        if _session.runtime is None:
+            _open(_config({}, None), is_said=False)
+        assert _session.runtime is not None
+        return _session.runtime
 
 
 def runtime_of(*refs: ObjectRef[Any]) -> Runtime:
@@ -190,8 +205,8 @@ def hooks() -> RefHooks:
     return RefHooks(ObjectRef, id_of_own, make_ref)
 
 
-def ensure_job() -> Job:
-    """Meet the other ranks, once a process."""
+def ensure_job(*, is_spmd: bool = False) -> Job:
+    """Meet the other ranks, once a process; ``is_spmd``: every rank runs the script."""
     _demand_own_process()
     if _session.has_left:
         raise SessionEndedError(
@@ -200,6 +215,9 @@ def ensure_job() -> Job:
         )
     if _session.job is None:
         _session.job = start_job(os.environ)
+        _session.job.is_spmd = is_spmd
+        if is_spmd and _session.job.rank != 0:
+            _leave_interrupts_to_driver()
         atexit.register(_leave_at_exit)
         _note_uncaught_exceptions()
     return _session.job
@@ -217,26 +235,35 @@ def serve(job: Job) -> int:
         end = opened.engine.end
         assert end is not None
         if not job.close_session(opened):
-            # Rank 0 ends the job, with the sentence; a worker waits for that, but not for ever.
-            threading.Event().wait(opened.config.stop_grace_s + 5.0)
+            _leave_end_to_rank_0(opened)
             if end.failure:
                 sys.stderr.write(f"hpcfut: {end.failure}\n")
             job.abort(end.status or 1)
         _session.runtime = None
 
 
-def end_session(status: int, failure: str, *, is_final: bool) -> None:
+def _leave_end_to_rank_0(runtime: Runtime) -> None:
+    """Rank 0 ends the job, with the sentence; another rank waits for that, but not for ever."""
+    threading.Event().wait(runtime.config.stop_grace_s + 5.0)
+
+
+def end_session(status: int, *, is_final: bool) -> None:
     """End the session from its driver, and leave it together with all other ranks."""
     runtime, job = _session.runtime, _session.job
     if runtime is None or job is None:
         return
     if not runtime.is_over:
-        runtime.stop(status, failure, is_final=is_final)
+        if job.is_spmd:
+            runtime.end_driver(status, is_final=is_final)
+        else:
+            runtime.stop(status, "", is_final=is_final)
     _restore_interrupts()
     end = runtime.engine.end
     assert end is not None
     if not job.close_session(runtime):
         failure, status = end.failure, end.status
+        if job.rank != 0:
+            _leave_end_to_rank_0(runtime)
         if not is_final:
             # The script would go on, but there are no ranks left that could begin a new session together.
             failure = failure or "shutdown() met a rank that does not answer, or whose task does not end."
@@ -248,6 +275,37 @@ def end_session(status: int, failure: str, *, is_final: bool) -> None:
     _session.runtime = None
 
 
+def finish(status: int) -> NoReturn:
+    """Exit after a script that was started with ``-m hpcfut``.
+
+    Python then waits for the threads of the script, and calls what it has registered for that; the session ends last.
+    In an SPMD job it ends here, because a rank that works for others needs new threads, which Python starts no more then.
+    """
+    job = ensure_job()
+    if job.is_spmd:
+        try:
+            status = _end_with_others(status)
+        except KeyboardInterrupt:
+            job.note_status(130)
+            job.abort(130)
+        _session.has_left = True
+    _session.status = status
+    if job.rank == 0:
+        job.note_status(status)
+    sys.exit(job.exit_status(status))
+
+
+def _end_with_others(status: int) -> int:
+    """Take part in the sessions of the others until all scripts have ended; gives the status of the job on rank 0."""
+    while True:
+        runtime = current()
+        end_session(status, is_final=True)
+        end = runtime.engine.end
+        assert end is not None
+        if end.is_final:
+            return end.status if runtime.rank == 0 else 0
+
+
 def leave(status: int) -> NoReturn:
     """End this process's part in the job and exit."""
     job, _session.job = _session.job, None
@@ -255,7 +313,8 @@ def leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if job is not None:
-        status = job.leave(status)
+        job.leave(status)
+        status = job.exit_status(status)
     sys.exit(status)
 
 
@@ -271,14 +330,21 @@ def _note_uncaught_exceptions() -> None:
 
 
 def _leave_at_exit() -> None:
-    """The script of rank 0 was started without ``-m hpcfut`` and has ended."""
+    """The script has ended, and so have its threads and whatever it registered to be called at exit.
+
+    If it was started without ``-m hpcfut``, its session is still open.
+    """
     job = _session.job
     if job is None or os.getpid() != _session.pid:
         return
-    end_session(_session.status, "", is_final=True)
-    _session.job = None
-    _session.has_left = True
-    job.leave(_session.status)
+    try:
+        end_session(_session.status, is_final=True)
+        _session.job = None
+        _session.has_left = True
+        job.leave(_session.status)
+    except KeyboardInterrupt:
+        job.note_status(130)
+        job.abort(130)  # Whoever presses Ctrl-C at the end does not want to wait for it.
 
 
 def _demand_own_process() -> None:
@@ -332,7 +398,7 @@ def _catch_interrupts(runtime: Runtime) -> None:
 
 
 def _leave_interrupts_to_driver() -> None:
-    """Some launchers send Ctrl-C to every rank; the driver alone decides what becomes of the job."""
+    """Some launchers send Ctrl-C to every rank; the driver of rank 0 alone decides what becomes of the job."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not ignored, because the programs that a task starts would inherit that.

@@ -44,6 +44,7 @@ def run(
             help='Further resources of each rank, as a JSON object; of rank 0 alone: \'{"0": {"camera": 1}}\'.'
         ),
     ] = "",
+    spmd: Annotated[bool, typer.Option("--spmd", help="Every rank runs the script, and serves the others.")] = False,
     mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich; auto takes what mpi4py loads.")] = "auto",
     launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
 ) -> None:
@@ -66,6 +67,7 @@ def run(
         cpus_per_rank=cpus_per_rank or 0,
         n_slots=slots or 0,
         resources=resources,
+        is_spmd=spmd,
         launcher_args=_split(launcher_args),
         script=[str(script), *(args or [])],
     )

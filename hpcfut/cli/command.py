@@ -31,6 +31,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: 0: not said.
     n_slots: int = 0
     resources: str = ""
+    is_spmd: bool = False
     launcher_args: Sequence[str] = ()
     #: The script and its arguments.
     script: Sequence[str] = ()
@@ -107,7 +108,7 @@ def launcher_environment(
 
 def rank_command(options: RunOptions) -> list[str]:
     """What every rank runs."""
-    return [sys.executable, "-m", "hpcfut", *options.script]
+    return [sys.executable, "-m", "hpcfut", *(["--spmd"] if options.is_spmd else []), *options.script]
 
 
 def launcher_command(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int) -> list[str]:

@@ -201,6 +201,13 @@ class FrameRefused(msgspec.Struct, gc=False):
     reason: str
 
 
+class DriverEnded(msgspec.Struct, gc=False):
+    """One of several drivers has ended (or called ``shutdown``); the session goes on until all have."""
+
+    status: int
+    is_final: bool
+
+
 class StopRequested(msgspec.Struct, gc=False):
     """The driver has ended (or the user called ``shutdown``)."""
 
@@ -234,5 +241,6 @@ Event = (
     | ResourcesQueried
     | RankLost
     | FrameRefused
+    | DriverEnded
     | StopRequested
 )

@@ -14,7 +14,7 @@ from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
-from hpcfut.wire.messages import JobEnded, RankFailed, ResourcesAsked, ResourcesReported
+from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed, ResourcesAsked, ResourcesReported
 
 ALIVE: Final = "alive"
 STOPPING: Final = "stopping"
@@ -38,6 +38,8 @@ class Membership:
         self.load = [0] * len(self.roster)
         self.own_load: Callable[[], int] = lambda: 0
         self.states = [ALIVE] * len(self.roster)
+        #: Where every rank has a driver: what rank 0 knows of those that have ended.
+        self._done: dict[int, DriverDone] = {}
         self._queries: dict[int, dict[int, dict[str, int]]] = {}
         self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
 
@@ -132,6 +134,27 @@ class Membership:
                     self._context.send(rank, JobEnded(status, failure, is_final))
         self._context.effects.append(EndJob(status, failure, is_final))
 
+    def end_driver(self, status: int, *, is_final: bool) -> None:
+        """The driver of this rank, one of several, has ended."""
+        self._context.send(0, DriverDone(status, is_final))
+
+    def on_end(self, source: int, message: JobEnded | RankFailed | DriverDone) -> None:
+        """A rank says something that may end the session."""
+        if isinstance(message, JobEnded):
+            self._on_job_ended(source, message)
+        elif isinstance(message, RankFailed):
+            self._on_rank_failed(message)
+        else:
+            self._on_driver_done(source, message)
+
+    def _on_driver_done(self, source: int, message: DriverDone) -> None:
+        """Rank 0: a driver has ended; after the last of them the session is over."""
+        self._done[source] = message
+        if len(self._done) == len(self.roster):
+            in_order = [self._done[rank] for rank in range(len(self.roster))]
+            status = next((done.status for done in in_order if done.status), 0)
+            self.stop(status, "", is_final=all(done.is_final for done in in_order))
+
     def lose(self, rank: int, reason: str) -> None:
         """An edge of this rank has proof that a rank is dead."""
         if not self._is_first_death(rank):
@@ -152,7 +175,7 @@ class Membership:
             self._context.send(0, RankFailed(rank, sentence))
         self.stop(1, sentence, is_final=True)
 
-    def on_rank_failed(self, source: int, message: RankFailed) -> None:
+    def _on_rank_failed(self, message: RankFailed) -> None:
         """A rank says that it or another cannot go on; the other may be this one."""
         if message.rank != self._context.rank:
             self._is_first_death(message.rank)
@@ -168,7 +191,7 @@ class Membership:
     def _described(self, rank: int) -> str:
         return f"Rank {rank} on host {self.roster[rank].host} (process {self.roster[rank].pid})"
 
-    def on_job_ended(self, source: int, message: JobEnded) -> None:
+    def _on_job_ended(self, source: int, message: JobEnded) -> None:
         """Rank 0 ends the session."""
         if source != 0:
             raise IllegalTransitionError(f"Rank {source} ended the session, which is for rank 0 to do.")

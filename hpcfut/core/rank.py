@@ -222,6 +222,7 @@ class RankCore:
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
             e.RankLost: self._on_rank_lost,
             e.FrameRefused: self._on_frame_refused,
+            e.DriverEnded: lambda event: self.membership.end_driver(event.status, is_final=event.is_final),
             e.StopRequested: self._on_stop_requested,
         }
 
@@ -257,8 +258,7 @@ class RankCore:
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
             m.StandstillFound: lambda _, message: tasks.give_up(message.task_id, message.failure),
-            m.JobEnded: self._on_job_ended,
-            m.RankFailed: self._on_rank_failed,
+            **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._on_end),
         }
 
     def _on_frame(self, event: e.FrameReceived) -> None:
@@ -363,12 +363,8 @@ class RankCore:
         self.membership.stop(event.status, event.failure, is_final=event.is_final)
         self._fall_silent()
 
-    def _on_job_ended(self, source: int, message: m.JobEnded) -> None:
-        self.membership.on_job_ended(source, message)
-        self._fall_silent()
-
-    def _on_rank_failed(self, source: int, message: m.RankFailed) -> None:
-        self.membership.on_rank_failed(source, message)
+    def _on_end(self, source: int, message: m.JobEnded | m.RankFailed | m.DriverDone) -> None:
+        self.membership.on_end(source, message)
         self._fall_silent()
 
     def _fall_silent(self) -> None:

@@ -1,22 +1,16 @@
-"""The composition root: it puts a process together out of edges, and a session out of a core and a runtime.
+"""The composition root, with ``job.py``: it puts a process together out of edges.
 
-A *job* is the life of the processes; a *session* lies between ``init`` and ``shutdown``. All ranks meet once, when the
-job starts. Rank 0 then opens sessions by a frame to every other rank; between sessions these wait, asleep most of the
-time. A session ends on all ranks together: each stops, lets its frames leave, and meets the others in a barrier.
+All ranks meet once, when the job starts: they see whether they fit together, and tell each other what they have.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
@@ -28,218 +22,22 @@ from hpcfut.edges.host.machine import (
     own_place,
     ranks_on_host_of,
 )
-from hpcfut.edges.host.parent import ParentWatch, die_with_parent
+from hpcfut.edges.host.parent import die_with_parent
 from hpcfut.edges.host.segments import StartSegments
-from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.edges.host.timers import sharpen_timers
-from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.ports import Doorbell, Transport
-from hpcfut.runtime.engine import Engine
-from hpcfut.runtime.runtime import Runtime
+from hpcfut.runtime.job import Job
 from hpcfut.version import __version__
-from hpcfut.wire.codec import WIRE_VERSION, session_of
-from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
+from hpcfut.wire.codec import WIRE_VERSION
 
 if TYPE_CHECKING:
     from hpcfut.edges.host.launch_environment import Launch
     from hpcfut.edges.mpi.start import World
 
-#: How long a rank that waits for a session sleeps, if all others can ring it, and if not.
-SLEEP_MAX_S, SLEEP_MAX_UNRUNG_S = 0.05, 0.002
-PARENT_CHECK_S = 0.5
-#: A rank that has not come to the end of a session this long after its grace is given up.
-CLOSE_WITHIN_S = 2.5
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
-
-
-class RefHooks(msgspec.Struct, frozen=True):
-    """What the API tells the runtime about its refs."""
-
-    ref_type: type
-    id_of: Callable[[Any], int]
-    make_ref: Callable[[int], Any]
-
-
-class Job:
-    """This process's part in the job."""
-
-    def __init__(
-        self,
-        world: World | None,
-        transport: Transport,
-        doorbell: Doorbell,
-        roster: list[RankRecord],
-        n_on_host: int,
-        files: JobFiles | None,
-        guard: RankGuard | None = None,
-    ) -> None:
-        self._world = world
-        self._files = files
-        self._guard = guard
-        self._transport = transport
-        self._doorbell = doorbell
-        self._roster = roster
-        self._may_spin = n_on_host <= _n_cores()
-        self._n_sessions = 0
-        self._output = TaskOutput(transport.rank)
-        if world is not None:
-            watch = ParentWatch()
-            threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
-        #: Frames that came before their session was opened here.
-        self._early: list[tuple[int, bytes]] = []
-
-    @property
-    def rank(self) -> int:
-        """The own rank."""
-        return self._transport.rank
-
-    @property
-    def n_ranks(self) -> int:
-        """The number of ranks of the job."""
-        return len(self._roster)
-
-    # -- sessions ----------------------------------------------------------------------------------------------------
-
-    def open_session(self, config: Config, hooks: RefHooks) -> Runtime:
-        """Rank 0: begin a session on all ranks."""
-        self._n_sessions += 1
-        record = SessionOpened(self._n_sessions, config, list(sys.path), list(sys.argv))
-        frame = encode_session(record)
-        for rank in range(1, self.n_ranks):
-            self._transport.send(rank, frame)
-        return self._make_runtime(config, hooks)
-
-    def await_session(self, hooks: RefHooks) -> Runtime | int:
-        """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
-        doorbell, sleep_s = self._doorbell, 0.0
-        sleep_max_s = SLEEP_MAX_S if doorbell.reaches_all else SLEEP_MAX_UNRUNG_S
-        while True:
-            doorbell.lie_down()
-            # A frame may have come while this rank was still leaving the last session.
-            for _ in range(2):
-                self._early += [(source, bytes(frame)) for source, frame in self._transport.poll()]
-            opening = next((entry for entry in self._early if is_session(entry[1])), None)
-            if opening is None:
-                # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.
-                sleep_s = 0.0 if doorbell.sleep(sleep_s) else min(2 * sleep_s + 0.00005, sleep_max_s)
-                doorbell.get_up()
-                continue
-            doorbell.get_up()
-            self._early.remove(opening)
-            record = decode_session(*opening)
-            if isinstance(record, JobClosed):
-                return record.status
-            self._n_sessions = record.number
-            sys.argv[:] = record.argv
-            sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
-            return self._make_runtime(record.config, hooks)
-
-    def _make_runtime(self, config: Config, hooks: RefHooks) -> Runtime:
-        from hpcfut.edges.host.clock import MonotonicClock
-        from hpcfut.edges.host.heap_window import HeapWindow
-
-        clock = MonotonicClock()
-        roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
-        core = RankCore(self.rank, roster, config, is_driver=self.rank == 0)
-        window = HeapWindow(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT)
-        engine = Engine(
-            core,
-            self._transport,
-            window,
-            clock,
-            self._doorbell,
-            session=self._n_sessions,
-            may_spin=self._may_spin,
-        )
-        number = self._n_sessions & 0xFF
-        engine.frames.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
-        self._early = []
-        runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
-        executor = runtime.executor
-        executor.on_marked_end = self._output.finish
-        self._output.install(executor.task_of_thread, executor.mark, is_driver=self.rank == 0)
-        return runtime
-
-    def close_session(self, runtime: Runtime) -> bool:
-        """All ranks: leave a session that has ended; returns whether every rank came to its end in time."""
-        end = runtime.engine.end
-        assert end is not None
-        # An abandoned task has a thread of its own, or this rank could not come here.
-        runtime.executor.interruption.wait_until_wound_down()
-        runtime.callbacks.close(runtime.config.stop_grace_s)
-        runtime.helper.close()
-        runtime.engine.close()
-        if self.rank == 0:
-            self._output.remove()
-        if end.failure:
-            return False
-        return self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
-
-    def _meet(self, within_s: float) -> bool:
-        """Let all frames leave and meet the other ranks, while theirs are still received."""
-        transport = self._transport
-        deadline = time.monotonic() + within_s
-        is_started = False
-        while True:
-            for source, frame in transport.poll():
-                self._early.append((source, bytes(frame)))
-            if transport.completed_data():
-                continue
-            if not is_started and not transport.is_busy:
-                transport.start_barrier()
-                is_started = True
-            if is_started and transport.is_barrier_done():
-                return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.0001)  # MPI tells of the end of a barrier only to who asks.
-
-    # -- the end -----------------------------------------------------------------------------------------------------
-
-    def leave(self, status: int) -> int:
-        """End this process's part in an orderly way; after the last session, on all ranks together.
-
-        Returns:
-            The status to exit with: 0 where `hpcfut run` carries it, because launchers complain at length about others.
-        """
-        if self.rank == 0:
-            frame = encode_session(JobClosed(status))
-            for rank in range(1, self.n_ranks):
-                self._transport.send(rank, frame)
-        if not self._meet(CLOSE_WITHIN_S):
-            self.abort(status or 1)
-        self._output.remove()
-        if self._files is not None:
-            self._files.note_end(self.rank)
-        if self._world is not None:
-            self._transport.close()
-            self._world.finalize()
-        if self._guard is not None:
-            self._guard.dismiss()
-        return 0 if self._files is not None and self._world is not None else status
-
-    def note_status(self, status: int, sentence: str = "") -> None:
-        """Rank 0: leave the exit status of the script for `hpcfut run`."""
-        if self._files is not None and self.rank == 0:
-            self._files.write_status(status, sentence)
-
-    def abort(self, status: int) -> None:
-        """End the whole job at once; does not return."""
-        self._output.finish_all()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if self._files is not None:
-            self._files.note_abort()
-            self._files.note_end(self.rank)
-        if self._guard is not None:
-            self._guard.dismiss()
-        if self._world is not None:
-            self._world.abort(status)
-        os._exit(status)
 
 
 def start_job(environ: MutableMapping[str, str]) -> Job:
@@ -312,13 +110,6 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     return Job(None, LoopbackTransport(), HostDoorbell(0, 1), [record], 1, files)
 
 
-def _watch_parent(watch: ParentWatch) -> None:
-    """A rank whose launcher is gone has nobody left to end it."""
-    while not watch.is_orphaned():
-        time.sleep(PARENT_CHECK_S)  # Beside the kernel's signal, which some containers swallow.
-    os._exit(1)
-
-
 def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], files: JobFiles | None) -> None:
     """End the job before this rank has met any other, if there is a sentence that says why.
 
@@ -369,17 +160,3 @@ def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> Rank
         os.getpid(),
         {"CPU": cores * RESOURCE_UNIT, "memory": nbytes_memory * RESOURCE_UNIT},
     )
-
-
-def _with_resources(record: RankRecord, config: Config, incarnation: int) -> RankRecord:
-    """The record with what the session's configuration gives each rank."""
-    memory = record.resources["memory"]
-    store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
-    amounts = {"memory": memory - min(store, memory), "object_store_memory": store}
-    given = {**config.resources, **config.resources_of_ranks.get(record.rank, {})}
-    resources = {**record.resources, **amounts, **given}
-    return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0))

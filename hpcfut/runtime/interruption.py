@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import compress, repeat, starmap
 from operator import is_, itemgetter
@@ -141,8 +142,10 @@ class Interruption:
     def wind_down(self) -> None:
         """The session is over: cancel what runs, without waiting for it."""
         if self.running:
-            self._winding_down = threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True)
-            self._winding_down.start()
+            thread = threading.Thread(target=self._wind_down, name="hpcfut-wind-down", daemon=True)
+            with suppress(RuntimeError):  # Python is about to end, and starts no threads any more; tasks end with it.
+                thread.start()
+                self._winding_down = thread
 
     def _wind_down(self) -> None:
         deadline = time.monotonic() + self._stop_grace_s

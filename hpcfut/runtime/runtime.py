@@ -9,6 +9,7 @@ from typing import Any
 from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.core.events import (
     CancelRequested,
+    DriverEnded,
     ObjectPut,
     ResourcesQueried,
     StopRequested,
@@ -363,6 +364,14 @@ class Runtime:
         self.helper.start()
         self.engine.busy.pop(0, None)
         self.executor.serve(lambda: self.engine.end is not None, may_lead=True)
+
+    def end_driver(self, status: int, *, is_final: bool) -> None:
+        """The script of this rank, one of several, has ended: be a worker on this thread until those of all have."""
+        engine = self.engine
+        engine.post_now(DriverEnded(status, is_final))
+        engine.busy.pop(0, None)
+        self.executor.serve(lambda: engine.end is not None or self._interrupted, may_lead=True)
+        self.demand_no_interruption()
 
     def stop(self, status: int, failure: str, *, is_final: bool) -> None:
         """The driver ends the session on all ranks."""

@@ -301,6 +301,13 @@ class StandstillFound(msgspec.Struct, array_like=True, tag=35, gc=False):
     failure: str
 
 
+class DriverDone(msgspec.Struct, array_like=True, tag=36, gc=False):
+    """The script of the sender has come to its end, or wants the session to end; rank 0 waits for all of them."""
+
+    status: int
+    is_final: bool
+
+
 Message = (
     TemplateRegistered
     | TemplateForgotten
@@ -333,4 +340,5 @@ Message = (
     | WaitersAsked
     | WaitersReported
     | StandstillFound
+    | DriverDone
 )

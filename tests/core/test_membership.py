@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.core.events import (
+    DriverEnded,
     RankLost,
     RefsAdded,
     RefsReleased,
@@ -14,7 +15,7 @@ from hpcfut.core.events import (
 )
 from hpcfut.core.membership import DEAD, STOPPING
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.wire.messages import JobEnded, RankFailed, ResourcesAsked, ResourcesReported, TaskDone
+from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed, ResourcesAsked, ResourcesReported, TaskDone
 from tests.core.cores import SMALL, MakeCore, foreign, of, only, sent, takes
 
 CPUS = {"CPU": 4 * RESOURCE_UNIT}
@@ -94,3 +95,18 @@ def test_a_rank_that_dies_twice_in_different_words_is_dead_once(make_core: MakeC
 def test_only_rank_0_tells_the_others(make_core: MakeCore) -> None:
     hand = make_core(1)
     assert hand.tell(StopRequested(0, "", True)) == [EndJob(0, "", True)]
+
+
+def test_a_session_of_several_drivers_ends_with_the_last_of_them(make_core: MakeCore) -> None:
+    hand = make_core(0)
+    assert hand.tell(DriverEnded(0, True)) == []
+    assert hand.get(2, DriverDone(7, True)) == []
+    effects = hand.get(1, DriverDone(3, False))
+    assert sent(effects) == [(1, JobEnded(3, "", False)), (2, JobEnded(3, "", False))], "Rank 1 wants another session."
+    assert only(effects, EndJob) == EndJob(3, "", False)
+
+
+def test_one_of_several_drivers_tells_rank_0(make_core: MakeCore) -> None:
+    hand = make_core(1)
+    assert sent(hand.tell(DriverEnded(4, True))) == [(0, DriverDone(4, True))]
+    assert hand.get(0, JobEnded(4, "", True)) == [EndJob(4, "", True)]

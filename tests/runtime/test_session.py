@@ -14,7 +14,7 @@ import pytest
 
 import hpcfut
 from hpcfut.api import session
-from hpcfut.runtime.bootstrap import Job
+from hpcfut.runtime.job import Job
 from hpcfut.runtime.runtime import Runtime
 
 
@@ -54,32 +54,65 @@ def test_nobody_looks_for_tasks_before_the_api_knows_the_runtime(monkeypatch: py
     assert session.current().helper.is_running
 
 
-def test_nothing_begins_anew_after_the_end_of_the_script(tmp_path: Path) -> None:
-    # On several ranks this would meet an MPI that has been finalised.
+def test_what_the_script_leaves_behind_may_use_hpcfut(tmp_path: Path) -> None:
+    # Python waits for threads and pools, and then calls what was registered; hpcfut, which was there first, ends last.
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
             """
-            import threading
+            import atexit, concurrent.futures, threading
             import hpcfut
+
+            @hpcfut.remote
+            def same(x):
+                return x
 
             def work_on():
                 threading.main_thread().join()
-                try:
-                    hpcfut.put(1)
-                except hpcfut.exceptions.SessionEndedError as error:
-                    print(error)
+                print(hpcfut.get(same.remote("a thread")))
 
-            hpcfut.init()
+            def use(pool):
+                print(hpcfut.get(same.remote("a pool")))
+
+            pool = concurrent.futures.ThreadPoolExecutor(1)
+            pool.submit(use, pool).result()
+            atexit.register(lambda: print(hpcfut.get(hpcfut.put("at exit"))))
             threading.Thread(target=work_on).start()
+            print("end")
+            raise SystemExit(3)
             """
         )
     )
     job = subprocess.run(
         [sys.executable, "-m", "hpcfut", script], capture_output=True, text=True, timeout=60, check=False
     )
+    assert (job.returncode, job.stderr) == (3, "")
+    assert job.stdout.splitlines() == ["a pool", "end", "a thread", "at exit"]
+
+
+def test_nothing_begins_anew_after_the_end_of_the_job(tmp_path: Path) -> None:
+    # On several ranks this would meet an MPI that has been finalised.
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import atexit
+
+            def use():
+                try:
+                    hpcfut.put(1)
+                except hpcfut.exceptions.SessionEndedError as error:
+                    print(error)
+
+            atexit.register(use)
+            import hpcfut
+            hpcfut.init()
+            """
+        )
+    )
+    job = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     assert (job.returncode, job.stderr) == (0, "")
-    assert "after the end of the script" in job.stdout
+    assert "the job is over" in job.stdout
 
 
 def test_mpi_is_not_loaded() -> None:

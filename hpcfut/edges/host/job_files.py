@@ -118,8 +118,8 @@ class JobFiles:
         return found - {""}
 
     def _write(self, name: str, data: bytes) -> None:
-        # Renamed into place, so that nobody reads half a note.
-        part = self.scratch / f"{name}.part"
+        # Renamed into place, so that nobody reads half a note; two ranks may leave the same one.
+        part = self.scratch / f"{name}.{os.getpid()}.part"
         part.write_bytes(data)
         part.rename(self.scratch / name)
 
