@@ -279,7 +279,7 @@ def finish(status: int) -> NoReturn:
     """Exit after a script that was started with ``-m hpcfut``.
 
     Python then waits for the threads of the script, and calls what it has registered for that; the session ends last.
-    In an SPMD job it ends here, because a rank that works for others needs new threads, which Python starts no more then.
+    In an SPMD job it ends here: a rank that works for others may need new threads, which Python starts no more then.
     """
     job = ensure_job()
     if job.is_spmd:
