@@ -83,7 +83,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
     "threading": (
         *("runtime", "edges.host", "wire.pickling", "__main__"),
-        *("api.session", "api.timeouts", "api.futures", "api.remote"),
+        *("api.session", "api.interrupts", "api.timeouts", "api.futures", "api.remote"),
     ),
     "_thread": (),
     "asyncio": ("api.awaiting",),
@@ -92,7 +92,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "multiprocessing": (),
     "sched": (),
     "datetime": (),
-    "signal": ("runtime", "edges.host", "cli", "api.session"),
+    "signal": ("runtime", "edges.host", "cli", "api.interrupts"),
     "subprocess": ("cli", "edges.host"),
     # The simulator's one generator, made from the seed.
     "random": ("sim",),

@@ -5,23 +5,20 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Mapping
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn
 
+from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver, restore_interrupts
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
 from hpcfut.model.resources import split_resources, unknown_rank
 from hpcfut.runtime.bootstrap import start_job
-from hpcfut.runtime.engine import Engine
-from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.job import Job, RefHooks
 from hpcfut.runtime.runtime import Runtime
-from hpcfut.runtime.watching import ReadyObjects, watch
 
 
 class _Session:
@@ -30,7 +27,8 @@ class _Session:
     def __init__(self) -> None:
         self.job: Job | None = None
         self.runtime: Runtime | None = None
-        self.old_sigint: object = None
+        #: Whether Ctrl-C is caught by us.
+        self.is_catching = False
         self.status = 0
         #: This process has left its job, and there is no other to meet.
         self.has_left = False
@@ -100,7 +98,7 @@ def _open(config: Config, *, is_said: bool) -> None:
     _session.runtime = opened
     opened.helper.start()
     if job.rank == 0:
-        _catch_interrupts(opened)
+        _session.is_catching = catch_interrupts(opened)
     elif is_said and opened.config != config:
         raise ValueError(
             f"init() was called with other options on rank {job.rank} than on rank 0. In an SPMD job all ranks begin a "
@@ -217,7 +215,7 @@ def ensure_job(*, is_spmd: bool = False) -> Job:
         _session.job = start_job(os.environ)
         _session.job.is_spmd = is_spmd
         if is_spmd and _session.job.rank != 0:
-            _leave_interrupts_to_driver()
+            leave_interrupts_to_driver()
         atexit.register(_leave_at_exit)
         _note_uncaught_exceptions()
     return _session.job
@@ -225,7 +223,7 @@ def ensure_job(*, is_spmd: bool = False) -> Job:
 
 def serve(job: Job) -> int:
     """Be a worker, session after session, until the job ends; returns its exit status."""
-    _leave_interrupts_to_driver()
+    leave_interrupts_to_driver()
     while True:
         opened = job.await_session(hooks())
         if isinstance(opened, int):
@@ -257,7 +255,9 @@ def end_session(status: int, *, is_final: bool) -> None:
             runtime.end_driver(status, is_final=is_final)
         else:
             runtime.stop(status, "", is_final=is_final)
-    _restore_interrupts()
+    if _session.is_catching:
+        restore_interrupts()
+        _session.is_catching = False
     end = runtime.engine.end
     assert end is not None
     if not job.close_session(runtime):
@@ -365,47 +365,3 @@ def _config(resources: Mapping[Any, Any], object_store_memory: int | None) -> Co
         resources_of_ranks=by_rank,
         nbytes_store=object_store_memory or 0,
     )
-
-
-# -- Ctrl-C ------------------------------------------------------------------------------------------------------------
-
-#: Nothing of this may be left in the middle.
-_UNBREAKABLE = frozenset(
-    function.__code__
-    for function in (Runtime.wait, watch, *vars(ReadyObjects).values(), *vars(Engine).values())
-    if hasattr(function, "__code__")
-)
-
-
-def _catch_interrupts(runtime: Runtime) -> None:
-    """Raise Ctrl-C at the boundary of hpcfut, never in the middle of the core."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        return  # The user has a handler of his own.
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        while frame is not None:
-            if frame.f_code in _UNBREAKABLE:
-                runtime.interrupt()
-                return
-            if frame.f_code is Executor.execute.__code__:
-                break  # User code, inside a task that runs on this stack.
-            frame = frame.f_back
-        signal.default_int_handler(number, frame)
-
-    _session.old_sigint = signal.signal(signal.SIGINT, handle)
-
-
-def _leave_interrupts_to_driver() -> None:
-    """Some launchers send Ctrl-C to every rank; the driver of rank 0 alone decides what becomes of the job."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Not ignored, because the programs that a task starts would inherit that.
-        signal.signal(signal.SIGINT, lambda number, frame: None)
-
-
-def _restore_interrupts() -> None:
-    if _session.old_sigint is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _session.old_sigint = None
