@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.mpi.jobs import CHECKOUT, CompletedJob, How, Mpi, run_job
+from tests.mpi.jobs import CHECKOUT, CompletedJob, Mpi, run_job
 
 FOLDER: Final = CHECKOUT / "examples"
 N_LINES_MAX: Final = 60
@@ -28,6 +28,12 @@ PRINTED: Final = {
     ],
     "pi": ["π is about 3.1414, after 10,000,000 points."],
     "pipeline": ["In 3,000,000 samples there is a sine of amplitude 0.101."],
+    "spmd": [
+        "After 100 steps the plate has taken up 995.7.",
+        "After 200 steps the plate has taken up 1427.7.",
+        "After 300 steps the plate has taken up 1752.2.",
+        "After 400 steps the plate has taken up 2020.8.",
+    ],
     "sweep": [
         "r = 2.9   -0.105  order",
         "r = 3.3   -0.619  order",
@@ -43,6 +49,8 @@ PRINTED: Final = {
         "It took 2801 tasks, up to 23 deep, on {n} rank.s..",
     ],
 }
+#: Every rank runs them.
+SPMD: Final = ("spmd",)
 EXAMPLES: Final = [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem not in LARGE]
 
 
@@ -57,15 +65,22 @@ def check_output(name: str, n_ranks: int, job: CompletedJob) -> None:
 @pytest.mark.parametrize("n_ranks", [1, 3])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_says_what_it_should(mpi: Mpi, name: str, n_ranks: int) -> None:
-    how: How = "python" if n_ranks == 1 else "hpcfut run"
-    check_output(name, n_ranks, run_job(mpi, n_ranks, FOLDER / f"{name}.py", how=how))
+    script = FOLDER / f"{name}.py"
+    if name in SPMD:
+        # Open MPI leaves a segment behind where one process without a launcher starts MPI.
+        job = run_job(mpi, n_ranks, "--spmd", script, how="mpirun python -m hpcfut")
+    else:
+        job = run_job(mpi, n_ranks, script, how="python" if n_ranks == 1 else "hpcfut run")
+    check_output(name, n_ranks, job)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_is_short_and_says_how_to_start_it(name: str) -> None:
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) < N_LINES_MAX
-    assert f"    hpcfut run -n 4 examples/{name}.py" in text
+    option = "--spmd " if name in SPMD else ""
+    assert f"    python examples/{name}.py" in text
+    assert f"    hpcfut run -n 4 {option}examples/{name}.py" in text
 
 
 def test_each_is_listed_and_none_else() -> None:
