@@ -17,7 +17,7 @@ from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
 from hpcfut.model.resources import split_resources, unknown_rank
 from hpcfut.runtime.bootstrap import start_job
-from hpcfut.runtime.job import Job, RefHooks
+from hpcfut.runtime.job import Job, RefHooks, is_interactive
 from hpcfut.runtime.runtime import Runtime
 
 
@@ -217,7 +217,8 @@ def ensure_job(*, is_spmd: bool = False) -> Job:
         if is_spmd and _session.job.rank != 0:
             leave_interrupts_to_driver()
         atexit.register(_leave_at_exit)
-        _note_uncaught_exceptions()
+        if not is_interactive():
+            _note_uncaught_exceptions()
     return _session.job
 
 
@@ -315,6 +316,8 @@ def leave(status: int) -> NoReturn:
     if job is not None:
         job.leave(status)
         status = job.exit_status(status)
+    if sys.flags.inspect:
+        os._exit(status)  # Python would show a prompt, which on rank 0 alone somebody sees.
     sys.exit(status)
 
 

@@ -28,7 +28,7 @@ from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.runtime.job import Job
+from hpcfut.runtime.job import Job, is_interactive
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 
@@ -79,7 +79,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     _refuse_unmet(mismatch(launch, library), launch, environ, files)
     guard = None
     if files is None and not _has_user_started_mpi():
-        guard = RankGuard.of_launch(launch, environ, is_interactive=_is_interactive())
+        guard = RankGuard.of_launch(launch, environ, is_interactive=is_interactive())
     world = start_mpi()
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
@@ -144,11 +144,6 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
     if files is not None:
         files.write_status(1)
     raise HpcfutError(sentence)
-
-
-def _is_interactive() -> bool:
-    """Whether somebody types the script line by line, now or when it has ended."""
-    return bool(sys.flags.interactive) or not hasattr(sys.modules["__main__"], "__file__")
 
 
 def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> RankRecord:

@@ -6,7 +6,8 @@ each stops, lets its frames leave, and meets the others in a barrier.
 
 In an SPMD job every rank runs the script. There the others wait inside ``init`` for the frame of rank 0, and a session
 ends when the scripts of all ranks want it to. A rank takes tasks there even while its script computes: a script that
-waits for another rank by a call of MPI would otherwise keep that from having its tasks done.
+waits for another rank by a call of MPI would otherwise keep that from having its tasks done. So does rank 0 while it
+shows a prompt.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Job:
 
         clock = MonotonicClock()
         roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
-        core = RankCore(self.rank, roster, config, is_driver=self.rank == 0 and not self.is_spmd)
+        core = RankCore(self.rank, roster, config, is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()))
         window = HeapWindow(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT)
         engine = Engine(
             core,
@@ -235,6 +236,11 @@ class Job:
         if self._world is not None:
             self._world.abort(status)
         os._exit(status)
+
+
+def is_interactive() -> bool:
+    """Whether somebody types the script line by line, now or when it has ended."""
+    return bool(sys.flags.interactive) or not hasattr(sys.modules["__main__"], "__file__")
 
 
 def _watch_parent(watch: ParentWatch) -> None:

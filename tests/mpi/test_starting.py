@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mpi.jobs import CompletedJob, How, Mpi, run_command, run_job
+from tests.mpi.jobs import OPENMPI_SETTINGS, CompletedJob, How, Mpi, run_command, run_job
 
 pytestmark = pytest.mark.mpi
 
@@ -578,3 +578,36 @@ def test_an_interrupt_while_the_driver_waits(scripts: Scripts, how: How, n_ranks
     assert job.stdout == "interrupted\n", job.story()
     assert job.returncode == (130 if n_ranks > 1 else -2), job.story()
     assert re.findall("^KeyboardInterrupt", job.stderr, re.MULTILINE) == ["KeyboardInterrupt"], job.story()
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_a_prompt(mpi: Mpi, n_ranks: int, tmp_path: Path) -> None:
+    # Tasks go on while nothing is typed, and an error at the prompt is not the end.
+    typed = tmp_path / "typed"
+    typed.write_text(
+        textwrap.dedent(
+            """
+            import time
+            @hpcfut.remote
+            def double(x):
+                return 2 * x
+
+            refs = [double.remote(number) for number in range(4)]
+            deadline = time.monotonic() + 20
+            while len(hpcfut.wait(refs, num_returns=4, timeout=0)[0]) < 4 and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+            print("ready:", len(hpcfut.wait(refs, num_returns=4, timeout=0)[0]), "of", sum(hpcfut.get(refs)))
+            1 / 0
+            print("ranks:", len(hpcfut.nodes()))
+            exit()
+            """
+        )
+    )
+    prompt = [mpi.program("python"), "-i", "-c", "import hpcfut; hpcfut.init()"]
+    launcher = [mpi.program("mpiexec"), "-n", str(n_ranks)] if n_ranks > 1 else []
+    job = run_command([*launcher, *prompt], env=OPENMPI_SETTINGS, stdin=typed).check(0)
+    words = job.stdout + job.stderr
+    assert "ready: 4 of 12" in words, job.story()
+    assert "ZeroDivisionError" in words, job.story()
+    assert f"ranks: {n_ranks}" in words, job.story()
