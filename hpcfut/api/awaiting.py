@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hpcfut.api.calls import rebuild
 from hpcfut.api.refs import id_of
 from hpcfut.api.session import runtime_of
+from hpcfut.model.errors import TaskCancelledError
 from hpcfut.model.failure import Failure
 from hpcfut.runtime.engine import AWAKE_FOR_S
 from hpcfut.runtime.watching import unwatch, watch
@@ -64,7 +65,8 @@ class LoopWatch:
     def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop) -> None:
         self._runtime = runtime
         self._loop = loop
-        self._n_awaits = 0
+        #: Of the awaits that are not over.
+        self._futures: dict[asyncio.Future[Told], None] = {}
         #: What has been told and is not yet in its future.
         self._arrived: deque[tuple[asyncio.Future[Told], Told]] = deque()
         #: Whether the loop is going to look at ``_arrived`` anyway.
@@ -81,7 +83,7 @@ class LoopWatch:
                 self._wake()
 
         watch_id = watch(self._runtime, [object_id], tell, is_fetching=is_fetching, is_waiting=True)
-        self._n_awaits += 1
+        self._futures[future] = None
         self._idle_since = 0.0
         if not self._is_looking:
             self._is_looking = True
@@ -91,8 +93,8 @@ class LoopWatch:
             return (yield from future)
         finally:
             unwatch(self._runtime, watch_id)
-            self._n_awaits -= 1
-            if not self._n_awaits:
+            del self._futures[future]
+            if not self._futures:
                 self._runtime.loops.pop(self._loop, None)
 
     def _wake(self) -> None:
@@ -102,6 +104,19 @@ class LoopWatch:
             self._loop.call_soon_threadsafe(self._turn)
 
     def _turn(self) -> None:
+        """Look; where that raises a cancellation of the loop's task, tell the awaits, because a callback loses it."""
+        try:
+            self._look()
+        except BaseException as error:
+            self._is_looking = False
+            self._runtime.engine.watchers.looking.pop(id(self), None)
+            if not isinstance(error, TaskCancelledError):
+                raise
+            for future in list(self._futures):
+                if not future.done():
+                    future.set_exception(error)
+
+    def _look(self) -> None:
         """Take a turn, and hand out what has been told; again, if that can be worth while."""
         runtime, arrived = self._runtime, self._arrived
         engine = runtime.engine
@@ -115,14 +130,14 @@ class LoopWatch:
             self._idle_since = now
             self._hand_out()
         is_young = now - self._idle_since < AWAKE_FOR_S
-        if is_young and self._n_awaits and engine.may_spin and not engine.is_driven:
+        if is_young and self._futures and engine.may_spin and not engine.is_driven:
             self._loop.call_soon(self._turn)
             return
         # The flag first, the look second: who tells does it the other way round.
         self._is_looking = False
         self._hand_out()
         engine.watchers.looking.pop(id(self), None)
-        if self._n_awaits:
+        if self._futures:
             engine.watchers.on_leave()
 
     def _hand_out(self) -> None:

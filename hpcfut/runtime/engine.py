@@ -103,11 +103,15 @@ class Engine(Turns):
                 self._lock.release()
             if self.rest.wakes_at:
                 self._wake_for_what_is_left()
+        if self.mailbox and self.rest.wakes_at:
+            # Whoever has the lock may have emptied the mailbox before, in its last look before it sleeps.
+            self.rest.ring()
 
     def _wake_for_what_is_left(self) -> None:
         """The last turn may have left something for the next one, and whoever would take that sleeps."""
         context, rest = self._context, self.rest
-        if self.frames.outboxes or context.put_off or context.due_at < rest.wakes_at:
+        is_left = self.frames.outboxes or context.put_off or context.due_at < rest.wakes_at
+        if is_left or self._transport.is_busy:
             rest.ring()
 
     def post_now(self, event: Event) -> None:
@@ -122,6 +126,8 @@ class Engine(Turns):
         with self._lock:
             self._turn(self._now(), is_complete=True)
         self._settle(self._now())
+        if self.rest.wakes_at:
+            self._wake_for_what_is_left()
 
     def take_run(self, waiter: Waiter) -> RunTask | None:
         """What a turn has given to this executor thread, or is about to, as it is not idle any more."""
@@ -217,6 +223,8 @@ class Engine(Turns):
         finally:
             self.leader = None
             self.rest.leave()
+            if self.rest.is_dozing and self._context.put_off and self.core.leases.n_queued:
+                self.rest.ring()
             self._lead.release()
             if self._followers:
                 self._pass_on()
@@ -231,6 +239,8 @@ class Engine(Turns):
                 if self._lead.acquire(blocking=False):
                     return True
                 self._settle(self._now())
+                if self.rest.wakes_at:
+                    self._wake_for_what_is_left()
                 timeout_s = -1.0
                 if deadline is not None:
                     timeout_s = deadline - self._now()

@@ -89,7 +89,7 @@ class Environments:
         if variables is None:
             return
         with self._lock:
-            del self._on[task_id]
+            self._on.pop(task_id, None)
             for name in variables:
                 value = next((others[name] for others in reversed(self._on.values()) if name in others), None)
                 if value is None:

@@ -54,6 +54,8 @@ class Executor:
         self.current = Current()
         self._nbytes_inline_max = config.nbytes_inline_max
         self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
+        #: Functions that no task needs any more.
+        self._forgotten: list[object] = []
         #: Of the functions that are tried again: after which exceptions.
         self._retried: dict[int, tuple[type[BaseException], ...]] = {}
         self.environments = Environments(lambda: self.current.task_id)
@@ -151,6 +153,8 @@ class Executor:
             What runs next on the executor thread, if anything does.
         """
         engine, current = self.engine, self.current
+        if self._forgotten:
+            self._forgotten.clear()
         outer_id = current.task_id
         task_id = current.task_id = run.task_id
         current.n_nested += 1
@@ -224,8 +228,8 @@ class Executor:
         return loaded
 
     def _forget(self, template_id: int) -> None:
-        self._functions.pop(template_id, None)
-        self._retried.pop(template_id, None)
+        # What a function holds may run code of the user's as it goes, which must not happen in a turn.
+        self._forgotten.append((self._functions.pop(template_id, None), self._retried.pop(template_id, None)))
 
     def _values_of(self, run: RunTask) -> list[Any]:
         loads, view = self.pickling.loads, self.engine.window.view

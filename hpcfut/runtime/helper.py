@@ -116,7 +116,11 @@ class Helper:
             is_rung = rest.doze(doze_s)
             if not engine.try_lead(0.0):
                 break
-            doze_s = self._look(1, is_rung=is_rung)
+            # Somebody who led meanwhile may have got the rank up.
+            n_looks = 1 if rest.wakes_at else N_LOOKS
+            if not rest.wakes_at:
+                rest.lie_down()
+            doze_s = self._look(n_looks, is_rung=is_rung)
         return True
 
     def _look(self, n_looks: int, *, is_rung: bool) -> float | None:

@@ -76,6 +76,7 @@ class Runtime:
 
         self.pickling = Pickling(ref_type, id_of, make_counted_ref)
         self.executor = Executor(engine, self.pickling, config)
+        engine.busy[0] = None
         self.executor.interruption.on_pending = self._alert
         self._current = self.executor.current
         self.helper = Helper(engine)
@@ -212,7 +213,7 @@ class Runtime:
         elif current.n_nested >= N_NESTED_MAX:
             may_run = False
         waiter = engine.new_waiter()
-        engine.busy.pop(task_id, None)
+        was_busy = engine.busy.pop(task_id, 0) is None
         if task_id:
             executor.blocked[task_id] = waiter
             if executor.environments.of_task:
@@ -241,10 +242,15 @@ class Runtime:
                         return waiter
                     self.raise_interruption()
                     return None
+        except BaseException:  # A handler of a signal raised, say: the core must not count on this thread any more.
+            if not waiter.is_done:
+                self._leave(waiter)
+            raise
         finally:
-            engine.busy[task_id] = None
+            if was_busy:
+                engine.busy[task_id] = None
             if task_id:
-                del executor.blocked[task_id]
+                executor.blocked.pop(task_id, None)
                 if executor.environments.of_task:
                     executor.environments.put_on(task_id)
             del engine.waiters[waiter.waiter_id]
@@ -258,10 +264,13 @@ class Runtime:
         )
 
     def _abandon(self, waiter: Waiter) -> None:
+        if self.engine.end is None:
+            self._leave(waiter)
+            self.engine.hear_now()
+
+    def _leave(self, waiter: Waiter) -> None:
         engine = self.engine
-        if engine.end is not None:
-            return
-        engine.post_now(WaitAbandoned(waiter.waiter_id))
+        engine.mailbox.append(WaitAbandoned(waiter.waiter_id))
         run, waiter.run = waiter.run, None
         if run is not None:
             # It was given to this thread in the same moment; another one takes it.

@@ -218,7 +218,9 @@ class Turns:
             waiter.tell()
 
     def _wake(self, effect: WakeWaiter) -> None:
-        waiter = self.waiters[effect.waiter_id]
+        waiter = self.waiters.get(effect.waiter_id)
+        if waiter is None:
+            return  # Its thread was struck by an exception meanwhile.
         waiter.object_ids = effect.object_ids
         waiter.values = effect.values
         waiter.is_done = True

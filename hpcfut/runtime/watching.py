@@ -72,7 +72,7 @@ class ReadyObjects:
         current = executor.current
         task_id = current.task_id
         self._waiter = waiter = engine.new_waiter()
-        engine.busy.pop(task_id, None)
+        was_busy = engine.busy.pop(task_id, 0) is None
         if task_id:
             executor.blocked[task_id] = waiter
             executor.environments.take_off(task_id)
@@ -88,13 +88,14 @@ class ReadyObjects:
                     break
                 if runtime.must_stop(current) or (deadline is not None and runtime.now() >= deadline):
                     break
-            runtime.mailbox.append(WaitAbandoned(waiter.waiter_id))
             if not self._ready:
                 runtime.raise_interruption()
         finally:
+            engine.post_soon(WaitAbandoned(waiter.waiter_id))
             self._waiter = None
-            engine.busy[task_id] = None
+            if was_busy:
+                engine.busy[task_id] = None
             if task_id:
-                del executor.blocked[task_id]
+                executor.blocked.pop(task_id, None)
                 executor.environments.put_on(task_id)
             engine.forget(waiter)

@@ -60,21 +60,6 @@ SCRIPTS = {
         hpcfut.wait([hpcfut.remote(time.sleep).remote(0.1)], timeout=5)
         assert hpcfut.get(ref) == 5
     """,
-    "what a function held": """
-        class Held:
-            def __reduce__(self):
-                return Late, (lambda: hpcfut.wait([hpcfut.put(1)]),)
-        def make(held):
-            return hpcfut.remote(lambda: held is None)
-        def free():
-            for function in executor._functions.values():
-                function[0].__closure__[0].cell_contents.itself = None
-        executor = session.current().executor
-        function = make(Held())
-        assert hpcfut.get(function.remote()) is False
-        free()
-        del function
-    """,
 }
 
 
@@ -103,3 +88,26 @@ def test_what_does_not_wait_is_allowed_there() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "well\n", ""), ended
+
+
+def test_what_a_function_held_goes_outside_of_turns() -> None:
+    script = PREPARE + textwrap.dedent(
+        """
+        class Held:
+            def __reduce__(self):
+                return Late, (lambda: print("waited", hpcfut.wait([hpcfut.put(1)], timeout=20)[1], flush=True),)
+        def make(held):
+            return hpcfut.remote(lambda: held is None)
+        function = make(Held())
+        assert hpcfut.get(function.remote()) is False
+        for loaded in session.current().executor._functions.values():
+            loaded[0].__closure__[0].cell_contents.itself = None
+        del function, loaded
+        assert hpcfut.get(hpcfut.remote(lambda: 1).remote()) == 1
+        assert hpcfut.get(hpcfut.remote(lambda: 2).remote()) == 2
+        print("well")
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    assert ended.stdout.splitlines() == ["waited []", "well"]

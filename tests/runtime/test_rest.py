@@ -159,3 +159,21 @@ def test_a_leader_whose_time_is_over_leaves_the_doorbell_to_the_helper(mill: Mil
         mill.engine.forget(waiter)
         mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
         mill.ring_as_a_peer()
+
+
+def test_what_is_posted_during_the_last_look_is_heard(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_posted = False
+
+    def poll() -> list[tuple[int, bytes]]:
+        nonlocal is_posted
+        if mill.engine.rest.wakes_at and not is_posted:
+            is_posted = True
+            # The mailbox has been emptied, and this thread has the lock: another one posts.
+            poster = threading.Thread(target=mill.engine.post, args=(ResourcesQueried(7),))
+            poster.start()
+            poster.join()
+        return []
+
+    monkeypatch.setattr(mill.engine.frames, "_poll", poll)
+    mill.helper.start()
+    mill.until_answered(7)

@@ -1,6 +1,7 @@
 """The public API on one rank, in this process: loopback edges, no MPI."""
 
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -271,3 +272,22 @@ def test_two_threads_that_call_a_function_first_register_it_once() -> None:
         thread.join(20)
     assert hpcfut.get(refs) == [True, True]
     assert len(core.templates.own) == n_before + 1
+
+
+def test_a_wait_may_end_by_an_exception_of_a_signal_handler() -> None:
+    release = threading.Event()
+
+    def strike(number: int, frame: Any) -> None:
+        raise LookupError("struck")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    held = _pending(release)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(LookupError, match="struck"):
+            hpcfut.get(held, timeout=20)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    release.set()
+    assert hpcfut.get(held, timeout=20) is True
+    assert not session.current().engine.core.waits.waits

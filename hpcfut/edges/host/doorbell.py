@@ -20,6 +20,7 @@ for both directions, so that writing to that of a dead rank is no error and rais
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import platform
@@ -37,6 +38,8 @@ _REGISTER_GLOBAL_EXPEDITED: Final = 4
 #: ``select``, which alone keeps times below a millisecond, takes no descriptors from here on.
 _DESCRIPTORS_MAX: Final = 1024
 _NBYTES_TAKEN: Final = 4096
+#: ``select`` takes no descriptor from this one on.
+_SELECT_MAX: Final = 1024
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
@@ -135,11 +138,17 @@ class HostDoorbell:
 
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
-        ready, _, _ = select.select((self._pipe,), (), (), timeout_s)
-        if ready:
+        if self._is_ready(timeout_s):
             self._is_rung = True
             return True
         return not self.asleep[self._rank]
+
+    def _is_ready(self, timeout_s: float) -> bool:
+        if self._pipe < _SELECT_MAX:
+            return bool(select.select((self._pipe,), (), (), timeout_s)[0])
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return bool(poll.poll(math.ceil(1000 * timeout_s)))
 
     def get_up(self) -> None:
         """Say that this rank is awake."""

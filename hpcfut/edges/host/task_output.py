@@ -105,7 +105,8 @@ class _Lines:
                     whole.append(rest)
                 else:
                     self._begun[source] = rest
-                    self._output.on_begun(source)
+                    if source > 0:
+                        self._output.on_begun(source)
             for line in whole:
                 self._print(line)
         return len(text)

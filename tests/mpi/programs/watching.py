@@ -393,3 +393,19 @@ def case_a_future_that_nobody_keeps() -> None:
 def case_futures_of_every_rank(n_ranks: int) -> None:
     futures = [on_rank(same, rank).remote(rank).future() for rank in range(n_ranks)]
     assert [future.result(WAIT_S) for future in futures] == list(range(n_ranks))
+
+
+def case_a_task_that_awaits_is_cancelled() -> None:
+    @hpcfut.remote
+    def awaiting(gate: Gate) -> str:
+        async def both() -> None:
+            await asyncio.gather(*(pass_gate.options(num_cpus=0).remote(gate) for _ in range(2)))
+
+        asyncio.run(both())
+        return "not reached"
+
+    with Gate() as gate:
+        ref = awaiting.remote(gate)
+        gate.until_arrived(2, [ref])
+        hpcfut.cancel(ref)
+        raised(TaskCancelledError, hpcfut.get, ref, timeout=WAIT_S)
