@@ -291,3 +291,28 @@ def test_a_wait_may_end_by_an_exception_of_a_signal_handler() -> None:
     release.set()
     assert hpcfut.get(held, timeout=20) is True
     assert not session.current().engine.core.waits.waits
+
+
+def test_threads_may_print_while_sessions_come_and_go() -> None:
+    script = textwrap.dedent(
+        """
+        import threading
+        import hpcfut
+        is_over = threading.Event()
+        def talk():
+            while not is_over.is_set():
+                print("x" * 50, flush=True)
+        threads = [threading.Thread(target=talk) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            hpcfut.init()
+            hpcfut.shutdown()
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert set(ended.stdout) == {"x", "\n"}

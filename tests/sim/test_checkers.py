@@ -14,6 +14,7 @@ from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import STORED
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
+from hpcfut.core.stuck import Judgement
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
@@ -27,6 +28,7 @@ from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.standstills import Standstills
 from hpcfut.sim.checkers.values import Values
 from hpcfut.sim.sweep import run_seed
 from hpcfut.sim.trace import SimulationError
@@ -98,6 +100,10 @@ def fits_always(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, resources: True
 
 
+def denies_always(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, rank, key: False
+
+
 def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
     """An owner sends for a stored argument to the rank after the true one."""
 
@@ -132,23 +138,29 @@ FAULTS = (
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
     Fault(Segments, Leases, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
+    Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),
     Fault(Emptiness, Leases, "_return", forgets, r"At rest, rank \d still has .*n_grants=[1-9]"),
 )
 
 
-def first_failure() -> SimulationError:
+def first_failure(*, is_livelock_told: bool = False) -> SimulationError:
+    """The first that a checker tells; programs that ask again and again may also keep the world from coming to rest."""
     for seed in range(N_SEEDS):
         try:
             run_seed(seed)
         except SimulationError as error:
-            return error
+            if is_livelock_told or "does not come to rest" not in str(error):
+                return error
     raise AssertionError(f"Nothing was noticed in {N_SEEDS} seeds.")
 
 
 def complains(error: SimulationError) -> list[str]:
     """The modules of checkers through which the error came."""
-    assert error.__cause__ is not None
-    frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__cause__.__traceback__)]
+    cause = error.__cause__
+    assert cause is not None
+    while cause.__cause__ is not None:  # The core takes what is raised while it hears a frame for the frame's fault.
+        cause = cause.__cause__
+    frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(cause.__traceback__)]
     return [name for name in frames if name.startswith(f"{checkers.__name__}.")]
 
 
@@ -171,7 +183,8 @@ def test_the_window_complains(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_watch_that_is_told_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watches, "on_ready", forgets(Watches.on_ready))
-    assert re.search("Watch .* was not told of|does not come to rest", str(first_failure()))
+    told = str(first_failure(is_livelock_told=True))
+    assert re.search("Watch .* was not told of|does not come to rest", told)
 
 
 def test_a_failure_names_its_seed_and_tells_the_story(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,9 @@ class TaskOutput:
         for name in ("stdout", "stderr"):
             wrapper = getattr(sys, name)
             if wrapper in self._wrappers:
+                # print() only borrows what it finds as sys.stdout: a thread that is inside must not lose it.
+                with suppress(AttributeError):
+                    vars(wrapper.stream).setdefault("hpcfut_lines", []).append(wrapper)
                 setattr(sys, name, wrapper.stream)
                 _redirect_logging(wrapper, wrapper.stream)
         self._wrappers.clear()

@@ -170,15 +170,17 @@ def case_a_parent_that_holds_what_its_child_needs() -> None:
     most = same.options(memory=0.6 * max(memory.values()), num_cpus=0)
 
     @hpcfut.remote(memory=0.6 * max(memory.values()), num_cpus=0)
-    def parent() -> str:
+    def parent(gate: Gate) -> str:
+        gate.wait()
         try:
             return str(hpcfut.get(most.remote("there was room")))
         except TaskUnschedulableError as error:
             return str(error)
 
-    # As many as there is room for, and as many again.
-    n_parents = 2 * len(memory)
-    parents = [parent.remote() for _ in range(n_parents)]
+    # As many as there is room for.
+    with Gate() as gate:
+        parents = [parent.remote(gate) for _ in memory]
+        gate.until_arrived(len(memory), parents)
     others = [same.remote(number) for number in range(20)]
     assert hpcfut.get(others, timeout=WAIT_S) == list(range(20)), "Everybody else goes on."
     answers = hpcfut.get(parents, timeout=WAIT_S)
