@@ -398,14 +398,14 @@ def case_futures_of_every_rank(n_ranks: int) -> None:
 def case_a_task_that_awaits_is_cancelled() -> None:
     @hpcfut.remote
     def awaiting(gate: Gate) -> str:
-        async def both() -> None:
-            await asyncio.gather(*(pass_gate.options(num_cpus=0).remote(gate) for _ in range(2)))
+        async def wait() -> None:
+            await asyncio.gather(pass_gate.remote(gate), pass_gate.remote(gate))
 
-        asyncio.run(both())
+        asyncio.run(wait())
         return "not reached"
 
     with Gate() as gate:
         ref = awaiting.remote(gate)
-        gate.until_arrived(2, [ref])
+        gate.until_arrived(1, [ref])
         hpcfut.cancel(ref)
         raised(TaskCancelledError, hpcfut.get, ref, timeout=WAIT_S)
