@@ -107,7 +107,7 @@ class LoopWatch:
         """Look; where that raises a cancellation of the loop's task, tell the awaits, because a callback loses it."""
         try:
             self._look()
-        except BaseException as error:
+        except BaseException as error:  # Whatever it is, nobody looks any more, and the next await must begin anew.
             self._is_looking = False
             self._runtime.engine.watchers.looking.pop(id(self), None)
             if not isinstance(error, TaskCancelledError):
@@ -120,7 +120,7 @@ class LoopWatch:
         """Take a turn, and hand out what has been told; again, if that can be worth while."""
         runtime, arrived = self._runtime, self._arrived
         engine = runtime.engine
-        if engine.tick(0.0):
+        if engine.tick():
             engine.on_leave()
         else:
             engine.hear()

@@ -163,9 +163,9 @@ class Engine(Turns):
             self.frames.outboxes.clear()
             self.movement.close()
 
-    def tick(self, period_s: float) -> bool:
-        """One turn, if nobody drives and there was none within the period; returns whether. Never runs user code."""
-        if not self.try_lead(period_s):
+    def tick(self) -> bool:
+        """One turn, if nobody drives; returns whether. Never runs user code."""
+        if not self.try_lead(0.0):
             return False
         try:
             self.look()

@@ -85,7 +85,7 @@ class Helper:
         while not self._is_closing:
             self._bell.acquire(timeout=period_s)
             watch_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
-            if engine.tick(0.0) if watch_s < PERIOD_S else self._stand_in():
+            if engine.tick() if watch_s < PERIOD_S else self._stand_in():
                 n_driven = 0
                 period_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
                 continue

@@ -169,6 +169,17 @@ def n_templates(at_most: int | None = None) -> int:
             return n
 
 
+@hpcfut.remote
+def same(value: Any) -> Any:
+    return value
+
+
+@hpcfut.remote
+def pass_gate(gate: Gate, value: Any = None) -> Any:
+    gate.wait()
+    return value
+
+
 def until(is_so: Callable[[], bool]) -> None:
     """Wait for what becomes true soon; fails if it does not."""
     deadline = time.monotonic() + WAIT_S

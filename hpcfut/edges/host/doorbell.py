@@ -38,8 +38,6 @@ _REGISTER_GLOBAL_EXPEDITED: Final = 4
 #: ``select``, which alone keeps times below a millisecond, takes no descriptors from here on.
 _DESCRIPTORS_MAX: Final = 1024
 _NBYTES_TAKEN: Final = 4096
-#: ``select`` takes no descriptor from this one on.
-_SELECT_MAX: Final = 1024
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
@@ -144,7 +142,7 @@ class HostDoorbell:
         return not self.asleep[self._rank]
 
     def _is_ready(self, timeout_s: float) -> bool:
-        if self._pipe < _SELECT_MAX:
+        if self._pipe < _DESCRIPTORS_MAX:
             return bool(select.select((self._pipe,), (), (), timeout_s)[0])
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)

@@ -11,20 +11,9 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import GetTimeoutError, NotARefError, TaskCancelledError, TaskError
-from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, pass_gate, raised, same
 
 Ref = hpcfut.ObjectRef[Any]
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
-
-
-@hpcfut.remote
-def pass_gate(gate: Gate, value: Any = None) -> Any:
-    gate.wait()
-    return value
 
 
 @hpcfut.remote

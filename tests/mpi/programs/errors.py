@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import hpcfut
 from hpcfut.exceptions import StandInError, TaskError, UnpicklableError
-from tests.mpi.support import on_rank, raised
+from tests.mpi.support import on_rank, raised, same
 
 
 class OwnError(Exception):
@@ -88,11 +88,6 @@ class Unpicklable:
 class Unloadable:
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return int, ("no number",)
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
 
 
 @hpcfut.remote

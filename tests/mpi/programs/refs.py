@@ -10,16 +10,11 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import TaskError
-from tests.mpi.support import on_rank, raised
+from tests.mpi.support import on_rank, raised, same
 
 Ref = hpcfut.ObjectRef[Any]
 
 LARGE = 150_000
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
 
 
 @hpcfut.remote

@@ -8,12 +8,7 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import TaskUnschedulableError
-from tests.mpi.support import WAIT_S, Gate, on_rank, raised, until
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
+from tests.mpi.support import WAIT_S, Gate, on_rank, pass_gate, raised, same, until
 
 
 @hpcfut.remote
@@ -27,11 +22,6 @@ def context_here() -> dict[str, Any]:
         "resources": context.get_assigned_resources(),
         "pid": os.getpid(),
     }
-
-
-@hpcfut.remote
-def pass_gate(gate: Gate) -> None:
-    gate.wait()
 
 
 def case_nodes_names_every_rank(n_ranks: int) -> None:

@@ -9,22 +9,12 @@ from typing import Any
 import hpcfut
 from hpcfut.exceptions import HpcfutError, SessionEndedError, TaskUnschedulableError
 from hpcfut.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, pass_gate, raised, same
 
 
 @hpcfut.remote
 def make(nbytes: int) -> bytes:
     return bytes(nbytes)
-
-
-@hpcfut.remote
-def pass_gate(gate: Gate) -> None:
-    gate.wait()
 
 
 @hpcfut.remote

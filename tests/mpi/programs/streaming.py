@@ -13,12 +13,7 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import GetTimeoutError, NotARefError, TaskCancelledError, TaskError, UnpicklableError
-from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, raised, same
 
 
 @hpcfut.remote

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import hpcfut
-from tests.mpi.support import on_rank, raised
+from tests.mpi.support import on_rank, raised, same
 
 Ref = hpcfut.ObjectRef[Any]
 Array = npt.NDArray[Any]
@@ -34,11 +34,6 @@ class Colour(enum.Enum):
 class Pair(NamedTuple):
     left: int
     right: int
-
-
-@hpcfut.remote
-def same(value: Any) -> Any:
-    return value
 
 
 @hpcfut.remote

@@ -9,25 +9,14 @@ from typing import Any
 
 import hpcfut
 from hpcfut.exceptions import GetTimeoutError, NotARefError
-from tests.mpi.support import WAIT_S, Gate, on_rank, raised
+from tests.mpi.support import WAIT_S, Gate, on_rank, pass_gate, raised, same
 
 Ref = hpcfut.ObjectRef[Any]
 
 
 @hpcfut.remote
-def same(value: Any) -> Any:
-    return value
-
-
-@hpcfut.remote
 def fail() -> None:
     raise LookupError("failed")
-
-
-@hpcfut.remote
-def pass_gate(gate: Gate, value: Any = None) -> Any:
-    gate.wait()
-    return value
 
 
 def case_get_with_a_timeout() -> None:
