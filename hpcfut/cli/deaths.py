@@ -16,7 +16,8 @@ from contextlib import suppress
 from typing import Final
 
 from hpcfut.cli.verdict import Death
-from hpcfut.edges.host.job_files import ALIVE_SUFFIX, JobFiles, RankNote, start_ticks
+from hpcfut.edges.host.job_files import ALIVE_SUFFIX, JobFiles, RankNote
+from hpcfut.edges.host.processes import start_ticks
 
 _IN_CLOSE_WRITE: Final = 0x8
 _EVENT: Final = struct.Struct("iIII")

@@ -21,9 +21,10 @@ from hpcfut.cli.deaths import DeathWatch
 from hpcfut.cli.janitor import Janitor
 from hpcfut.cli.leftovers import Leftovers
 from hpcfut.cli.verdict import Death, Verdict, describe, judge, read_complaint
-from hpcfut.edges.host.job_files import JobFiles, start_ticks
+from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import die_with_parent
+from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.standard_input import INPUT_VARIABLE
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)

@@ -17,7 +17,8 @@ from typing import Final
 
 import psutil
 
-from hpcfut.edges.host.job_files import ID_VARIABLE, JobFiles, start_ticks
+from hpcfut.edges.host.job_files import ID_VARIABLE, JobFiles
+from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.segments import mapped_segments, topology_files
 
 _N_KILLS_MAX: Final = 3

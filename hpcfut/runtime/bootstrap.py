@@ -134,6 +134,8 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
     """End the job before it has begun, if there is a sentence that says why; on all ranks alike."""
     if not sentence:
         return
+    # The launcher may end ranks in the middle of their last steps; all have met, and none looks for a name any more.
+    StartSegments().unname(())
     world.finalize()
     if guard is not None:
         guard.dismiss()

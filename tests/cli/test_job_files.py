@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, Status, start_ticks
+from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, Status
+from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.segments import mapped_segments
 
 

@@ -52,6 +52,49 @@ def test_segments_of_others_are_left_alone(mpi: Mpi) -> None:
         assert look(mpi, name, "agree") == (nothing, True)
 
 
+#: Stands in for a launcher with two ranks in the middle of their start: one has mapped a segment, one opened another.
+STARTING = """
+import mmap, os, subprocess, sys, time
+from pathlib import Path
+
+if len(sys.argv) == 3:
+    descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+    os.ftruncate(descriptor, 4096)
+    if sys.argv[2] == "map":
+        mapping = mmap.mmap(descriptor, 4096)
+        os.close(descriptor)
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.001)
+
+ranks = [
+    subprocess.Popen([sys.executable, "-c", os.environ["STARTING"], name, how], stdout=subprocess.PIPE)
+    for name, how in zip(sys.argv[1:], ["map", "open", "map"])
+]
+for rank in ranks:
+    rank.stdout.readline()
+child = os.fork()
+if not child:
+    from hpcfut.edges.host.segments import stop_and_unname
+
+    stop_and_unname(os.getppid())
+    os._exit(0)
+os.waitpid(child, 0)
+print(*[os.path.exists(name) for name in sys.argv[1:]])
+print(*[Path(f"/proc/{rank.pid}/stat").read_text().split()[2] for rank in ranks])
+for rank in ranks:
+    rank.kill()
+    rank.wait()
+Path(sys.argv[3]).unlink()
+"""
+
+
+def test_names_go_before_ranks_are_ended_that_still_start(mpi: Mpi) -> None:
+    names = [f"/dev/shm/{name}_{os.getpid()}_0" for name in ("mpich_shm", "mpich_vci", "somebody")]
+    job = run_command([mpi.program("python"), "-c", STARTING, *names, "none"], env={"STARTING": STARTING}).check()
+    assert job.stdout == "False False True False\nT T T\n"
+
+
 #: Each rank looks at what its launcher holds open.
 LOOK = """
 import os

@@ -3,7 +3,8 @@
 MPICH's mpiexec ends the job at once when a rank dies, but it names a rank that it has killed itself as often as not,
 and after an ``_exit(0)`` it may say nothing and report success. It learns of a death from the closing of a connection
 that every rank inherits. The guard, a forked child, holds it open for a moment longer: it names the rank, and asks the
-launcher through the same connection to end the job with a status that tells of failure.
+launcher through the same connection to end the job with a status that tells of failure. Ranks that are killed while MPI
+starts leave named segments behind, whose names the guard takes away first.
 
 And mpiexec hands Ctrl-C on to all ranks, and then waits for them; a script that catches it, or C code that keeps
 Python from noticing, would never end. The guard of rank 0, which Ctrl-C reaches as well, gives the script a moment for
@@ -32,8 +33,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
-from hpcfut.edges.host.job_files import start_ticks
 from hpcfut.edges.host.launch_environment import Launch
+from hpcfut.edges.host.processes import start_ticks
+from hpcfut.edges.host.segments import stop_and_unname
 
 #: The connection to MPICH's launcher, and what is said through it (a line of PMI-1).
 CONNECTION_VARIABLE: Final = "PMI_FD"
@@ -85,16 +87,16 @@ class RankGuard:
         """The guard that this rank needs under its launcher, if any; Ctrl-C does not end an interactive session."""
         connection = environ.get(CONNECTION_VARIABLE, "")
         if launch.launcher == "mpich" and connection.isdigit():
-            rank, descriptor = os.getpid(), int(connection)
+            rank, launcher, descriptor = os.getpid(), os.getppid(), int(connection)
             sentence = (
                 f"hpcfut: Rank {launch.rank} (process {os.getpid()} on host {socket.gethostname()}) died before the "
                 f"job had ended. What it printed last may tell why.\n"
             ).encode()
             ends_job = launch.rank == 0 and not is_interactive
             return cls(
-                lambda: _tell(sentence, descriptor, EXIT_STATUS),
+                lambda: _tell(sentence, descriptor, EXIT_STATUS, launcher),
                 {descriptor, 2},
-                (lambda: _end(rank, descriptor)) if ends_job else None,
+                (lambda: _end(rank, descriptor, launcher)) if ends_job else None,
             )
         if launch.launcher == "openmpi" and environ.get("OMPI_COMM_WORLD_LOCAL_RANK") == "0":
             folder, launcher = Path(environ.get(FOLDER_VARIABLE, "")), os.getppid()
@@ -111,7 +113,8 @@ class RankGuard:
         """
         connection = environ.get(CONNECTION_VARIABLE, "")
         if launch.launcher == "mpich" and connection.isdigit():
-            return cls(lambda: _tell(b"", int(connection), 1), {int(connection), 2})
+            launcher = os.getppid()
+            return cls(lambda: _tell(b"", int(connection), 1, launcher), {int(connection), 2})
         return None
 
     def dismiss(self) -> None:
@@ -147,13 +150,14 @@ def _shut_off(kept: set[int]) -> None:
 # -- MPICH -------------------------------------------------------------------------------------------------------------
 
 
-def _tell(sentence: bytes, connection: int, status: int) -> None:
+def _tell(sentence: bytes, connection: int, status: int, launcher: int) -> None:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     if any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0)):
         return  # The launcher is gone, and the rank has followed it.
     os.write(2, sentence)
     _wait_until_read(2)
+    stop_and_unname(launcher)
     os.write(connection, _ABORT % status)
     poll.poll(_LAUNCHER_TAKES_S * 1000)
 
@@ -169,9 +173,10 @@ def _start_timer() -> None:
     signal.setitimer(signal.ITIMER_REAL, INTERRUPT_GRACE_S)
 
 
-def _end(rank: int, connection: int) -> NoReturn:
+def _end(rank: int, connection: int, launcher: int) -> NoReturn:
     """End the whole job, because this process of it does not."""
     if os.getppid() == rank:
+        stop_and_unname(launcher)
         os.write(connection, _ABORT % INTERRUPT_STATUS)
         os.kill(rank, signal.SIGKILL)
     os._exit(0)

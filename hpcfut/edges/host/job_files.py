@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.segments import mapped_segments
 
 #: Names of a job in the environment of its processes.
@@ -122,13 +123,3 @@ class JobFiles:
         part = self.scratch / f"{name}.{os.getpid()}.part"
         part.write_bytes(data)
         part.rename(self.scratch / name)
-
-
-def start_ticks(pid: int) -> int:
-    """When a process started, in ticks since the boot; 0 if there is none, or only its remains."""
-    try:
-        # The name of the program, in parentheses, may hold spaces and parentheses of its own.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])

@@ -5,6 +5,9 @@ is killed never comes there: MPICH's launcher then leaves the segment where it i
 killed itself. Once all ranks of the host have mapped them the names are of no use any more, and a segment without one
 lives exactly as long as its last process.
 
+A job may have to end while ranks still start. Those of this host are then stopped first, where they stand: a process
+that cannot go on makes no further segment, and what it has made is seen in what it has mapped and holds open.
+
 MPICH's launcher also writes down for its ranks what it knows of the machine, and leaves that file when it is killed.
 """
 
@@ -12,11 +15,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
+
+from hpcfut.edges.host.processes import children_of, is_still
 
 SHARED_MEMORY: Final = "/dev/shm/"
 #: What MPICH and Open MPI open by name only while they start; windows and other libraries are none of our business.
@@ -24,6 +31,7 @@ _OF_MPI: Final = re.compile(rf"{SHARED_MEMORY}(mpich_(shm|vci)_|sm_segment\.)[^/
 
 #: The launcher holds it open while it lives; ranks read it while they start.
 _TOPOLOGY: Final = re.compile(r"/tmp/hydra_hwloc_xmlfile_\w+")
+_STOPPING_TAKES_S: Final = 1.0
 
 
 def mapped_segments(pid: int) -> list[str]:
@@ -38,13 +46,35 @@ def mapped_segments(pid: int) -> list[str]:
 
 def topology_files(pid: int) -> list[str]:
     """The files in which a launcher of MPICH describes the machine; none for all other processes."""
+    return sorted(path for path in _opened(pid) if _TOPOLOGY.fullmatch(path))
+
+
+def _opened(pid: int) -> set[str]:
     found = set()
     # Other users' processes cannot be looked into, and are not ours.
     with suppress(OSError):
         for descriptor in os.listdir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-    return sorted(path for path in found if _TOPOLOGY.fullmatch(path))
+    return found
+
+
+def stop_and_unname(launcher: int) -> None:
+    """Stop the children of a launcher's process for good, and take away the names of what MPI has them share.
+
+    To be done by who ends their job right after, before any of them could come to the end of its start.
+    """
+    ranks = [pid for pid in children_of(launcher) if pid != os.getpid()]
+    for pid in ranks:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + _STOPPING_TAKES_S
+    while not all(map(is_still, ranks)) and time.monotonic() < deadline:
+        time.sleep(0.001)  # No child of this process: nobody tells when it has stopped.
+    shared = {path for pid in ranks for path in (*mapped_segments(pid), *_opened(pid))}
+    for path in filter(_OF_MPI.fullmatch, shared):
+        with suppress(OSError):
+            os.unlink(path)
 
 
 class StartSegments:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from hpcfut.edges.host.job_files import start_ticks
+from hpcfut.edges.host.processes import start_ticks
 
 #: The process whose input it is, as host, pid and start in ticks.
 INPUT_VARIABLE: Final = "HPCFUT_INPUT"

@@ -1,0 +1,32 @@
+"""What the kernel tells of the processes of this host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in ticks since the boot; 0 if there is none, or only its remains."""
+    fields = _fields(Path(f"/proc/{pid}/stat"))
+    return 0 if not fields or fields[0] in ("Z", "X") else int(fields[19])
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that this one has started and that have not ended."""
+    folders = Path("/proc").glob("[0-9]*")
+    return [int(folder.name) for folder in folders if _fields(folder / "stat")[1:2] == [str(parent)]]
+
+
+def is_still(pid: int) -> bool:
+    """Whether no thread of the process runs any more: all are stopped, or it has ended."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(_fields(thread)[:1] in ([], ["T"], ["t"], ["Z"], ["X"]) for thread in threads)
+
+
+def _fields(stat: Path) -> list[str]:
+    """What is told of a process or a thread, from its state on; nothing if there is none."""
+    try:
+        # The name of the program, in parentheses, may hold spaces and parentheses of its own.
+        return stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
