@@ -97,6 +97,7 @@ BENCHMARKS = {
     "task-life": Benchmark(TWO_RANKS, "task_life.py"),
     "importing": Benchmark(("python",), "importing.py"),
     "core": Benchmark(("python",), "core.py"),
+    "arena": Benchmark(("python",), "arena.py"),
     "wire": Benchmark(("python",), "wire.py"),
     "transport": Benchmark(TWO_PROCESSES, "transport.py"),
 }

@@ -107,7 +107,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 #: All that the core may take from outside.
-CORE_IMPORTS: Final = ("__future__", "collections", "heapq", "itertools", "msgspec", "typing")
+CORE_IMPORTS: Final = ("__future__", "bisect", "collections", "heapq", "itertools", "msgspec", "typing")
 CORE_CALLS_NOT: Final = words(
     "__import__ breakpoint compile eval exec getattr globals hash id input locals open print setattr vars"
 )
@@ -115,7 +115,7 @@ CORE_CALLS_NOT: Final = words(
 OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
-    "events effects context ownership borrowing transfers references templates membership task leases tasks run "
+    "arena events effects context ownership borrowing transfers references templates membership task leases tasks run "
     "grants scheduler runs waits watches stuck standstills statistics rank"
 )
 

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.mpi
 
 BENCHMARKS = CHECKOUT / "benchmarks"
 #: All but the one on two hosts, which tests/testbed runs.
-MEASURES = ("tasks", "calls", "busy", "idle", "queued", "short", "task-life", "importing", "core", "wire", "transport")
+OWN = ("busy", "idle", "queued", "short", "task-life", "importing", "core", "arena", "wire", "transport")
+MEASURES = ("tasks", "calls", *OWN)
 SYSTEMS = {"bare", "serving", "hpcfut", "mpi4py.futures", "ray", "charm4py", "dask"}
 HASHES = {
     "bare": "fe4f9637e7294fa1",
@@ -29,6 +30,7 @@ HASHES = {
     "task-life": "1e5b5a7ceb8fd7de",
     "importing": "0faa6dd30c7fa1cc",
     "core": "93c47eef4203d0a1",
+    "arena": "ceafed8f51beff89",
     "wire": "d543e6cd4dd040d9",
     "transport": "4eafc9fc47b707ba",
 }

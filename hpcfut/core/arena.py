@@ -1,0 +1,164 @@
+"""The allocator over the memory of one rank: which bytes hold a segment, and which are free. It never touches them.
+
+Segments and holes tile the arena; two holes never meet. Pages that were written before are several times as fast to
+write again as fresh ones, so memory is reused before the arena grows: the tightest hole among those that were used to
+their end takes a new segment. What lies beyond the highest end of all time is always part of the last hole, which
+therefore stands apart while it has fresh pages, and serves only when no other hole is large enough.
+
+Holes are found by size: one list of the sizes that there are, in order, and for each size its holes, of which the one
+that was freed last is taken, because it is the likeliest to be in a cache. The sizes of holes add up to no more than
+the arena, so that only few can differ, and the list stays short however many holes there are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import Final
+
+from hpcfut.model.errors import InvariantError
+
+#: Offsets and sizes are multiples of it: arrays then start on a cache line.
+NBYTES_ALIGNMENT: Final = 64
+#: What a segment has before its payload, for whoever writes it.
+NBYTES_HEADER: Final = 64
+
+_ROUNDING_UP: Final = NBYTES_HEADER + NBYTES_ALIGNMENT - 1
+
+
+class Arena:
+    """Segments and holes. Offsets are those of segments; a payload begins ``NBYTES_HEADER`` later."""
+
+    def __init__(self, nbytes: int) -> None:
+        """Make an arena that is one hole; what is left beyond a multiple of the alignment is not used."""
+        self.nbytes: Final = nbytes & -NBYTES_ALIGNMENT
+        self.nbytes_used = 0
+        #: The highest end that a segment ever had.
+        self.nbytes_touched = 0
+        #: Offset → size of each segment, its header included.
+        self._segments: dict[int, int] = {}
+        #: Offset → size of each hole, and the other way round: end → offset.
+        self._holes: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        #: Size → offsets of the holes that have no fresh pages, and these sizes in order.
+        self._warm: dict[int, dict[int, None]] = {}
+        self._sizes: list[int] = []
+        if self.nbytes:
+            self._add_hole(0, self.nbytes)
+
+    def allocate(self, nbytes: int) -> int | None:
+        """Find room for a header and a payload.
+
+        Args:
+            nbytes: Size of the payload, 0 or more.
+
+        Returns:
+            The offset of the segment; ``None`` if no hole is large enough.
+        """
+        size = (nbytes + _ROUNDING_UP) & -NBYTES_ALIGNMENT
+        sizes = self._sizes
+        place = bisect_left(sizes, size)
+        if place < len(sizes):
+            found = sizes[place]
+            warm = self._warm[found]
+            offset, _ = warm.popitem()
+            if not warm:
+                del sizes[place], self._warm[found]
+        else:
+            offset = self._ends.get(self.nbytes, -1)
+            found = self._holes.get(offset, 0)
+            # If the last hole is warm it was looked at, and is too small.
+            if found < size:
+                return None
+            self.nbytes_touched = max(self.nbytes_touched, offset + size)
+        del self._holes[offset], self._ends[offset + found]
+        if found > size:
+            self._add_hole(offset + size, found - size)
+        self._segments[offset] = size
+        self.nbytes_used += size
+        return offset
+
+    def free(self, offset: int) -> None:
+        """Give a segment back.
+
+        Raises:
+            InvariantError: No segment begins there.
+        """
+        size = self._segments.pop(offset, 0)
+        if not size:
+            raise InvariantError(f"No segment of the arena begins at {offset}, so that none can be freed there.")
+        self.nbytes_used -= size
+        end = offset + size
+        if end in self._holes:
+            size += self._take_hole(end)
+        before = self._ends.get(offset)
+        if before is not None:
+            size += self._take_hole(before)
+            offset = before
+        self._add_hole(offset, size)
+
+    def _add_hole(self, offset: int, size: int) -> None:
+        end = offset + size
+        self._holes[offset] = size
+        self._ends[end] = offset
+        if end <= self.nbytes_touched:
+            warm = self._warm.get(size)
+            if warm is None:
+                self._warm[size] = {offset: None}
+                insort(self._sizes, size)
+            else:
+                warm[offset] = None
+
+    def _take_hole(self, offset: int) -> int:
+        """Forget a hole that becomes part of a larger one; gives its size."""
+        size = self._holes.pop(offset)
+        end = offset + size
+        del self._ends[end]
+        if end <= self.nbytes_touched:
+            warm = self._warm[size]
+            del warm[offset]
+            if not warm:
+                del self._warm[size], self._sizes[bisect_left(self._sizes, size)]
+        return size
+
+    @property
+    def nbytes_free(self) -> int:
+        """Bytes in holes."""
+        return self.nbytes - self.nbytes_used
+
+    @property
+    def nbytes_hole_max(self) -> int:
+        """Size of the largest hole; a payload can have ``NBYTES_HEADER`` less."""
+        last = self._holes.get(self._ends.get(self.nbytes, -1), 0)
+        return max(last, self._sizes[-1]) if self._sizes else last
+
+    @property
+    def n_segments(self) -> int:
+        """Segments that are not free."""
+        return len(self._segments)
+
+    @property
+    def fragmentation(self) -> float:
+        """The share of the free bytes that is not in the largest hole; 0 where nothing is free."""
+        return 1 - self.nbytes_hole_max / self.nbytes_free if self.nbytes_free else 0.0
+
+    def check(self) -> None:
+        """Assert that segments and holes tile the arena, that no two holes meet, and that every hole can be found."""
+        parts = [(offset, size, False) for offset, size in self._segments.items()]
+        parts += [(offset, size, True) for offset, size in self._holes.items()]
+        end, was_hole = 0, False
+        for offset, size, is_hole in sorted(parts):
+            if offset != end or size <= 0 or (offset | size) % NBYTES_ALIGNMENT or (is_hole and was_hole):
+                what = "hole" if is_hole else "segment"
+                raise InvariantError(f"In the arena a {what} of {size} bytes at {offset} follows what ends at {end}.")
+            end, was_hole = offset + size, is_hole
+            if not is_hole and end > self.nbytes_touched:
+                raise InvariantError(f"A segment ends at {end}, but {self.nbytes_touched} is said to be the highest.")
+        if end != self.nbytes or self.nbytes_used != sum(self._segments.values()):
+            raise InvariantError(f"The arena of {self.nbytes} bytes ends at {end} and counts {self.nbytes_used} used.")
+        holes = self._holes.items()
+        if self._ends != {offset + size: offset for offset, size in holes}:
+            raise InvariantError("The arena does not find its holes by their ends.")
+        warm = sorted((size, offset) for offset, size in holes if offset + size <= self.nbytes_touched)
+        found = sorted((size, offset) for size, offsets in self._warm.items() for offset in offsets)
+        if warm != found or self._sizes != sorted(self._warm):
+            raise InvariantError(f"The arena finds the holes {found} by size, but has {warm}.")
