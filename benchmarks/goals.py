@@ -127,6 +127,7 @@ ROWS: tuple[Row, ...] = (
         "20,000 tasks of 1 ms, share of the ideal", "tasks of 1 ms, share of the ideal", 0.85, 0.95, "", is_cost=False
     ),
     _figure("import hpcfut", "import hpcfut, s", 0.15, None, " s"),
+    _figure("spilling, of plain files", "spill write and read, of plain", 0.7, 0.9, "", is_cost=False),
 )
 
 

@@ -72,6 +72,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "mpi4py": ("edges.mpi",),
     "cupy": ("edges.cuda",),
     "h5py": ("io",),
+    "xxhash": ("edges.host",),
     "pickle": ("wire.pickling",),
     "copyreg": ("wire.pickling",),
     "cloudpickle": ("wire.pickling",),

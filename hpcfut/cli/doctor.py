@@ -27,6 +27,7 @@ from hpcfut.edges.host.machine import (
     own_place,
     scratch_parent,
 )
+from hpcfut.edges.host.spill_folder import SpillFolder, find_spill_folder
 
 Level = Literal["ok", "warning", "error"]
 
@@ -83,6 +84,7 @@ def look_at_host(environ: Mapping[str, str]) -> Iterator[Finding]:
     )
     yield judge_shared_memory(nbytes_of_shared_memory())
     yield judge_scratch(scratch_parent(environ))
+    yield judge_spill_folder(find_spill_folder("", environ))
 
 
 def judge_root(environ: Mapping[str, str]) -> Finding:
@@ -113,6 +115,16 @@ def judge_scratch(folder: Path) -> Finding:
     if nbytes < _NBYTES_SCRATCH_MIN:
         return Finding("scratch", "warning", text, "Make room, or set TMPDIR to a folder with more.")
     return Finding("scratch", "ok", text)
+
+
+def judge_spill_folder(folder: SpillFolder) -> Finding:
+    """Where objects go that the memory has no room for."""
+    if folder.trouble:
+        sentence, _, remedy = folder.trouble.partition(". ")
+        return Finding("spilling", "warning", sentence, remedy)
+    nbytes = shutil.disk_usage(folder.path).free
+    kind = f" ({folder.file_system})" if folder.file_system else ""
+    return Finding("spilling", "ok", f"to {folder.path}{kind}, {nbytes / _GIB:.1f} GiB free")
 
 
 def judge_probe(result: Probe) -> Iterator[Finding]:

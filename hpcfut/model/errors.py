@@ -116,6 +116,15 @@ class ObjectLostError(HpcfutError):
     """
 
 
+class SpillError(HpcfutError):
+    """Objects could not be moved to a disk, or back from it: it is full, faulty, or may not be written to.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.SpillError, hpcfut.exceptions.HpcfutError)
+        True
+    """
+
+
 class GetTimeoutError(HpcfutError, TimeoutError):
     """The value was not ready in time.
 

@@ -15,6 +15,7 @@ from hpcfut.cli.doctor import Finding, Level
 from hpcfut.cli.job import TOO_LONG
 from hpcfut.cli.launchers import Launcher, Library, NoMpiError
 from hpcfut.cli.probe import Probe
+from hpcfut.edges.host.spill_folder import SpillFolder, find_spill_folder
 from hpcfut.model.errors import HpcfutError
 from tests.mpi.jobs import MPI_NAMES, OPENMPI_SETTINGS, Mpi, environments, run_command
 
@@ -81,6 +82,16 @@ def test_little_room(tmp_path: Path) -> None:
     assert "--shm-size" in finding.remedy
     assert doctor.judge_scratch(tmp_path).level != "error"
     assert "TMPDIR" in doctor.judge_scratch(tmp_path / "none").remedy
+
+
+def test_where_objects_are_spilled_to(tmp_path: Path) -> None:
+    finding = doctor.judge_spill_folder(SpillFolder(tmp_path, "ext4"))
+    assert (finding.level, finding.remedy) == ("ok", "")
+    assert finding.text.startswith(f"to {tmp_path} (ext4), ")
+    finding = doctor.judge_spill_folder(find_spill_folder(str(tmp_path / "none"), {}))
+    assert finding.level == "warning"
+    assert finding.text.endswith("which is no folder that this user can reach")
+    assert finding.remedy.startswith("Name a folder on a disk with init(spill_folder=...)")
 
 
 def test_flags_of_root() -> None:
