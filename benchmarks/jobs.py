@@ -99,6 +99,7 @@ BENCHMARKS = {
     "spill": Benchmark(("python",), "spill.py"),
     "core": Benchmark(("python",), "core.py"),
     "arena": Benchmark(("python",), "arena.py"),
+    "memory": Benchmark(("python",), "memory.py"),
     "wire": Benchmark(("python",), "wire.py"),
     "transport": Benchmark(TWO_PROCESSES, "transport.py"),
 }

@@ -16,11 +16,7 @@ from bisect import bisect_left, insort
 from typing import Final
 
 from hpcfut.model.errors import InvariantError
-
-#: Offsets and sizes are multiples of it: arrays then start on a cache line.
-NBYTES_ALIGNMENT: Final = 64
-#: What a segment has before its payload, for whoever writes it.
-NBYTES_HEADER: Final = 64
+from hpcfut.model.segment import NBYTES_ALIGNMENT, NBYTES_HEADER
 
 _ROUNDING_UP: Final = NBYTES_HEADER + NBYTES_ALIGNMENT - 1
 

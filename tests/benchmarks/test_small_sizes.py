@@ -14,7 +14,20 @@ pytestmark = pytest.mark.mpi
 
 BENCHMARKS = CHECKOUT / "benchmarks"
 #: All but the one on two hosts, which tests/testbed runs.
-OWN = ("busy", "idle", "queued", "short", "task-life", "importing", "spill", "core", "arena", "wire", "transport")
+OWN = (
+    "busy",
+    "idle",
+    "queued",
+    "short",
+    "task-life",
+    "importing",
+    "spill",
+    "core",
+    "arena",
+    "memory",
+    "wire",
+    "transport",
+)
 MEASURES = ("tasks", "calls", *OWN)
 SYSTEMS = {"bare", "serving", "hpcfut", "mpi4py.futures", "ray", "charm4py", "dask"}
 HASHES = {
@@ -32,6 +45,7 @@ HASHES = {
     "spill": "c5b6aea957b44fea",
     "core": "93c47eef4203d0a1",
     "arena": "ceafed8f51beff89",
+    "memory": "a322dea2c59a73db",
     "wire": "d543e6cd4dd040d9",
     "transport": "4eafc9fc47b707ba",
 }

@@ -9,8 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from hpcfut.core.arena import NBYTES_ALIGNMENT, NBYTES_HEADER, Arena
+from hpcfut.core.arena import Arena
 from hpcfut.model.errors import InvariantError
+from hpcfut.model.segment import NBYTES_ALIGNMENT, NBYTES_HEADER
 
 NBYTES = 64 * 64
 

@@ -1,0 +1,216 @@
+"""The memory of a rank for large objects, and the memory of the other ranks of its host as this rank may read it.
+
+A rank's memory is one ``memfd``. It has no name and no size in ``/dev/shm``, costs pages only where it was written, and
+lives while anybody has it mapped: what a dead rank held can still be read, and a crash leaves nothing behind. Its rank
+has it mapped twice, once to write what is not sealed yet, and once for all reading. Neighbours open it through
+``/proc/PID/fd`` at the start and map it for reading only, all of it; pages come in when they are read. The kernel is
+told that nobody may map it for writing any more, so no user can make a view writable, neither of own objects nor of
+those of others.
+
+Neighbours that cannot be opened, because they belong to another user or container, are not reached, and their objects
+travel as those of other hosts do.
+
+What is where: a page that proves whose memory this is, so that nobody takes another process for a neighbour, and then
+the segments, each with a header before its payload. A place is known to readers only from messages, which may be old.
+So the header says what lies there: it is written last, when an object is sealed, and wiped first, when its segment is
+freed; a reader compares all of it with what it was told, so that a header that is being written agrees with nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from hpcfut.edges.host.pages import Pages
+from hpcfut.edges.host.pins import Pins
+from hpcfut.model.errors import HpcfutError, ObjectLostError
+from hpcfut.model.ids import name_of
+from hpcfut.model.segment import NBYTES_HEADER
+
+_NBYTES_PAGE: Final = mmap.PAGESIZE
+#: Where segments begin.
+_NBYTES_PROOF: Final = _NBYTES_PAGE
+#: A word that no other program writes, the rank, and a token of this memory alone.
+_PROOF: Final = struct.Struct("<8sQ16s")
+_MAGIC_OF_MEMORY: Final = b"hpcfutM1"
+#: A word for sealed objects, the object id, and the size of the payload.
+_HEADER: Final = struct.Struct("<8sQQ")
+_SEALED: Final = b"hpcfutS1"
+_WIPED: Final = bytes(_HEADER.size)
+
+#: The seal of ``memfd`` that Python has no name for: from now on nobody can map it for writing.
+_F_SEAL_FUTURE_WRITE: Final = 0x10
+
+
+class _Card(msgspec.Struct, array_like=True, frozen=True):
+    """Where neighbours find the memory of a rank: the descriptor, with the device and inode behind it."""
+
+    pid: int
+    descriptor: int
+    device: int
+    inode: int
+    #: Of the whole memory.
+    nbytes: int
+    token: bytes
+
+
+class HostArena:
+    """Memory of this rank, and views of it and of the memory of neighbours. Any thread may call anything but close."""
+
+    def __init__(self, rank: int, nbytes: int, on_released: Callable[[int], object]) -> None:
+        """Make the memory; until it has met the neighbours, the rank reaches itself only.
+
+        Args:
+            rank: The own rank.
+            nbytes: Room for segments; it is rounded up to whole pages.
+            on_released: Told the object's id when the last thing built over a view has gone, once for each view; by
+                whatever thread, so that it may do no more than append to a deque.
+
+        Raises:
+            HpcfutError: The system does not give so much memory.
+        """
+        #: Room for segments.
+        self.nbytes: Final = -(-nbytes // _NBYTES_PAGE) * _NBYTES_PAGE
+        self._rank = rank
+        self._token = os.urandom(16)
+        self._descriptor = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            self._make()
+        except (OSError, OverflowError, ValueError) as error:
+            os.close(self._descriptor)
+            raise HpcfutError(
+                f"Rank {rank} cannot have {nbytes} bytes of memory for objects: {error}. Give the object store less "
+                f"memory, or raise the limit on the address space (ulimit -v)."
+            ) from error
+        self._pins = Pins(on_released)
+        self._pages = Pages(self._own, _NBYTES_PROOF)
+        self._frombuffer: Callable[..., Any] | None = None
+
+    def _make(self) -> None:
+        nbytes = _NBYTES_PROOF + self.nbytes
+        os.ftruncate(self._descriptor, nbytes)
+        self._own = mmap.mmap(self._descriptor, nbytes)
+        self._own[: _PROOF.size] = _PROOF.pack(_MAGIC_OF_MEMORY, self._rank, self._token)
+        fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        # Older kernels do not know it; neighbours then map it for reading because they choose to.
+        with suppress(OSError):
+            fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+        #: Rank → its memory, for reading.
+        self._maps = {self._rank: _map_for_reading(self._descriptor, nbytes)}
+
+    # -- at the start of a job -----------------------------------------------------------------------------------------
+
+    def card(self) -> bytes:
+        """What the neighbours must know."""
+        found = os.fstat(self._descriptor)
+        return msgspec.msgpack.encode(
+            _Card(os.getpid(), self._descriptor, found.st_dev, found.st_ino, found.st_size, self._token)
+        )
+
+    def meet(self, cards: Mapping[int, bytes]) -> None:
+        """Map the memory of neighbours, whose cards these are; of those that can be reached."""
+        for rank, card in cards.items():
+            if rank != self._rank:
+                # One that is over the limit of open files or of memory is out of reach as well.
+                with suppress(OSError, ValueError):
+                    self._maps[rank] = _map_of_neighbour(rank, msgspec.msgpack.decode(card, type=_Card))
+
+    def reaches(self, rank: int) -> bool:
+        """Whether objects in the memory of this rank can be viewed from here."""
+        return rank in self._maps
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def buffer(self, offset: int, nbytes: int) -> memoryview:
+        """The payload of an own segment, to be written and then sealed; nobody keeps it longer than the segment.
+
+        Raises:
+            MemoryError: The system has no more pages.
+        """
+        start = _NBYTES_PROOF + NBYTES_HEADER + offset
+        end = start + nbytes
+        payload = memoryview(self._own)[start:end]
+        self._pages.prepare(start, end)
+        return payload
+
+    def seal(self, offset: int, object_id: int, nbytes: int) -> None:
+        """The payload is complete: from now on it can be viewed, and never changes."""
+        start = _NBYTES_PROOF + offset
+        self._own[start : start + _HEADER.size] = _HEADER.pack(_SEALED, object_id, nbytes)
+
+    def unseal(self, offset: int) -> None:
+        """The segment is about to be freed: who reads an old message will not find it."""
+        start = _NBYTES_PROOF + offset
+        self._own[start : start + _HEADER.size] = _WIPED
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def view(self, rank: int, offset: int, object_id: int, nbytes: int) -> memoryview:
+        """The payload of a sealed object, read-only and without a copy; what is built over it pins the object.
+
+        It stays readable whatever happens, to the end of this process; what it shows is the object's for as long as the
+        holder keeps the segment.
+
+        Raises:
+            ObjectLostError: The object is not at that place, or the rank is out of reach.
+        """
+        memory = self._maps.get(rank)
+        start = _NBYTES_PROOF + offset
+        header = _HEADER.pack(_SEALED, object_id, nbytes)
+        if memory is None or memory[start : start + _HEADER.size] != header:
+            raise ObjectLostError(self._complaint(rank, offset, object_id, nbytes))
+        frombuffer = self._frombuffer
+        if frombuffer is None:
+            import numpy  # only now, because the number of its threads is set before it is loaded
+
+            frombuffer = self._frombuffer = numpy.frombuffer
+        base = frombuffer(memory, "B", nbytes, start + NBYTES_HEADER)
+        self._pins.hang(base, object_id)
+        view: memoryview = base.data
+        return view
+
+    def _complaint(self, rank: int, offset: int, object_id: int, nbytes: int) -> str:
+        what = f"Object {name_of(object_id)} of {nbytes} bytes cannot be read at {offset} in the memory of rank {rank}"
+        if rank not in self._maps:
+            return f"{what}: it is out of reach from rank {self._rank}. This is a bug in hpcfut; please report it."
+        return f"{what}: it is not there, or not any more. Keep a ref to an object for as long as it is read."
+
+    @property
+    def n_pins(self) -> int:
+        """Views of which something lives."""
+        return len(self._pins)
+
+    def close(self) -> None:
+        """Give all memory back but what is still viewed, which goes with its last view. Nothing may be called later."""
+        self._pages.close()
+        self._maps.clear()
+        del self._own, self._pages
+        os.close(self._descriptor)
+
+
+def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
+    mapped = mmap.mmap(descriptor, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    # A rank that crashes would else write the memory of all ranks of its host into its core file.
+    mapped.madvise(mmap.MADV_DONTDUMP)
+    return mapped
+
+
+def _map_of_neighbour(rank: int, card: _Card) -> mmap.mmap:
+    """Map what stands behind a descriptor of another process, and make sure that it is that rank's memory."""
+    descriptor = os.open(f"/proc/{card.pid}/fd/{card.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino, found.st_size) == (card.device, card.inode, card.nbytes):
+            mapped = _map_for_reading(descriptor, card.nbytes)
+            if mapped[: _PROOF.size] == _PROOF.pack(_MAGIC_OF_MEMORY, rank, card.token):
+                return mapped
+    finally:
+        os.close(descriptor)
+    raise FileNotFoundError(f"Process {card.pid} has another file as its descriptor {card.descriptor}.")

@@ -1,0 +1,200 @@
+"""Pages that are made ready before they are written: which, how often, and what becomes of those that cannot be."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hpcfut.edges.host.pages import Pages
+
+MIB = 1 << 20
+NBYTES = 128 * MIB
+
+
+class Memory:
+    """Real memory, of which nothing has been written."""
+
+    def __init__(self, nbytes: int = NBYTES) -> None:
+        self.descriptor = os.memfd_create("test-pages")
+        os.ftruncate(self.descriptor, nbytes)
+        self.mapped = mmap.mmap(self.descriptor, nbytes)
+        self.pages = Pages(self.mapped, 0)
+
+    @property
+    def nbytes_ready(self) -> int:
+        return 512 * os.fstat(self.descriptor).st_blocks
+
+
+class Advice:
+    """Stands for the kernel: writes down the ranges, and gives errors."""
+
+    def __init__(self, memory: Memory, error: int = 0) -> None:
+        self.ranges: list[tuple[int, int]] = []
+        self._first = ctypes.addressof(ctypes.c_char.from_buffer(memory.mapped))
+        self._pages, self._error = memory.pages, error
+        self.is_last = False
+        pages: Any = memory.pages
+        pages._madvise = self
+
+    def __call__(self, address: int, nbytes: int, _: int) -> int:
+        start = address - self._first
+        self.ranges.append((start // MIB, -(-(start + nbytes) // MIB)))
+        if self.is_last and threading.current_thread() is not threading.main_thread():
+            self._pages.close()
+        ctypes.set_errno(self._error)
+        return -1 if self._error else 0
+
+
+def finish() -> None:
+    """Wait for what goes on in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "hpcfut-pages":
+            thread.join()
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    made = Memory()
+    yield made
+    finish()
+    os.close(made.descriptor)
+
+
+def test_the_kernel_makes_them_ready(memory: Memory) -> None:
+    memory.pages.prepare(MIB, 3 * MIB)
+    if not memory.nbytes_ready:
+        pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
+    finish()
+    # Those asked for and as many more, and none below.
+    assert memory.nbytes_ready == 4 * MIB
+
+
+def test_other_threads_run_meanwhile() -> None:
+    n_steps, is_over = 0, False
+
+    def count() -> None:
+        nonlocal n_steps
+        while not is_over:
+            n_steps += 1
+
+    memory = Memory(NBYTES)
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = n_steps
+    memory.pages.prepare(0, NBYTES)
+    during = n_steps - before
+    is_over = True
+    thread.join()
+    if not memory.nbytes_ready:
+        pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
+    # It takes some hundredths of a second at least; with the GIL held the other thread would not come to a hundred.
+    assert during > 1000
+    os.close(memory.descriptor)
+
+
+def test_each_page_is_asked_for_once(memory: Memory) -> None:
+    advice = Advice(memory)
+    for start, end in ((0, 4), (1, 3), (0, 4), (2, 6), (6, 8)):
+        memory.pages.prepare(start * MIB, end * MIB)
+        finish()
+    # In the background the next ones: as many as were asked for, as far as they are not ready.
+    assert advice.ranges == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_little_is_left_to_whoever_writes_it(memory: Memory) -> None:
+    advice = Advice(memory)
+    for number in range(40):
+        memory.pages.prepare(number * 1000, (number + 1) * 1000)
+    memory.pages.prepare(40_000, 40_000 + MIB - 1)
+    assert advice.ranges == []
+    memory.pages.prepare(MIB, 2 * MIB + 40_000)
+    assert len(advice.ranges) >= 1
+
+
+def test_ranges_grow_to_whole_pages(memory: Memory) -> None:
+    memory.pages.prepare(4096 + 100, 4096 + 100 + 2 * MIB)
+    finish()
+    if not memory.nbytes_ready:
+        pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
+    memory.mapped[4096 + 2 * MIB + 99] = 1
+    assert memory.nbytes_ready == (2 + 2) * MIB + 4096
+
+
+def test_the_background_ends_where_the_memory_ends(memory: Memory) -> None:
+    advice = Advice(memory)
+    memory.pages.prepare(0, 100 * MIB)
+    finish()
+    assert advice.ranges == [(0, 100), (100, 116), (116, 128)]
+    memory.pages.prepare(100 * MIB, 128 * MIB)
+    finish()
+    assert advice.ranges[3:] == []
+
+
+def test_the_background_stops_at_the_end(memory: Memory) -> None:
+    advice = Advice(memory)
+    advice.is_last = True
+    memory.pages.prepare(0, 64 * MIB)
+    finish()
+    assert advice.ranges == [(0, 64), (64, 80)]
+
+
+def test_the_background_skips_what_was_asked_for_meanwhile(memory: Memory) -> None:
+    advice = Advice(memory)
+    gate = threading.Event()
+
+    def advise(address: int, nbytes: int, what: int) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            gate.wait()
+        return advice(address, nbytes, what)
+
+    pages: Any = memory.pages
+    pages._madvise = advise
+    pages.prepare(0, 64 * MIB)
+    pages.prepare(64 * MIB, 112 * MIB)
+    gate.set()
+    finish()
+    assert advice.ranges == [(0, 64), (64, 112), (64, 80), (112, 128)]
+
+
+def test_without_a_thread_there_is_no_background(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = Advice(memory)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        memory.pages.prepare(0, 4 * MIB)
+    memory.pages.prepare(4 * MIB, 8 * MIB)
+    finish()
+    assert advice.ranges == [(0, 4), (4, 8), (8, 12)]
+
+
+def test_old_kernels_do_without(memory: Memory) -> None:
+    advice = Advice(memory, errno.EINVAL)
+    memory.pages.prepare(0, 4 * MIB)
+    finish()
+    assert advice.ranges == [(0, 4)]
+
+
+def test_no_memory_is_an_error_that_says_what_to_do(memory: Memory) -> None:
+    Advice(memory, errno.ENOMEM)
+    with pytest.raises(MemoryError, match=r"no more memory for 4194304 bytes of objects: Cannot allocate .* Drop refs"):
+        memory.pages.prepare(0, 4 * MIB)
+
+
+def test_no_memory_in_the_background_is_no_error(memory: Memory) -> None:
+    advice = Advice(memory)
+    memory.pages.prepare(0, 4 * MIB)
+    finish()
+    again = Advice(memory, errno.ENOMEM)
+    memory.pages._prepare_ahead(8 * MIB, 60 * MIB)
+    finish()
+    assert (advice.ranges, again.ranges) == ([(0, 4), (4, 8)], [(8, 24)])
