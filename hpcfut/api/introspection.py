@@ -75,6 +75,19 @@ class RuntimeContext:
         run = self._runtime.engine.core.runs.runs.get(self._runtime.task_id)
         return _amounts(dict(run.template.resources)) if run is not None else {}
 
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The GPUs of this rank, as ``CUDA_VISIBLE_DEVICES`` names them, if the running task has asked for any.
+
+        They are those that were found when the job started; tasks that run on the rank at the same time share them.
+        Nothing hides the GPUs of other ranks: a task chooses its own by these names.
+
+        Example:
+            >>> hpcfut.get_runtime_context().get_accelerator_ids()
+            {'GPU': []}
+        """
+        gpus = self._runtime.roster[self._runtime.rank].gpus if "GPU" in self.get_assigned_resources() else ()
+        return {"GPU": list(gpus)}
+
 
 def get_runtime_context() -> RuntimeContext:
     """Where the calling code runs.

@@ -47,6 +47,7 @@ class Options(msgspec.Struct, frozen=True):
     #: None: 1, and "streaming" for a generator function.
     num_returns: int | str | None = None
     num_cpus: float = 1.0
+    num_gpus: float = 0.0
     memory: float = 0.0
     resources: Mapping[str, float] = {}
     name: str = ""
@@ -76,7 +77,7 @@ class Options(msgspec.Struct, frozen=True):
 
     def amounts(self) -> tuple[tuple[str, int], ...]:
         """What a task holds while it runs, in units of ``RESOURCE_UNIT``, sorted by name."""
-        wanted = {"CPU": self.num_cpus, "memory": self.memory, **self.resources}
+        wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus, "memory": self.memory, **self.resources}
         return tuple(sorted((name, round(amount * RESOURCE_UNIT)) for name, amount in wanted.items() if amount))
 
     def retried(self) -> tuple[type[BaseException], ...]:
@@ -161,6 +162,7 @@ def _is_variable(item: tuple[Any, Any]) -> bool:
 _PROBLEMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "num_returns": _num_returns,
     "num_cpus": _amount,
+    "num_gpus": _amount,
     "memory": _amount,
     "resources": _resources,
     "name": lambda value: "" if is_text(value) else "give a text",

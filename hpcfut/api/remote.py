@@ -163,8 +163,8 @@ def remote(
     Args:
         function: The function.
         **options: ``num_returns`` (a number, or "streaming", which is the default for generator functions),
-            ``num_cpus`` (1), ``memory`` (bytes), ``resources``, ``name``, ``scheduling_strategy``; ``max_retries`` (3,
-            -1: no limit) and ``retry_exceptions`` (False, True, a type or a list of types);
+            ``num_cpus`` (1), ``num_gpus``, ``memory`` (bytes), ``resources``, ``name``, ``scheduling_strategy``;
+            ``max_retries`` (3, -1: no limit) and ``retry_exceptions`` (False, True, a type or a list of types);
             ``generator_backpressure_num_objects`` (64), how far a generator may be ahead of who takes its refs;
             ``runtime_env`` (``{"env_vars": {…}}``).
 

@@ -52,6 +52,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 def init(
     *,
     ignore_reinit_error: bool = False,
+    num_gpus: float | None = None,
     resources: Mapping[str | int, float | Mapping[str, float]] | None = None,
     object_store_memory: int | None = None,
 ) -> None:
@@ -67,6 +68,7 @@ def init(
 
     Args:
         ignore_reinit_error: Do nothing, instead of raising, if hpcfut runs already.
+        num_gpus: GPUs of every rank, instead of those that are found.
         resources: User-defined resources: by name the amount that every rank has, and by the number of a rank a
             mapping of what this rank has instead, as in ``{"disk": 2, 0: {"camera": 1}}``.
         object_store_memory: Bytes of large objects that every rank may hold.
@@ -83,7 +85,7 @@ def init(
                 "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
                 "ignore_reinit_error=True."
             )
-        _open(_config(resources or {}, object_store_memory), is_said=True)
+        _open(_config(num_gpus, resources or {}, object_store_memory), is_said=True)
 
 
 def _open(config: Config, *, is_said: bool) -> None:
@@ -150,7 +152,7 @@ def current() -> Runtime:
     _demand_own_process()
     with _session.lock:
         if _session.runtime is None:
-            _open(_config({}, None), is_said=False)
+            _open(_config(None, {}, None), is_said=False)
         assert _session.runtime is not None
         return _session.runtime
 
@@ -358,8 +360,11 @@ def _demand_own_process() -> None:
         )
 
 
-def _config(resources: Mapping[Any, Any], object_store_memory: int | None) -> Config:
-    everywhere, by_rank = split_resources({**json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"), **resources})
+def _config(num_gpus: float | None, resources: Mapping[Any, Any], object_store_memory: int | None) -> Config:
+    given = {**json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"), **resources}
+    if num_gpus is not None:
+        given["GPU"] = num_gpus
+    everywhere, by_rank = split_resources(given)
     if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
         raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")
     return Config(

@@ -96,6 +96,8 @@ class Membership:
             if any(text.startswith("CPU ") for text in short)
             else "Run on hosts with more memory or with fewer ranks on each, or ask for less."
             if any(text.startswith("memory ") for text in short)
+            else "Run where ranks have more GPUs, say how many there are with init(num_gpus=...), or ask for less."
+            if any(text.startswith("GPU ") for text in short)
             else "Give the ranks more with --resources or init(resources=...), or ask for less."
         )
         return f"Task {name} asks for {wanted}; {where} can ever give it {' and '.join(short)}. {remedy}"

@@ -23,6 +23,8 @@ class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     pid: int
     #: Total amounts in units of ``RESOURCE_UNIT``, among them ``CPU``.
     resources: dict[str, int]
+    #: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; as many as its ``GPU``, unless the user says another number.
+    gpus: tuple[str, ...] = ()
 
 
 class Outfit(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ STREAMING: Final = -1
 Resources = dict[str, int]
 
 RESOURCE_UNIT: Final = 10_000
-#: What every rank has without being told.
-OWN_RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
+#: What every rank has without being told, and cannot be given. ``GPU`` is found as well, but can be said.
+OWN_RESOURCES: Final = ("CPU", "memory", "object_store_memory")
 
 
 class TaskTemplate(msgspec.Struct, array_like=True, frozen=True):

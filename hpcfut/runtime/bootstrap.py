@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from hpcfut.edges.host.doorbell import HostDoorbell
+from hpcfut.edges.host.gpus import gpus_of, own_sight
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import (
@@ -92,7 +93,8 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
     nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
-    roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank]))
+    gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
+    roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
     transport = MpiTransport(world.comm, doorbell)
     if files is not None:
@@ -106,7 +108,7 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     place = own_place()
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
-    record = _own_record(0, cores, nbytes_of_job_on_host(environ), place)
+    record = _own_record(0, cores, nbytes_of_job_on_host(environ), place, own_sight(environ).gpus)
     return Job(None, LoopbackTransport(), HostDoorbell(0, 1), [record], 1, files)
 
 
@@ -148,12 +150,14 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
     raise HpcfutError(sentence)
 
 
-def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place) -> RankRecord:
+def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place, gpus: list[str]) -> RankRecord:
+    amounts = {"CPU": cores, "memory": nbytes_memory, **({"GPU": len(gpus)} if gpus else {})}
     return RankRecord(
         rank,
         0,
         place.host,
         place.host_key,
         os.getpid(),
-        {"CPU": cores * RESOURCE_UNIT, "memory": nbytes_memory * RESOURCE_UNIT},
+        {name: amount * RESOURCE_UNIT for name, amount in amounts.items()},
+        tuple(gpus),
     )

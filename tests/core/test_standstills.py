@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hpcfut.core.events import RunReturned, WaitAbandoned, WaitStarted
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
@@ -38,6 +40,30 @@ def hold_and_wait(hand: Hand) -> None:
 def end(hand: Hand) -> None:
     """The task goes on, and ends."""
     hand.tell(WaitAbandoned(1), RunReturned(foreign(0, 1), (SMALL,)))
+
+
+def test_a_gpu_is_held_like_anything_else(make_core: MakeCore) -> None:
+    on_gpu = TaskTemplate(10, "train", b"", resources=(("CPU", RESOURCE_UNIT), ("GPU", RESOURCE_UNIT)))
+    hand = make_core(1, n_ranks=2, n_slots=2)
+    amounts = {"CPU": 4 * RESOURCE_UNIT, "GPU": RESOURCE_UNIT}
+    other, own = hand.core.membership.roster
+    hand.core.membership.roster = (other, msgspec.structs.replace(own, resources=amounts))
+    hand.core.scheduler.free.update(amounts)
+    hand.may_keep = True
+    hand.lend(on_gpu)
+    hand.accept(1, on_gpu)
+    hand.define(on_gpu)
+    hand.submit(1, on_gpu, parent=foreign(0, 1))
+    hand.tell(WaitStarted(1, [hand.own(1)], 1, True, True, foreign(0, 1), True))
+    hand.wait(hand.core.context.config.standstill_after_s)
+    for number in (1, 2):
+        hand.get(0, WaitersReported(number, (), (), (), ()))
+    failure = hand.owned(1).failure
+    assert failure is not None
+    assert failure.kind == UNSCHEDULABLE
+    assert "asks for GPU 1" in failure.text
+    assert "train on rank 1 (GPU 1)" in failure.text
+    end(hand)
 
 
 @takes("task", ("queued", "give up"))

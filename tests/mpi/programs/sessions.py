@@ -190,6 +190,56 @@ def case_resources_of_ones_own(n_ranks: int) -> None:
     assert "disk" not in hpcfut.cluster_resources()
 
 
+@hpcfut.remote(num_cpus=0)
+def count_gpus() -> float:
+    context = hpcfut.get_runtime_context()
+    assert list(context.get_accelerator_ids()) == ["GPU"]
+    return context.get_assigned_resources().get("GPU", 0.0)
+
+
+def case_gpus(n_ranks: int) -> None:
+    with own_session(num_gpus=2):
+        assert hpcfut.cluster_resources()["GPU"] == 2 * n_ranks
+        assert hpcfut.get([count_gpus.options(num_gpus=n).remote() for n in (0, 0.5, 2)], timeout=WAIT_S) == [0, 0.5, 2]
+        error = raised(TaskUnschedulableError, hpcfut.get, same.options(num_gpus=3).remote(1), timeout=WAIT_S)
+        assert "GPU (the most on one rank is 2)" in str(error)
+        assert "init(num_gpus=...)" in str(error)
+    with own_session(resources={0: {"GPU": 1}}):
+        assert hpcfut.nodes()[0]["Resources"]["GPU"] == 1
+        assert hpcfut.get(rank_here.options(num_gpus=1).remote(), timeout=WAIT_S) == 0
+    with own_session():
+        # Those that are there, on every rank the number of its names.
+        for node in hpcfut.nodes():
+            n = node["Resources"].get("GPU", 0)
+            assert bool(n) == ("GPU" in node["Resources"])
+        assert hpcfut.get_runtime_context().get_accelerator_ids() == {"GPU": []}
+
+
+def case_a_parent_that_holds_the_gpu_that_its_child_needs(n_ranks: int) -> None:
+    on_gpu = same.options(num_cpus=0, num_gpus=1)
+
+    @hpcfut.remote(num_cpus=0, num_gpus=0.5)
+    def parent(gate: Gate) -> str:
+        gate.wait()
+        try:
+            return hpcfut.get(on_gpu.remote("there was one"))
+        except TaskUnschedulableError as error:
+            return str(error)
+
+    with own_session(num_gpus=1):
+        with Gate() as gate:
+            parents = [on_rank(parent, rank).remote(gate) for rank in range(n_ranks)]
+            gate.until_arrived(n_ranks, parents)
+        assert hpcfut.get([same.remote(number) for number in range(20)], timeout=WAIT_S) == list(range(20))
+        answers = hpcfut.get(parents, timeout=WAIT_S)
+        told = [answer for answer in answers if answer != "there was one"]
+        assert told, "A parent that has been told gives its half back, and another child may run."
+        for answer in told:
+            assert "Task same asks for GPU 1" in answer
+            assert "(GPU 0.5)" in answer
+        assert hpcfut.get(on_gpu.remote("later"), timeout=WAIT_S) == "later"
+
+
 def case_resources_of_named_ranks(n_ranks: int) -> None:
     last = n_ranks - 1
     with own_session(resources={"disk": 2, last: {"camera": 1, "disk": 5}}):
