@@ -21,7 +21,7 @@ from hpcfut.model.segment import NBYTES_HEADER
 
 NBYTES = 64 << 20
 N_VIEWS = 10_000
-N_COPIES = 5
+N_COPIES = 15
 #: What the neighbour runs: it tells its card, and stays until this process has closed its input.
 NEIGHBOUR = """
 import sys

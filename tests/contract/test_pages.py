@@ -6,7 +6,9 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,59 +74,67 @@ def test_the_kernel_makes_them_ready(memory: Memory) -> None:
     if not memory.nbytes_ready:
         pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
     finish()
-    # Those asked for and as many more, and none below.
-    assert memory.nbytes_ready == 4 * MIB
+    # Those asked for, and as many more as may be in use below; but none there.
+    assert memory.nbytes_ready == (2 + 3) * MIB
 
 
-def test_other_threads_run_meanwhile() -> None:
+def test_other_threads_run_meanwhile(memory: Memory) -> None:
     n_steps, is_over = 0, False
 
     def count() -> None:
         nonlocal n_steps
         while not is_over:
             n_steps += 1
+            time.sleep(0)  # It gives the GIL back each time; the main thread does only in the kernel.
 
-    memory = Memory(NBYTES)
     thread = threading.Thread(target=count)
-    thread.start()
-    before = n_steps
-    memory.pages.prepare(0, NBYTES)
-    during = n_steps - before
-    is_over = True
-    thread.join()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        thread.start()
+        before = n_steps
+        memory.pages.prepare(0, NBYTES)
+        during = n_steps - before
+        is_over = True
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
     if not memory.nbytes_ready:
         pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
-    # It takes some hundredths of a second at least; with the GIL held the other thread would not come to a hundred.
-    assert during > 1000
-    os.close(memory.descriptor)
+    assert during > 0
 
 
 def test_each_page_is_asked_for_once(memory: Memory) -> None:
     advice = Advice(memory)
-    for start, end in ((0, 4), (1, 3), (0, 4), (2, 6), (6, 8)):
+    for start, end in ((0, 4), (1, 3), (0, 4), (4, 5), (2, 6), (6, 8), (8, 30)):
         memory.pages.prepare(start * MIB, end * MIB)
         finish()
-    # In the background the next ones: as many as were asked for, as far as they are not ready.
-    assert advice.ranges == [(0, 4), (4, 8), (8, 10)]
+    # As much ahead as was used, again when half of it is used up.
+    assert advice.ranges == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 30), (30, 46), (46, 60)]
 
 
-def test_little_is_left_to_whoever_writes_it(memory: Memory) -> None:
+def test_small_objects_find_pages_that_were_made_ready_in_the_background(memory: Memory) -> None:
     advice = Advice(memory)
-    for number in range(40):
-        memory.pages.prepare(number * 1000, (number + 1) * 1000)
-    memory.pages.prepare(40_000, 40_000 + MIB - 1)
-    assert advice.ranges == []
-    memory.pages.prepare(MIB, 2 * MIB + 40_000)
-    assert len(advice.ranges) >= 1
+    nbytes = MIB // 8
+    for number in range(8 * 20):
+        memory.pages.prepare(number * nbytes, (number + 1) * nbytes)
+        finish()
+    # The first MiB becomes ready as it is written.
+    assert advice.ranges[0] == (1, 2)
+    starts, ends = zip(*advice.ranges, strict=True)
+    # Whole MiB are compared, within which one range may end and the next one begin.
+    assert all(end - start in (0, 1) for start, end in zip(starts[1:], ends, strict=False))
+    assert ends[-1] >= 20
+    assert len(advice.ranges) < 15
 
 
 def test_ranges_grow_to_whole_pages(memory: Memory) -> None:
-    memory.pages.prepare(4096 + 100, 4096 + 100 + 2 * MIB)
-    finish()
+    memory.pages.prepare(NBYTES - 2 * MIB + 100, NBYTES - 100)
     if not memory.nbytes_ready:
         pytest.skip("This kernel, which is older than 5.14, makes no pages ready in advance.")
-    memory.mapped[4096 + 2 * MIB + 99] = 1
-    assert memory.nbytes_ready == (2 + 2) * MIB + 4096
+    assert memory.nbytes_ready == 2 * MIB
+    memory.mapped[NBYTES - 2 * MIB] = memory.mapped[NBYTES - 1] = 1
+    assert memory.nbytes_ready == 2 * MIB
 
 
 def test_the_background_ends_where_the_memory_ends(memory: Memory) -> None:
@@ -174,7 +184,7 @@ def test_without_a_thread_there_is_no_background(memory: Memory, monkeypatch: py
         memory.pages.prepare(0, 4 * MIB)
     memory.pages.prepare(4 * MIB, 8 * MIB)
     finish()
-    assert advice.ranges == [(0, 4), (4, 8), (8, 12)]
+    assert advice.ranges == [(0, 4), (4, 8), (8, 16)]
 
 
 def test_old_kernels_do_without(memory: Memory) -> None:
@@ -195,6 +205,6 @@ def test_no_memory_in_the_background_is_no_error(memory: Memory) -> None:
     memory.pages.prepare(0, 4 * MIB)
     finish()
     again = Advice(memory, errno.ENOMEM)
-    memory.pages._prepare_ahead(8 * MIB, 60 * MIB)
+    memory.pages.prepare(4 * MIB, 8 * MIB)
     finish()
-    assert (advice.ranges, again.ranges) == ([(0, 4), (4, 8)], [(8, 24)])
+    assert (advice.ranges, again.ranges) == ([(0, 4), (4, 8)], [(8, 16)])

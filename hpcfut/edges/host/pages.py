@@ -1,8 +1,9 @@
 """Pages of memory that nobody has written yet, made ready in time: writing them first costs five times a warm copy.
 
 Large fresh ranges are made ready in one call before they are written, with the GIL released, so that a rank that runs
-out of memory gets an error and no bus error. As much again is then made ready in the background, so that the next large
-object finds warm pages; each page is worked on once, so this takes no more time than writing the memory would.
+out of memory gets an error and no bus error. In the background as much again is made ready as was ever used, within
+bounds, so that the next objects find warm pages, small ones too. No page is worked on twice, so all this takes no more
+time than writing the memory would.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 _MADV_POPULATE_WRITE: Final = 23
 #: Fewer fresh bytes than this become ready as they are written.
 _NBYTES_MIN: Final = 1 << 20
-#: The most that is made ready in the background at a time, and in one call there.
+#: The most that is made ready beyond what is used, and in one call in the background.
 _NBYTES_AHEAD_MAX: Final = 256 << 20
 _NBYTES_STEP: Final = 16 << 20
 
@@ -39,6 +40,7 @@ class Pages:
         self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         self._is_busy = threading.Lock()
+        #: Whether nothing is done in the background any more.
         self._is_over = False
 
     def prepare(self, start: int, end: int) -> None:
@@ -51,15 +53,20 @@ class Pages:
             return
         fresh = max(start, self._nbytes_warm, self._nbytes_ahead)
         self._nbytes_warm = end
-        # What the background is at just now is asked for here as well: the kernel makes no page twice.
-        if end - start >= _NBYTES_MIN and (fresh >= end or self._populate(fresh, end)):
-            self._prepare_ahead(end, min(end - start, _NBYTES_AHEAD_MAX))
+        if fresh < end and end - start >= _NBYTES_MIN:
+            # What the background is at just now is asked for here as well: the kernel makes no page twice.
+            self._populate(fresh, end)
+        self._prepare_ahead(end)
 
     def close(self) -> None:
         """Stop what goes on in the background."""
         self._is_over = True
 
-    def _prepare_ahead(self, end: int, nbytes: int) -> None:
+    def _prepare_ahead(self, end: int) -> None:
+        nbytes = min(end, _NBYTES_AHEAD_MAX)
+        # Not for every small object, but when half of what was made ready has been used.
+        if self._nbytes_ahead - end > nbytes // 2 or self._is_over:
+            return
         first = max(end, self._nbytes_ahead)
         last = min(end + nbytes, len(self._memory))
         if last - first >= _NBYTES_MIN and self._is_busy.acquire(blocking=False):
@@ -79,15 +86,14 @@ class Pages:
                 first = self._nbytes_ahead = step
         self._is_busy.release()
 
-    def _populate(self, start: int, end: int) -> bool:
-        """Returns whether the kernel can do it."""
+    def _populate(self, start: int, end: int) -> None:
         start -= start % mmap.PAGESIZE
         if not self._madvise(self._address + start, end - start, _MADV_POPULATE_WRITE):
-            return True
+            return
         error = ctypes.get_errno()
-        # Kernels before 5.14 do not know the advice.
         if error in (errno.EINVAL, errno.ENOSYS):
-            return False
+            self._is_over = True  # Kernels before 5.14 do not know the advice.
+            return
         raise MemoryError(
             f"The system has no more memory for {end - start} bytes of objects: {os.strerror(error)}. Drop refs that "
             f"are not needed, or start the job with less memory for objects."
