@@ -40,12 +40,12 @@ def must(offset: int | None) -> int:
 
 
 def run_pairs(arena: Arena, offsets: list[int], places: Sequence[int], sizes: Sequence[int]) -> float:
-    """Free one segment, anywhere, and allocate another one in its stead: seconds for each pair."""
-    started = time.perf_counter()
+    """Free one segment, anywhere, and allocate another one in its stead: seconds of processor time for each pair."""
+    started = time.thread_time()
     for place, nbytes in zip(places, sizes, strict=True):
         arena.free(offsets[place])
         offsets[place] = must(arena.allocate(nbytes))
-    return (time.perf_counter() - started) / len(places)
+    return (time.thread_time() - started) / len(places)
 
 
 def main() -> None:

@@ -32,9 +32,8 @@ class Arena:
         self.nbytes_touched = 0
         #: Offset → size of each segment, its header included.
         self._segments: dict[int, int] = {}
-        #: Offset → size of each hole, and the other way round: end → offset.
-        self._holes: dict[int, int] = {}
-        self._ends: dict[int, int] = {}
+        #: Where each hole begins → where it ends, and the other way round; no hole begins where another one ends.
+        self._edges: dict[int, int] = {}
         #: Size → offsets of the holes that have no fresh pages, and these sizes in order.
         self._warm: dict[int, dict[int, None]] = {}
         self._sizes: list[int] = []
@@ -60,15 +59,17 @@ class Arena:
             if not warm:
                 del sizes[place], self._warm[found]
         else:
-            offset = self._ends.get(self.nbytes, -1)
-            found = self._holes.get(offset, 0)
+            offset = self._edges.get(self.nbytes, self.nbytes)
+            found = self.nbytes - offset
             # If the last hole is warm it was looked at, and is too small.
             if found < size:
                 return None
             self.nbytes_touched = max(self.nbytes_touched, offset + size)
-        del self._holes[offset], self._ends[offset + found]
+        del self._edges[offset]
         if found > size:
-            self._add_hole(offset + size, found - size)
+            self._add_hole(offset + size, offset + found)
+        else:
+            del self._edges[offset + size]
         self._segments[offset] = size
         self.nbytes_used += size
         return offset
@@ -84,19 +85,21 @@ class Arena:
             raise InvariantError(f"No segment of the arena begins at {offset}, so that none can be freed there.")
         self.nbytes_used -= size
         end = offset + size
-        if end in self._holes:
-            size += self._take_hole(end)
-        before = self._ends.get(offset)
-        if before is not None:
-            size += self._take_hole(before)
+        after = self._edges.pop(end, 0)
+        if after:
+            self._forget(end, after)
+            end = after
+        before = self._edges.pop(offset, -1)
+        if before >= 0:
+            self._forget(before, offset)
             offset = before
-        self._add_hole(offset, size)
+        self._add_hole(offset, end)
 
-    def _add_hole(self, offset: int, size: int) -> None:
-        end = offset + size
-        self._holes[offset] = size
-        self._ends[end] = offset
+    def _add_hole(self, offset: int, end: int) -> None:
+        self._edges[offset] = end
+        self._edges[end] = offset
         if end <= self.nbytes_touched:
+            size = end - offset
             warm = self._warm.get(size)
             if warm is None:
                 self._warm[size] = {offset: None}
@@ -104,17 +107,14 @@ class Arena:
             else:
                 warm[offset] = None
 
-    def _take_hole(self, offset: int) -> int:
-        """Forget a hole that becomes part of a larger one; gives its size."""
-        size = self._holes.pop(offset)
-        end = offset + size
-        del self._ends[end]
+    def _forget(self, offset: int, end: int) -> None:
+        """A hole becomes part of a larger one: it is not found by its size any more."""
         if end <= self.nbytes_touched:
+            size = end - offset
             warm = self._warm[size]
             del warm[offset]
             if not warm:
                 del self._warm[size], self._sizes[bisect_left(self._sizes, size)]
-        return size
 
     @property
     def nbytes_free(self) -> int:
@@ -124,7 +124,7 @@ class Arena:
     @property
     def nbytes_hole_max(self) -> int:
         """Size of the largest hole; a payload can have ``NBYTES_HEADER`` less."""
-        last = self._holes.get(self._ends.get(self.nbytes, -1), 0)
+        last = self.nbytes - self._edges.get(self.nbytes, self.nbytes)
         return max(last, self._sizes[-1]) if self._sizes else last
 
     @property
@@ -140,7 +140,7 @@ class Arena:
     def check(self) -> None:
         """Assert that segments and holes tile the arena, that no two holes meet, and that every hole can be found."""
         parts = [(offset, size, False) for offset, size in self._segments.items()]
-        parts += [(offset, size, True) for offset, size in self._holes.items()]
+        parts += [(offset, end - offset, True) for offset, end in self._edges.items() if offset < end]
         end, was_hole = 0, False
         for offset, size, is_hole in sorted(parts):
             if offset != end or size <= 0 or (offset | size) % NBYTES_ALIGNMENT or (is_hole and was_hole):
@@ -151,10 +151,10 @@ class Arena:
                 raise InvariantError(f"A segment ends at {end}, but {self.nbytes_touched} is said to be the highest.")
         if end != self.nbytes or self.nbytes_used != sum(self._segments.values()):
             raise InvariantError(f"The arena of {self.nbytes} bytes ends at {end} and counts {self.nbytes_used} used.")
-        holes = self._holes.items()
-        if self._ends != {offset + size: offset for offset, size in holes}:
+        holes = {offset: end for offset, end in self._edges.items() if offset < end}
+        if self._edges != holes | {end: offset for offset, end in holes.items()}:
             raise InvariantError("The arena does not find its holes by their ends.")
-        warm = sorted((size, offset) for offset, size in holes if offset + size <= self.nbytes_touched)
+        warm = sorted((end - offset, offset) for offset, end in holes.items() if end <= self.nbytes_touched)
         found = sorted((size, offset) for size, offsets in self._warm.items() for offset in offsets)
         if warm != found or self._sizes != sorted(self._warm):
             raise InvariantError(f"The arena finds the holes {found} by size, but has {warm}.")

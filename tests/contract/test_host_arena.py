@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -426,6 +427,37 @@ def test_somebody_else_is_not_taken_for_a_peer(field: int) -> None:
     assert rank.arena.reaches(1)
     rank.arena.close()
     other.arena.close()
+
+
+def test_the_memory_of_another_user_is_out_of_reach(rank: Rank) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("Only root can become another user.")
+    card = rank.arena.card()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setuid(65534)
+            other = Rank(1)
+            other.arena.meet({0: card})
+            status = 2 if other.arena.reaches(0) else 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_process_that_may_open_no_more_files_does_without(peer: Peer) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    rank = Rank(2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        rank.arena.meet({1: peer.card})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not rank.arena.reaches(1)
+    rank.arena.meet({1: peer.card})
+    assert rank.arena.reaches(1)
+    rank.arena.close()
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------

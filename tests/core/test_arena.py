@@ -181,8 +181,8 @@ def test_sizes_go_beyond_32_bits() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda arena: arena._holes.clear(),
-        lambda arena: arena._ends.clear(),
+        lambda arena: arena._edges.clear(),
+        lambda arena: arena._edges.pop(arena.nbytes),
         lambda arena: arena._warm.clear(),
         lambda arena: arena._sizes.append(64),
         lambda arena: arena._segments.update({arena.nbytes_touched - 64: 128}),
