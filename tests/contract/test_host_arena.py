@@ -118,6 +118,15 @@ def test_bytes_come_back(rank: Rank) -> None:
     assert (list(rank.released), rank.arena.n_pins) == ([5], 0)
 
 
+def test_nothing_can_be_stored_at_the_very_end(rank: Rank) -> None:
+    offset = rank.arena.nbytes - NBYTES_HEADER
+    rank.put(offset, 5, b"")
+    view = rank.view(offset, 5, 0)
+    assert (bytes(view), view.readonly, rank.arena.n_pins) == (b"", True, 1)
+    del view
+    assert list(rank.released) == [5]
+
+
 def test_room_is_what_was_asked_for_and_no_less() -> None:
     for nbytes in (0, 1, 4096, 4097):
         rank = Rank(nbytes=nbytes)
