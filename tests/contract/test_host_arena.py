@@ -22,6 +22,7 @@ import pytest
 from hpcfut.core.arena import Arena
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.model.errors import HpcfutError, ObjectLostError
+from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.pickling import Pickling, pack_into
 from tests.contract.arena_peer import OBJECT_ID, TEXT
 from tests.mpi.jobs import CHECKOUT
