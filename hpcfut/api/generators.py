@@ -9,7 +9,7 @@ from hpcfut.api.refs import ObjectRef
 from hpcfut.api.session import demand_current
 from hpcfut.api.timeouts import checked_timeout
 from hpcfut.model.errors import GetTimeoutError
-from hpcfut.model.failure import ENDED, Failure
+from hpcfut.model.failure import ENDED, LOST, Failure
 from hpcfut.model.ids import name_of
 
 if TYPE_CHECKING:
@@ -32,13 +32,17 @@ class ObjectRefGenerator:
         [0, 1, 2]
     """
 
-    __slots__ = ("__weakref__", "_ids", "_runtime", "_task_id")
+    __slots__ = ("__weakref__", "_claimed", "_failure", "_ids", "_runtime", "_task_id")
 
     def __init__(self, item_ids: tuple[int, ...], runtime: Runtime) -> None:
         """Generators are made by hpcfut; it holds each of these ids once."""
         self._task_id = item_ids[0]
         #: Names for the next refs. Empty after the end.
         self._ids = deque(item_ids)
+        #: Names that threads and coroutines wait for at the moment.
+        self._claimed: dict[int, None] = {}
+        #: How the task failed, once the ref that tells it has been taken.
+        self._failure: Failure | None = None
         self._runtime = runtime
 
     def __iter__(self) -> ObjectRefGenerator:
@@ -74,11 +78,11 @@ class ObjectRefGenerator:
             raise StopIteration
         try:
             ready = self._runtime.wait([object_id], 1, timeout_s, is_fetching=False, may_run=True)
-        except BaseException:  # The ref can still be taken later.
-            self._ids.appendleft(object_id)
+        except BaseException:
+            self._give_back(object_id)
             raise
         if ready is None:
-            self._ids.appendleft(object_id)
+            self._give_back(object_id)
             raise GetTimeoutError(f"After {timeout_s:g} s the next value of {self!r} was not ready. Wait longer.")
         ref = self._taken(object_id, ready.values[0])
         if ref is None:
@@ -96,28 +100,101 @@ class ObjectRefGenerator:
             raise StopAsyncIteration
         try:
             value = await made(self._runtime, object_id)
-        except BaseException:  # The ref can still be taken later.
-            self._ids.appendleft(object_id)
+        except BaseException:
+            self._give_back(object_id)
             raise
         ref = self._taken(object_id, value)
         if ref is None:
             raise StopAsyncIteration
         return ref
 
+    def next_ready(self) -> bool:
+        """Whether ``next()`` would give a ref at once.
+
+        Example:
+            >>> @hpcfut.remote
+            ... def count():
+            ...     yield 0
+            >>> generator = count.remote()
+            >>> hpcfut.get(generator.completed())
+            >>> generator.next_ready(), generator.is_finished()
+            (True, False)
+
+        Returns:
+            False if the next value is not ready yet, and if there will be none.
+        """
+        is_ready, is_end = self._look()
+        return is_ready and not is_end
+
+    def is_finished(self) -> bool:
+        """Whether all refs have been taken and the task has ended, so that ``next()`` would raise ``StopIteration``.
+
+        Example:
+            >>> @hpcfut.remote
+            ... def count():
+            ...     yield from range(3)
+            >>> generator = count.remote()
+            >>> len(list(generator)), generator.is_finished()
+            (3, True)
+        """
+        _, is_end = self._look()
+        return is_end
+
+    def completed(self) -> ObjectRef[None]:
+        """A ref that is ready when the task has ended; its ``get`` raises what the task raised, or gives ``None``.
+
+        A task that is held back, because nobody takes its refs, does not end.
+
+        Example:
+            >>> @hpcfut.remote
+            ... def count():
+            ...     yield from range(3)
+            >>> generator = count.remote()
+            >>> ready, pending = hpcfut.wait([generator.completed()], timeout=60)
+            >>> len(ready), len(list(generator))
+            (1, 3)
+        """
+        demand_current(self._runtime, self)
+        names = (*self._claimed, *self._ids)
+        return ObjectRef(self._runtime.end_of(self._task_id, names, self._failure), self._runtime.released)
+
+    def _look(self) -> tuple[bool, bool]:
+        """Whether something is told under the next name, and whether that is the end."""
+        object_id = self._claim()
+        if not object_id:
+            return True, True
+        try:
+            ready = self._runtime.wait([object_id], 1, 0.0, is_fetching=False, may_run=False)
+        finally:
+            self._give_back(object_id)
+        value = None if ready is None else ready.values[0]
+        return ready is not None, isinstance(value, Failure) and value.kind == ENDED
+
     def _claim(self) -> int:
         """A name that this thread or coroutine alone waits for, while others wait for the next ones; 0 at the end."""
         demand_current(self._runtime, self)
         try:
-            return self._ids.popleft()
+            object_id = self._ids.popleft()
         except IndexError:
             return 0
+        self._claimed[object_id] = None
+        return object_id
+
+    def _give_back(self, object_id: int) -> None:
+        """The ref of this name can still be taken later."""
+        self._ids.appendleft(object_id)
+        del self._claimed[object_id]
 
     def _taken(self, object_id: int, value: bytes | Failure | None) -> ObjectRef[Any] | None:
         """The ref of a name that has been waited for; ``None`` if it tells the end."""
-        if isinstance(value, Failure) and value.kind == ENDED:
-            self._ids.appendleft(object_id)
-            self._drop()
-            return None
+        if isinstance(value, Failure):
+            if value.kind == ENDED:
+                self._give_back(object_id)
+                self._drop()
+                return None
+            if value.kind != LOST:
+                self._failure = value
+        del self._claimed[object_id]
         self._ids.append(self._runtime.allow_item(self._task_id))
         return ObjectRef(object_id, self._runtime.released)
 

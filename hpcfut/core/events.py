@@ -119,6 +119,20 @@ class StreamAdvanced(msgspec.Struct, gc=False):
     item_ids: tuple[int, ...]
 
 
+class StreamEndWanted(msgspec.Struct, gc=False):
+    """The consumer of a generator wants an object that is ready when the task has ended, and failed if that has failed.
+
+    It holds one local ref on the object. What the task has told by now is in ``item_ids``, the names that the consumer
+    has not looked at, or it has seen it, as ``failure``.
+    """
+
+    task_id: int
+    object_id: int
+    result: Result
+    item_ids: tuple[int, ...]
+    failure: Failure | None = None
+
+
 class RunReturned(msgspec.Struct, gc=False):
     """A task that ran here returned; stored results are sealed. For a generator ``results`` is empty."""
 
@@ -229,6 +243,7 @@ Event = (
     | WatchStarted
     | WatchEnded
     | StreamAdvanced
+    | StreamEndWanted
     | RunReturned
     | RunRaised
     | RunYielded

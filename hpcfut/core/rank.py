@@ -210,6 +210,7 @@ class RankCore:
             e.WatchStarted: self.watches.start,
             e.WatchEnded: lambda event: self.watches.end(event.watch_id),
             e.StreamAdvanced: self.tasks.advance,
+            e.StreamEndWanted: self.tasks.want_end,
             e.RunReturned: self._on_run_returned,
             e.RunRaised: self._on_run_raised,
             e.RunYielded: lambda event: self.runs.yielded(event.task_id, event.object_id, event.result),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from hpcfut.core.context import Context
-from hpcfut.core.events import StreamAdvanced, TaskSubmitted
+from hpcfut.core.events import StreamAdvanced, StreamEndWanted, TaskSubmitted
 from hpcfut.core.leases import KeyQueue, Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import FAILED as OBJECT_FAILED
@@ -19,12 +19,13 @@ from hpcfut.core.references import References
 from hpcfut.core.task import PUSHED, QUEUED, TRANSITIONS, WAITING, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, ENDED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, ENDED, LOST, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.template import STREAMING
 from hpcfut.wire.messages import (
     CancelAsked,
     ItemYielded,
+    Result,
     StreamCredit,
     TaskCancelled,
     TaskDone,
@@ -57,6 +58,8 @@ class Tasks:
         self._leases = leases
         self._membership = membership
         self.tasks: dict[int, TaskRecord] = {}
+        #: Generator → objects that are ready when it has ended, with their values.
+        self._ends: dict[int, list[tuple[int, Result]]] = {}
         #: Parent → its children that have not ended.
         self._children: dict[int, dict[int, None]] = {}
 
@@ -310,9 +313,28 @@ class Tasks:
         if task.items is None:
             return
         items, task.items = task.items, deque()
+        ends = self._ends.pop(task.task_id, ())
+        for object_id, result in ends:
+            self._end_with(object_id, result, failure)
         for object_id in items:
             self._references.fail(object_id, failure or Failure(ENDED))
             failure = None
+
+    def want_end(self, event: StreamEndWanted) -> None:
+        """The consumer of a generator wants an object that tells how the task ends."""
+        self._owned[event.object_id] = OwnedObject(event.object_id, PENDING, 1, 0, event.task_id)
+        if event.task_id in self.tasks:
+            self._ends.setdefault(event.task_id, []).append((event.object_id, event.result))
+            return
+        told = (self._owned[object_id].failure for object_id in event.item_ids)
+        last = (failure for failure in told if failure is not None and failure.kind not in (ENDED, LOST))
+        self._end_with(event.object_id, event.result, event.failure or next(last, None))
+
+    def _end_with(self, object_id: int, result: Result, failure: Failure | None) -> None:
+        if failure is not None:
+            self._references.fail(object_id, failure)
+        else:
+            self._references.resolve(object_id, result, self._context.rank)
 
     # -- running on the spot -----------------------------------------------------------------------------------------
 

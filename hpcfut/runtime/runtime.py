@@ -14,6 +14,7 @@ from hpcfut.core.events import (
     ResourcesQueried,
     StopRequested,
     StreamAdvanced,
+    StreamEndWanted,
     TaskSubmitted,
     TemplateDefined,
     TemplateDropped,
@@ -22,6 +23,7 @@ from hpcfut.core.events import (
 )
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError, TaskCancelledError
+from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
@@ -321,6 +323,13 @@ class Runtime:
         """The consumer of a generator took an item, so that one more may be made; returns its id, held once."""
         object_id = next(self._ids)
         self.engine.post_soon(StreamAdvanced(task_id, (object_id,)))
+        return object_id
+
+    def end_of(self, task_id: int, item_ids: tuple[int, ...], failure: Failure | None) -> int:
+        """An object that is ready when a generator has ended (see the event); returns its id, held once."""
+        object_id = next(self._ids)
+        nothing = self.executor.store(object_id, self.pickling.dumps(None))
+        self.engine.post_soon(StreamEndWanted(task_id, object_id, nothing, item_ids, failure))
         return object_id
 
     def available_resources(self) -> dict[int, dict[str, int]]:

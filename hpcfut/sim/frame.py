@@ -8,7 +8,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import WakeWaiter
-from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, TaskSubmitted
+from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, StreamEndWanted, TaskSubmitted
+from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.ops import Body, Program, Wait
@@ -235,6 +236,21 @@ class Frame:
             self.refs.append(object_id)
         rank.post(StreamAdvanced(spec.task_id, item_ids))
         return item_ids
+
+    def want_end(self, spec: Spec, item_ids: Sequence[int], failure: Failure | None) -> int:
+        """Make an object that is ready when a generator has ended; these items have not been looked at."""
+        rank = self.world_rank
+        truth = rank.world.truth
+        object_id = rank.new_id()
+        value = Value(f"end of {name_of(spec.task_id)}".encode(), (), False, spec.task_id)
+        truth.values[object_id] = value
+        truth.makers[object_id] = spec
+        truth.age[object_id] = len(truth.age)
+        rank.hold(object_id)
+        self.refs.append(object_id)
+        result = rank.seal(object_id, value)
+        rank.post(StreamEndWanted(spec.task_id, object_id, result, tuple(item_ids), failure))
+        return object_id
 
     def watch(self, object_ids: list[int], *, is_fetching: bool, is_waiting: bool) -> Watched:
         """Be told of these objects one by one, until ``unwatch``; the refs must be kept until then."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from hpcfut.core.events import ResourcesQueried
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import ENDED, LOST, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Raised, Sleep, Wait
@@ -177,18 +177,32 @@ class RandomProgram:
 
     def _take_items(self, me: Frame, spec: Spec, items: list[int]) -> Steps:
         rng = me.rng
-        for index in range(rng.choice((0, 1, 3, 100, 100))):
+        told: Failure | None = None
+        n_taken = rng.choice((0, 1, 3, 100, 100))
+        for index in range(n_taken):
+            if rng.random() < 0.1:
+                yield from self._await_end(me, spec, items[index:], None)
             answer = yield Wait([items[index]], 1, rng.random() < 0.7, rng.random() < 0.8)
             if isinstance(answer[0][1], Failure):
+                told = answer[0][1]
                 break
             items += me.advance(spec)
             if rng.random() < 0.7:
                 me.release([items[index]])
             if rng.random() < 0.2:
                 yield from self._compute(me)
+        if told is not None and told.kind not in (ENDED, LOST) and rng.random() < 0.5:
+            yield from self._await_end(me, spec, [], told)
         left = [object_id for object_id in items if object_id in me.refs]
         if left and rng.random() < 0.2:
             yield Wait(left, len(left), timeout_s=rng.random() * 0.05)
+
+    def _await_end(self, me: Frame, spec: Spec, items: list[int], told: Failure | None) -> Steps:
+        """Wait a moment for the end of a generator, which may be held back for its consumer."""
+        end = me.want_end(spec, items, told)
+        if me.rng.random() < 0.8:
+            yield Wait([end], 1, timeout_s=me.rng.random() * 0.005)
+        me.release([end])
 
     def _put(self, me: Frame) -> Steps:
         me.put(self._choose(me, 2), is_stored=me.rng.random() < self.mix.p_stored)

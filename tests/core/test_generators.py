@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hpcfut.core.effects import ResumeGenerator, RunTask, WakeWaiter
-from hpcfut.core.events import RunHeldBack, RunReturned, RunYielded, StreamAdvanced
+from hpcfut.core.events import CancelRequested, RunHeldBack, RunReturned, RunYielded, StreamAdvanced, StreamEndWanted
+from hpcfut.core.ownership import PENDING
 from hpcfut.core.run import BLOCKED, RUNNING
 from hpcfut.model.failure import ENDED, Failure
 from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.wire.messages import (
     ItemYielded,
     LeaseGranted,
+    Result,
     StreamCredit,
     TaskPushed,
     TaskRaised,
@@ -89,6 +93,53 @@ def test_another_attempt_makes_the_first_items_again_and_throws_them_away(make_c
     assert again.item_ids == (0, hand.own(2))
     hand.get(1, ItemYielded(TASK, hand.own(2), SMALL), TaskReturned(TASK, ()))
     assert failures(hand, 1, 2, 3) == [None, None, Failure(ENDED)]
+    hand.release(*(hand.own(n) for n in (1, 2, 3)))
+
+
+def want_end(hand: Hand, n: int, *item_ids: int, failure: Failure | None = None) -> None:
+    hand.tell(StreamEndWanted(TASK, hand.own(n), Result(b"nothing", 7), item_ids, failure))
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "is cancelled"])
+def test_who_wants_to_know_the_end_is_told_it(make_core: MakeCore, how: str) -> None:
+    hand = make_core()
+    hand.submit(1, GENERATOR)
+    want_end(hand, 8, hand.own(1))
+    hand.start_waiting(hand.own(8))
+    if how == "is cancelled":
+        effects = hand.tell(CancelRequested(TASK, False))
+    else:
+        hand.grant()
+        hand.get(1, ItemYielded(TASK, hand.own(1), SMALL))
+        assert hand.owned(8).state == PENDING
+        effects = hand.get(1, TaskReturned(TASK, ()) if how == "returns" else TaskRaised(TASK, BROKEN, False))
+    (value,) = only(effects, WakeWaiter).values
+    if how == "returns":
+        assert value == b"nothing"
+    else:
+        assert isinstance(value, Failure)
+        assert value == (BROKEN if how == "raises" else hand.owned(1).failure)
+    hand.release(*(hand.own(n) for n in (1, 2, 3, 8)))
+
+
+def test_who_asks_after_the_end_is_told_it_as_well(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.push_to_1(1, GENERATOR)
+    hand.get(1, ItemYielded(TASK, hand.own(1), SMALL), TaskRaised(TASK, BROKEN, False))
+    want_end(hand, 7, *(hand.own(n) for n in (1, 2, 3)))
+    want_end(hand, 8, hand.own(3), failure=BROKEN)
+    want_end(hand, 9, hand.own(3))
+    assert failures(hand, 7, 8, 9) == [BROKEN, BROKEN, None]
+    assert hand.owned(9).payload == b"nothing"
+    hand.release(*(hand.own(n) for n in (1, 2, 3, 7, 8, 9)))
+
+
+def test_nobody_may_want_to_know_any_more(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.push_to_1(1, GENERATOR)
+    want_end(hand, 8)
+    hand.release(hand.own(8))
+    hand.get(1, TaskReturned(TASK, ()))
     hand.release(*(hand.own(n) for n in (1, 2, 3)))
 
 

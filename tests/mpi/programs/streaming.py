@@ -353,6 +353,61 @@ def case_async_for(n_ranks: int) -> None:
         assert hpcfut.get(next(items)) == 7
 
 
+def case_the_end_of_a_generator(n_ranks: int) -> None:
+    @hpcfut.remote
+    def stops(gate: Gate, n: int) -> Iterator[int]:
+        yield from range(n)
+        gate.wait()
+        raise KeyError("no more")
+
+    for rank in range(n_ranks):
+        items = on_rank(count, rank).remote(3)
+        end = items.completed()
+        assert hpcfut.get([end, items.completed()], timeout=WAIT_S) == [None, None]
+        assert items.next_ready()
+        assert not items.is_finished()
+        assert len(hpcfut.get(list(items))) == 3
+        assert items.is_finished()
+        assert not items.next_ready()
+        assert hpcfut.get(items.completed(), timeout=WAIT_S) is None
+    with Gate() as gate:
+        items = stops.remote(gate, 2)
+        early = items.completed()
+        assert hpcfut.get([next(items), next(items)]) == [0, 1]
+        assert hpcfut.wait([early], timeout=0.05) == ([], [early])
+        assert not items.next_ready()
+        assert not items.is_finished()
+        gate.open()
+        raised(KeyError, hpcfut.get, early, timeout=WAIT_S)
+    # The failure itself is an item as well, and is told after it has been taken.
+    raised(KeyError, hpcfut.get, items.completed(), timeout=WAIT_S)
+    assert items.next_ready()
+    raised(KeyError, hpcfut.get, next(items))
+    raised(KeyError, hpcfut.get, items.completed(), timeout=WAIT_S)
+    assert items.is_finished()
+    raised(KeyError, hpcfut.get, items.completed(), timeout=WAIT_S)
+    raised(StopIteration, next, items)
+
+
+def case_the_end_of_a_cancelled_generator() -> None:
+    items = count.remote(10**9)
+    end = items.completed()
+    hpcfut.cancel(items)
+    raised(TaskCancelledError, hpcfut.get, end, timeout=WAIT_S)
+    # Nobody takes its items any more.
+    end = count.remote(10**9).completed()
+    raised(TaskCancelledError, hpcfut.get, end, timeout=WAIT_S)
+
+
+def case_await_the_end_of_a_generator() -> None:
+    async def consume() -> tuple[list[int], None]:
+        items = count.remote(100)
+        end = items.completed()
+        return [await ref async for ref in items], await end
+
+    assert asyncio.run(consume()) == (list(range(100)), None)
+
+
 def case_many_generators() -> None:
     generators = [count.options(generator_backpressure_num_objects=3).remote(10) for _ in range(30)]
     for items in generators:
