@@ -8,14 +8,14 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn
 
 from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver, restore_interrupts
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
-from hpcfut.model.resources import split_resources, unknown_rank
+from hpcfut.model.resources import split_resources
 from hpcfut.runtime.bootstrap import start_job
 from hpcfut.runtime.job import Job, RefHooks, is_interactive
 from hpcfut.runtime.runtime import Runtime
@@ -55,6 +55,7 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str | int, float | Mapping[str, float]] | None = None,
     object_store_memory: int | None = None,
+    spill_folder: str | os.PathLike[str] | None = None,
 ) -> None:
     """Start hpcfut; implied by the first call that needs it.
 
@@ -71,7 +72,10 @@ def init(
         num_gpus: GPUs of every rank, instead of those that are found.
         resources: User-defined resources: by name the amount that every rank has, and by the number of a rank a
             mapping of what this rank has instead, as in ``{"disk": 2, 0: {"camera": 1}}``.
-        object_store_memory: Bytes of large objects that every rank may hold.
+        object_store_memory: Bytes of large objects that every rank may hold in memory; three tenths of the rank's share
+            of the memory that the job has, if it is not given.
+        spill_folder: Where objects go that there is no room for in memory, on every host. The nearest disk is taken if
+            neither this nor the environment variable ``HPCFUT_SPILL_FOLDER`` names a folder.
 
     Raises:
         RuntimeError: hpcfut runs already, or this is a forked child of a rank.
@@ -85,15 +89,14 @@ def init(
                 "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
                 "ignore_reinit_error=True."
             )
-        _open(_config(num_gpus, resources or {}, object_store_memory), is_said=True)
+        _open(_config(num_gpus, resources or {}, object_store_memory, spill_folder or ""), is_said=True)
 
 
 def _open(config: Config, *, is_said: bool) -> None:
     job = ensure_job()
     if not job.has_driver:
         leave(serve(job))
-    trouble = unknown_rank(config.resources_of_ranks, job.n_ranks)
-    if trouble:
+    if trouble := job.trouble_with(config):
         raise ValueError(trouble)
     opened = job.open_session(config, hooks()) if job.rank == 0 else job.await_session(hooks())
     assert isinstance(opened, Runtime), "Rank 0 leaves together with all others."
@@ -152,7 +155,7 @@ def current() -> Runtime:
     _demand_own_process()
     with _session.lock:
         if _session.runtime is None:
-            _open(_config(None, {}, None), is_said=False)
+            _open(_config(), is_said=False)
         assert _session.runtime is not None
         return _session.runtime
 
@@ -360,7 +363,12 @@ def _demand_own_process() -> None:
         )
 
 
-def _config(num_gpus: float | None, resources: Mapping[Any, Any], object_store_memory: int | None) -> Config:
+def _config(
+    num_gpus: float | None = None,
+    resources: Mapping[Any, Any] = MappingProxyType({}),
+    object_store_memory: int | None = None,
+    spill_folder: str | os.PathLike[str] = "",
+) -> Config:
     given = {**json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"), **resources}
     if num_gpus is not None:
         given["GPU"] = num_gpus
@@ -372,4 +380,5 @@ def _config(num_gpus: float | None, resources: Mapping[Any, Any], object_store_m
         resources=everywhere,
         resources_of_ranks=by_rank,
         nbytes_store=object_store_memory or 0,
+        spill_folder=os.path.abspath(os.path.expanduser(os.fsdecode(spill_folder))) if spill_folder else "",
     )

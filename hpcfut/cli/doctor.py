@@ -21,12 +21,11 @@ from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, probe
 from hpcfut.cli.run import run_job
 from hpcfut.edges.host.launch_environment import recognise_launch
 from hpcfut.edges.host.machine import (
-    nbytes_of_job_on_host,
-    nbytes_of_machine,
     nbytes_of_shared_memory,
     own_place,
     scratch_parent,
 )
+from hpcfut.edges.host.memory import JobMemory, memory_of_job
 from hpcfut.edges.host.spill_folder import SpillFolder, find_spill_folder
 
 Level = Literal["ok", "warning", "error"]
@@ -78,13 +77,17 @@ def look_at_host(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("Python", "ok", f"{platform.python_version()} in {sys.prefix}")
     place = own_place()
     yield Finding("cores", "ok", f"{len(place.cpus)} for this process on host {place.host}")
-    nbytes, nbytes_machine = nbytes_of_job_on_host(environ), nbytes_of_machine()
-    yield Finding(
-        "memory", "ok", f"{nbytes / _GIB:.1f} GiB for this job, {nbytes_machine / _GIB:.1f} GiB in the machine"
-    )
+    yield describe_memory(memory_of_job(environ))
     yield judge_shared_memory(nbytes_of_shared_memory())
     yield judge_scratch(scratch_parent(environ))
     yield judge_spill_folder(find_spill_folder("", environ))
+
+
+def describe_memory(memory: JobMemory) -> Finding:
+    """What the ranks of a job may use on this host."""
+    free, limit = memory.nbytes_free / _GIB, memory.nbytes_limit / _GIB
+    text = f"{free:.1f} GiB free for a job here, which may have {limit:.1f} GiB; limited by {memory.limited_by}"
+    return Finding("memory", "ok", text)
 
 
 def judge_root(environ: Mapping[str, str]) -> Finding:

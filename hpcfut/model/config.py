@@ -37,6 +37,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 2.0
     #: Bytes of large objects that a rank may hold; 0 means a share of the memory that the job has.
     nbytes_store: int = 0
+    #: The folder that objects are spilled to on every host; empty for the nearest disk that each rank finds.
+    spill_folder: str = ""
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.
     resources: dict[str, int] = {}
     #: The same for single ranks, which have it instead.

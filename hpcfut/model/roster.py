@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import socket
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from hpcfut.model.config import SETTINGS
+from hpcfut.model.template import RESOURCE_UNIT
 
 
 class RankRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -25,6 +27,33 @@ class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     resources: dict[str, int]
     #: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; as many as its ``GPU``, unless the user says another number.
     gpus: tuple[str, ...] = ()
+
+
+#: What a rank needs for its tasks, beside its objects.
+_NBYTES_TASKS_MIN: Final = 32 << 20
+
+
+def lack_of_memory(roster: Sequence[RankRecord], nbytes_store: int = 0) -> str:
+    """The sentence for a host whose memory is too small for its ranks, each with this much of large objects.
+
+    Whoever allocated more than there is would meet the OOM killer, which says nothing. Empty if there is enough.
+    """
+    for host_key in dict.fromkeys(record.host_key for record in roster):
+        records = [record for record in roster if record.host_key == host_key]
+        host, n_ranks = records[0].host, len(records)
+        nbytes = sum(record.resources["memory"] for record in records) // RESOURCE_UNIT
+        nbytes_most = nbytes // n_ranks - _NBYTES_TASKS_MIN
+        has = f"{n_ranks} rank{'s' * (n_ranks > 1)} on host {host}, where the job has {nbytes} bytes of memory now"
+        ask = "Ask for more memory, or start fewer ranks on a host; hpcfut doctor says what limits it."
+        if nbytes_most < 0:
+            return f"There is too little memory for {has}: a rank needs {_NBYTES_TASKS_MIN} for its tasks. {ask}"
+        if nbytes_store > nbytes_most:
+            return (
+                f"object_store_memory={nbytes_store} is too much for {has}: together these stores take "
+                f"{n_ranks * nbytes_store}, and a rank needs {_NBYTES_TASKS_MIN} for its tasks. Give at most "
+                f"{nbytes_most}. {ask}"
+            )
+    return ""
 
 
 class Outfit(msgspec.Struct, frozen=True):

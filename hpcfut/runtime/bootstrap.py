@@ -19,15 +19,15 @@ from hpcfut.edges.host.machine import (
     Place,
     cores_of,
     limit_threads,
-    nbytes_of_job_on_host,
     own_place,
     ranks_on_host_of,
 )
+from hpcfut.edges.host.memory import memory_of_job
 from hpcfut.edges.host.parent import die_with_parent
 from hpcfut.edges.host.segments import StartSegments
 from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.errors import HpcfutError
-from hpcfut.model.roster import Outfit, RankRecord, disagreement
+from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.job import Job, is_interactive
 from hpcfut.version import __version__
@@ -92,9 +92,10 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
-    nbytes = nbytes_of_job_on_host(environ) // len(neighbours)
+    nbytes = memory_of_job(environ).nbytes_free // len(neighbours)
     gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
+    _refuse(lack_of_memory(roster), launch, files, world, guard)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
     transport = MpiTransport(world.comm, doorbell)
     if files is not None:
@@ -108,7 +109,9 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     place = own_place()
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
-    record = _own_record(0, cores, nbytes_of_job_on_host(environ), place, own_sight(environ).gpus)
+    record = _own_record(0, cores, memory_of_job(environ).nbytes_free, place, own_sight(environ).gpus)
+    if sentence := lack_of_memory([record]):
+        raise HpcfutError(sentence)
     return Job(None, LoopbackTransport(), HostDoorbell(0, 1), [record], 1, files)
 
 

@@ -25,9 +25,11 @@ from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.parent import ParentWatch
+from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE, find_spill_folder
 from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.model.config import Config
-from hpcfut.model.roster import RankRecord
+from hpcfut.model.resources import unknown_rank
+from hpcfut.model.roster import RankRecord, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
@@ -97,6 +99,15 @@ class Job:
     def n_ranks(self) -> int:
         """The number of ranks of the job."""
         return len(self._roster)
+
+    def trouble_with(self, config: Config) -> str:
+        """The sentence that says why no session can have this configuration; empty if one can."""
+        is_folder_chosen = config.spill_folder or os.environ.get(FOLDER_VARIABLE)
+        return (
+            unknown_rank(config.resources_of_ranks, self.n_ranks)
+            or lack_of_memory(self._roster, config.nbytes_store)
+            or (find_spill_folder(config.spill_folder, os.environ).trouble if is_folder_chosen else "")
+        )
 
     # -- sessions ----------------------------------------------------------------------------------------------------
 

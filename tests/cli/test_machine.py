@@ -17,15 +17,11 @@ from hpcfut.edges.host.machine import (
     host_key,
     limit_threads,
     make_scratch,
-    nbytes_of_job_on_host,
-    nbytes_of_machine,
     own_place,
     ranks_on_host_of,
     scratch_parent,
 )
 from tests.mpi.jobs import CHECKOUT
-
-GIB = 1 << 30
 
 
 def places(*cpus: list[int], host: str = "a") -> list[Place]:
@@ -72,51 +68,13 @@ def test_threads_are_limited_where_the_user_has_not_spoken() -> None:
     assert environ == {**dict.fromkeys(THREAD_VARIABLES, "3"), "MKL_NUM_THREADS": "7"}
 
 
-@pytest.mark.parametrize("name", ["machine", "launch_environment", "job_files", "parent", "loopback", "clock"])
+@pytest.mark.parametrize(
+    "name", ["machine", "memory", "spill_folder", "launch_environment", "job_files", "parent", "loopback", "clock"]
+)
 def test_numpy_and_mpi_are_not_loaded(name: str) -> None:
     code = f"import sys, hpcfut.edges.host.{name}; sys.exit('numpy' in sys.modules or 'mpi4py' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, timeout=60, check=False)
     assert done.returncode == 0, f"{name} loads NumPy or mpi4py"
-
-
-def make_machine(root: Path, files: dict[str, str]) -> Path:
-    for name, text in {"proc/meminfo": f"MemTotal:  {16 * GIB // 1024} kB\n", **files}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-V2 = {"proc/self/cgroup": "0::/jobs/7\n"}
-V1 = {"proc/self/cgroup": "5:cpu:/\n3:memory:/slurm/job_7/step_0\n"}
-
-
-@pytest.mark.parametrize(
-    ("files", "environ", "n_gib"),
-    [
-        ({}, {}, 16),
-        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": "max\n"}, {}, 16),
-        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": f"{3 * GIB}\n"}, {}, 3),
-        # The limit of a group above holds as well.
-        ({**V2, "sys/fs/cgroup/jobs/memory.max": f"{2 * GIB}\n", "sys/fs/cgroup/jobs/7/memory.max": "max\n"}, {}, 2),
-        # A container sees its own group at the top.
-        ({**V2, "sys/fs/cgroup/memory.max": f"{4 * GIB}\n"}, {}, 4),
-        ({**V1, "sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes": f"{5 * GIB}\n"}, {}, 5),
-        ({**V1, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, {}, 16),
-        ({}, {"SLURM_MEM_PER_NODE": "8192"}, 8),
-        ({}, {"SLURM_MEM_PER_NODE": "0"}, 16),
-        ({}, {"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_ON_NODE": "6"}, 6),
-        ({**V2, "sys/fs/cgroup/jobs/7/memory.max": f"{3 * GIB}\n"}, {"SLURM_MEM_PER_NODE": "8192"}, 3),
-    ],
-)
-def test_memory_is_the_least_of_all_limits(
-    tmp_path: Path, files: dict[str, str], environ: dict[str, str], n_gib: int
-) -> None:
-    assert nbytes_of_job_on_host(environ, make_machine(tmp_path, files)) == n_gib * GIB
-
-
-def test_memory_of_this_machine_is_plausible() -> None:
-    assert 0 < nbytes_of_job_on_host(os.environ) <= nbytes_of_machine()
 
 
 def test_scratch_is_for_one_user_and_one_job(tmp_path: Path) -> None:

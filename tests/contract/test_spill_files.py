@@ -293,18 +293,21 @@ def test_nothing_is_left_by_two_jobs_one_of_which_is_killed(tmp_path: Path) -> N
     assert os.listdir(tmp_path) == []
 
 
-def test_an_object_of_5_gib(tmp_path: Path) -> None:
-    nbytes = 5 * GIB + 1
-    if psutil.virtual_memory().available < 16 * GIB or shutil.disk_usage(tmp_path).free < 16 * GIB:
-        pytest.skip("An object of 5 GiB needs 16 GiB of free memory and of free disk.")
+def test_an_object_of_5_gib() -> None:
+    """In a file in memory, because a disk may take minutes for it."""
+    folder, nbytes = Path("/dev/shm"), 5 * GIB + 1
+    if psutil.virtual_memory().available < 16 * GIB or shutil.disk_usage(folder).free < 6 * GIB:
+        pytest.skip("An object of 5 GiB needs 16 GiB of free memory, 6 of them in /dev/shm.")
     data = np.zeros(nbytes, np.uint8)
     data[:: 1 << 20] = np.arange(len(data[:: 1 << 20])) % 251
     data[-1] = 77
-    files = SpillFiles(find_spill_folder(str(tmp_path), {}))
+    files = SpillFiles(find_spill_folder(str(folder), {}))
     written = files.write([(1, data.data)])
     target = np.empty(nbytes, np.uint8)
     files.read(written.file_id, 1, target.data)
-    assert np.array_equal(data, target)
+    for first in range(0, nbytes, 64 << 20):
+        part = slice(first, first + (64 << 20))
+        assert bytes(data[part]) == bytes(target[part])
     files.drop(written.file_id, 1)
     assert files.n_files == 0
 

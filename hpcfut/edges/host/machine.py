@@ -1,4 +1,4 @@
-"""What this process really has of its machine: cores, memory, scratch.
+"""What this process really has of its machine: cores, threads, scratch.
 
 NumPy must not be imported from here, because its threads are limited here before it loads.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,9 +23,6 @@ THREAD_VARIABLES: Final = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-#: What cgroup v1 says for "no limit" is a number near 2^63.
-_NBYTES_UNLIMITED: Final = 1 << 60
-_MIB: Final = 1 << 20
 
 
 class Place(msgspec.Struct, array_like=True, frozen=True):
@@ -75,48 +72,6 @@ def limit_threads(n_cores: int, environ: MutableMapping[str, str]) -> None:
     """Make the libraries under NumPy use this rank's cores only, where the user has not said otherwise."""
     for name in THREAD_VARIABLES:
         environ.setdefault(name, str(n_cores))
-
-
-def nbytes_of_job_on_host(environ: Mapping[str, str], root: Path = Path("/")) -> int:
-    """Memory that all ranks of the job on this host have together: the least of machine, cgroup and Slurm."""
-    return min([nbytes_of_machine(root), *_cgroup_limits(root), *_slurm_limits(environ)])
-
-
-def nbytes_of_machine(root: Path = Path("/")) -> int:
-    """All memory of the machine."""
-    for line in _read(root / "proc/meminfo").splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemTotal":
-            return int(amount.split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup_limits(root: Path) -> Iterable[int]:
-    """The limit of each group that this process is in, up to the top: any of them may be the one that bites."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            folder, name = root / "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            folder, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # A container may see its own group as the top, under a path that does not exist inside.
-        parts = Path(path.lstrip("/")).parts
-        for depth in range(len(parts) + 1):
-            text = _read(folder.joinpath(*parts[:depth], name))
-            if text.isdigit() and int(text) < _NBYTES_UNLIMITED:
-                yield int(text)
-
-
-def _slurm_limits(environ: Mapping[str, str]) -> Iterable[int]:
-    """What Slurm promised on this host, in MiB; 0 means all of it."""
-    per_host = environ.get("SLURM_MEM_PER_NODE", "")
-    per_cpu, n_cpus = environ.get("SLURM_MEM_PER_CPU", ""), environ.get("SLURM_CPUS_ON_NODE", "")
-    if per_host.isdigit() and int(per_host):
-        yield int(per_host) * _MIB
-    if per_cpu.isdigit() and n_cpus.isdigit() and int(per_cpu) * int(n_cpus):
-        yield int(per_cpu) * int(n_cpus) * _MIB
 
 
 def scratch_parent(environ: Mapping[str, str]) -> Path:

@@ -270,6 +270,12 @@ def case_wrong_options_of_init() -> None:
     for nbytes in (0, -1, 1.5, "1"):
         raised(ValueError, hpcfut.init, object_store_memory=nbytes)
         assert not hpcfut.is_initialized()
+    error = raised(ValueError, hpcfut.init, object_store_memory=1 << 50)
+    assert f"object_store_memory={1 << 50} is too much for " in str(error)
+    assert "hpcfut doctor" in str(error)
+    error = raised(ValueError, hpcfut.init, spill_folder="no such folder")
+    assert "no such folder, which is no folder that this user can reach. Name a folder" in str(error)
+    assert not hpcfut.is_initialized()
     assert hpcfut.get(same.remote(1)) == 1
 
 
