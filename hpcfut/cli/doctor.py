@@ -36,7 +36,8 @@ _PROBE_LIMIT_S: Final = 90.0
 _ROOT_VARIABLES: Final = tuple(
     f"{prefix}_ALLOW_RUN_AS_ROOT{suffix}" for prefix in ("OMPI", "PRTE") for suffix in ("", "_CONFIRM")
 )
-#: Containers get 64 MiB by default; Open MPI takes 16 MiB of it a rank.
+#: Containers get 64 MiB by default. Open MPI wants 16 MiB free at the start of each rank, or else talks through TCP;
+#: MPICH takes about 6 MiB for a rank, and its ranks die where they find less.
 _NBYTES_SHARED_MIN: Final = 256 << 20
 _NBYTES_SCRATCH_MIN: Final = 1 << 30
 #: Several times what shared memory takes on any machine, and what TCP inside a host would take.
@@ -104,7 +105,8 @@ def judge_shared_memory(nbytes: int) -> Finding:
     text = f"{nbytes / _GIB:.2f} GiB free in /dev/shm"
     if nbytes < _NBYTES_SHARED_MIN:
         remedy = "Give it more: `mount -o remount,size=2G /dev/shm`, or `--shm-size=2g` for the container."
-        return Finding("shared memory", "warning", f"only {text}; MPI may crash when it is full", remedy)
+        text = f"only {text}; MPI may crash when it is full (MPICH takes 6 MiB for a rank; objects take none of it)"
+        return Finding("shared memory", "warning", text, remedy)
     return Finding("shared memory", "ok", text)
 
 
