@@ -89,7 +89,7 @@ def make_pair() -> tuple[Pair, TaskTemplate]:
     """Two ranks of one CPU each, and a function that is bound to rank 1."""
     amounts = {"CPU": RESOURCE_UNIT}
     roster = [RankRecord(rank, 0, "host", "", 1 + rank, amounts) for rank in range(2)]
-    pair = Pair([RankCore(rank, roster, Config(), is_driver=rank == 0) for rank in range(2)])
+    pair = Pair([RankCore(rank, roster, Config(), is_driver=rank == 0, nbytes_store=0) for rank in range(2)])
     template = TaskTemplate(1, "task", b"", affinity=1)
     pair.turn(0, [TemplateDefined(template)], 1)
     return pair, template

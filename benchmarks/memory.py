@@ -17,6 +17,7 @@ import numpy as np
 from common import append_json_line, describe_spread, hash_of, parse_options, print_table
 
 from hpcfut.edges.host.arena import HostArena
+from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
 
 NBYTES = 64 << 20
@@ -26,7 +27,7 @@ N_COPIES = 15
 NEIGHBOUR = """
 import sys
 from hpcfut.edges.host.arena import HostArena
-arena = HostArena(1, int(sys.argv[1]), lambda object_id: None)
+arena = HostArena(1, int(sys.argv[1]))
 arena.buffer(0, 8)[:] = b"neighbor"
 arena.seal(0, 7, 8)
 print(arena.card().hex(), flush=True)
@@ -47,7 +48,7 @@ class Store:
     def __init__(self, source: np.ndarray, n_objects: int) -> None:
         self.source = source
         self.nbytes = source.nbytes
-        self.arena = HostArena(0, n_objects * (self.nbytes + NBYTES_HEADER), lambda object_id: None)
+        self.arena = HostArena(0, n_objects * (self.nbytes + NBYTES_HEADER))
 
     def put(self, number: int) -> None:
         """As the ``number``-th segment."""
@@ -57,7 +58,7 @@ class Store:
 
     def view(self, number: int) -> memoryview:
         """The ``number``-th segment."""
-        return self.arena.view(0, number * (self.nbytes + NBYTES_HEADER), number + 1, self.nbytes)
+        return self.arena.view(Place(number + 1, 0, number * (self.nbytes + NBYTES_HEADER), self.nbytes))
 
 
 def measure_round(figures: dict[str, list[float]], source: np.ndarray, target: np.ndarray, n_views: int) -> None:
@@ -85,7 +86,7 @@ def measure_round(figures: dict[str, list[float]], source: np.ndarray, target: n
 
 def measure_meeting(figures: dict[str, list[float]], nbytes: int) -> None:
     """Map the memory of another process, and view something there."""
-    arena = HostArena(0, 4096, lambda object_id: None)
+    arena = HostArena(0, 4096)
     command = [sys.executable, "-c", NEIGHBOUR, str(nbytes)]
     with subprocess.Popen(
         command, cwd=Path(__file__).parent.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -93,7 +94,7 @@ def measure_meeting(figures: dict[str, list[float]], nbytes: int) -> None:
         assert neighbour.stdout is not None
         card = bytes.fromhex(neighbour.stdout.readline())
         met = seconds(lambda: arena.meet({1: card}))
-        if bytes(arena.view(1, 0, 7, 8)) != b"neighbor":
+        if bytes(arena.view(Place(7, 1, 0, 8))) != b"neighbor":
             raise RuntimeError("The neighbour's object cannot be read.")
         figures.setdefault("mapping the memory of a neighbour, ms", []).append(met * 1e3)
     arena.close()

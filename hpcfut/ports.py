@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
+
+from hpcfut.model.place import Place
 
 
 class Transport(Protocol):
@@ -57,27 +60,28 @@ class Transport(Protocol):
 
 
 class Window(Protocol):
-    """Memory of this rank for large objects. Objects are immutable once sealed."""
+    """Memory of this rank for large objects, and that of ranks of its host as far as it can be read in place.
 
-    def reserve(self, object_id: int, nbytes: int) -> memoryview:
-        """Make room and return it writable. Raises ``MemoryError`` when there is none, ``ValueError`` if it exists."""
+    What lies where is decided by the core. Objects are immutable once sealed.
+    """
 
-    def seal(self, object_id: int) -> None:
-        """The bytes are complete: from now on they can be viewed and never change."""
+    #: The object of every view of which nothing lives any more; filled by any thread, emptied by the engine.
+    released: deque[int]
 
-    def view(self, object_id: int) -> memoryview:
-        """A read-only view of a sealed object. It stays valid for as long as somebody holds it or a slice of it."""
+    def buffer(self, offset: int, nbytes: int) -> memoryview:
+        """The payload of an own segment, writable; nobody keeps it longer than the segment.
 
-    def free(self, object_id: int) -> None:
-        """Give the room back, sealed or not."""
+        Raises ``MemoryError`` when the system has no more pages.
+        """
 
-    @property
-    def nbytes_used(self) -> int:
-        """Bytes reserved now."""
+    def seal(self, offset: int, object_id: int, nbytes: int) -> None:
+        """The payload is complete: from now on it can be viewed, and never changes."""
 
-    @property
-    def n_objects(self) -> int:
-        """Objects reserved now."""
+    def unseal(self, offset: int) -> None:
+        """The segment is free: who reads an old message will not find the object."""
+
+    def view(self, place: Place) -> memoryview:
+        """A sealed object, read-only and without a copy; it counts as viewed while anything built over it lives."""
 
 
 class Doorbell(Protocol):

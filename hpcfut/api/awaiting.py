@@ -38,7 +38,7 @@ def awaited(ref: ObjectRef[Value]) -> Generator[Any, None, Value]:
     """What ``await ref`` does."""
     runtime = runtime_of(ref)
     told = yield from _told(runtime, id_of(ref), is_fetching=True)
-    value: Value = rebuild(runtime, id_of(ref), told)
+    value: Value = rebuild(runtime, told)
     return value
 
 

@@ -80,7 +80,7 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         if ready is None:
             raise _too_late(1, timeout)
         value = ready.values[0]
-        return runtime.pickling.loads(value) if type(value) is bytes else rebuild(runtime, object_id, value)
+        return runtime.pickling.loads(value) if type(value) is bytes else rebuild(runtime, value)
     refs = _checked(refs, "get")
     if not refs:
         return []
@@ -92,10 +92,7 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         by_id = dict(zip(distinct, values, strict=True))
         values = [by_id[object_id] for object_id in ids]
     loads = runtime.pickling.loads
-    return [
-        loads(value) if type(value) is bytes else rebuild(runtime, object_id, value)
-        for object_id, value in zip(ids, values, strict=True)
-    ]
+    return [loads(value) if type(value) is bytes else rebuild(runtime, value) for value in values]
 
 
 def _fetch(runtime: Runtime, object_ids: list[int], timeout: float | None) -> Waiter:
@@ -114,11 +111,11 @@ def _too_late(n_values: int, timeout: float | None) -> GetTimeoutError:
     )
 
 
-def rebuild(runtime: Runtime, object_id: int, value: bytes | Failure | None) -> Any:
-    """The value of an object from what the core tells of it; raises what stands for a failure."""
+def rebuild(runtime: Runtime, value: Any) -> Any:
+    """The value of an object from what a wait or a watch brought; raises what stands for a failure."""
     if isinstance(value, Failure):
         raise exception_of(value, runtime.pickling.loads_exception)
-    return runtime.value_of(object_id, value)
+    return runtime.pickling.loads(value)
 
 
 def wait(

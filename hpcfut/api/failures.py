@@ -8,13 +8,21 @@ from functools import cache
 from types import MemberDescriptorType
 from typing import Any, Final
 
-from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError, TaskError, TaskUnschedulableError
-from hpcfut.model.failure import CANCELLED, LOST, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.model.errors import (
+    HpcfutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    TaskCancelledError,
+    TaskError,
+    TaskUnschedulableError,
+)
+from hpcfut.model.failure import CANCELLED, FULL, LOST, RAISED, UNSCHEDULABLE, Failure
 
 _KINDS: dict[str, type[HpcfutError]] = {
     CANCELLED: TaskCancelledError,
     UNSCHEDULABLE: TaskUnschedulableError,
     LOST: ObjectLostError,
+    FULL: ObjectStoreFullError,
 }
 
 

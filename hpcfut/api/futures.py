@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcfut.api.calls import rebuild
 from hpcfut.api.refs import id_of
 from hpcfut.api.session import runtime_of
-from hpcfut.model.failure import Failure
 from hpcfut.runtime.watching import unwatch, watch
 
 if TYPE_CHECKING:
@@ -61,16 +60,16 @@ class RefFuture(Future[Value]):
             self._settle(ready.values)
         return None if until is None else max(until - runtime.now(), 0.0)
 
-    def _tell(self, object_ids: list[int], values: list[bytes | Failure | None]) -> None:
+    def _tell(self, object_ids: list[int], values: list[Any]) -> None:
         self._runtime.callbacks.post(lambda: self._settle(values))
 
-    def _settle(self, values: list[bytes | Failure | None]) -> None:
+    def _settle(self, values: list[Any]) -> None:
         if not self._settling.acquire(blocking=False) or not self.set_running_or_notify_cancel():
             return
         try:
             if not values:
                 self._runtime.demand_session()
-            value = rebuild(self._runtime, id_of(self._ref), values[0])
+            value = rebuild(self._runtime, values[0])
         except BaseException as error:  # Whatever the value's own code raises, too, is what `result` raises.
             self.set_exception(error)
         else:

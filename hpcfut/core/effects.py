@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from hpcfut.model.failure import Failure
+from hpcfut.model.place import Place
 from hpcfut.wire.messages import Argument, Message
+
+#: What becomes of an object for who waits for it: see ``WakeWaiter``.
+Value = bytes | Place | Failure | None
 
 
 class SendMessage(msgspec.Struct, gc=False):
@@ -18,8 +24,9 @@ class SendMessage(msgspec.Struct, gc=False):
 class RunTask(msgspec.Struct, gc=False):
     """Run a task now. It holds a slot; it ends as ``RunReturned`` or ``RunRaised``.
 
-    Every argument is either inline or stored on this rank. ``waiter_id``: run it on the stack of that waiting thread
-    (0: on any executor thread). ``return_ids`` name the results, for storing them.
+    Every argument is either inline or stored; ``places`` are those of the stored ones, in order, and a view of each is
+    to be opened, as for ``WakeWaiter``. ``waiter_id``: run it on the stack of that waiting thread (0: on any executor
+    thread). ``return_ids`` name the results, for storing them.
     """
 
     task_id: int
@@ -29,18 +36,21 @@ class RunTask(msgspec.Struct, gc=False):
     return_ids: tuple[int, ...]
     item_ids: tuple[int, ...]
     waiter_id: int
+    #: The runtime puts the views in their stead.
+    places: tuple[Any, ...] = ()
 
 
 class WakeWaiter(msgspec.Struct, gc=False):
     """The wait is over: these objects are ready, in the order of the request.
 
-    ``values`` is parallel: the inline payload, a failure, or ``None`` for an object stored on this rank (when the wait
-    fetches) or anywhere (when it does not).
+    ``values`` is parallel: the inline payload, a failure, and for a stored object its place, if the wait fetches, else
+    ``None``. A view of every place is to be opened; when it is gone, that is told as ``ViewsClosed``.
     """
 
     waiter_id: int
     object_ids: list[int]
-    values: list[bytes | Failure | None]
+    values: list[Value]
+    has_places: bool = False
 
 
 class TellWatcher(msgspec.Struct, gc=False):
@@ -51,20 +61,21 @@ class TellWatcher(msgspec.Struct, gc=False):
 
     watch_id: int
     object_ids: list[int]
-    values: list[bytes | Failure | None]
+    values: list[Value]
     is_last: bool
+    has_places: bool = False
 
 
 class StartRead(msgspec.Struct, gc=False):
-    """Make room for ``nbytes``, get ready to receive a transfer, and only then send ``ReadRequested`` to ``rank``.
+    """Get ready to receive a transfer into a segment, and only then send ``ReadRequested`` to ``rank``.
 
-    It ends as ``ReadCompleted`` or ``ReadFailed``; or, where there is no room and so nothing was asked for, as
-    ``RoomDenied``.
+    It ends as ``ReadCompleted``, when all bytes are there and sealed, or as ``ReadFailed``.
     """
 
     transfer_id: int
     object_id: int
     rank: int
+    offset: int
     nbytes: int
 
 
@@ -74,12 +85,33 @@ class SendObject(msgspec.Struct, gc=False):
     transfer_id: int
     object_id: int
     rank: int
+    offset: int
+    nbytes: int
+
+
+class GiveRoom(msgspec.Struct, gc=False):
+    """The thread may write its value into this segment, and seals it.
+
+    It ends as ``ObjectPut``, ``RunReturned`` or ``RunYielded``, or as ``RoomReturned``.
+    """
+
+    waiter_id: int
+    object_id: int
+    offset: int
+
+
+class DenyRoom(msgspec.Struct, gc=False):
+    """There is no room for the thread's value."""
+
+    waiter_id: int
+    failure: Failure
 
 
 class FreeSegment(msgspec.Struct, gc=False):
-    """Give back the memory of an object stored here (own, cached, or a result for another owner)."""
+    """Nobody reads or writes this segment any more, and it may be given to another object."""
 
     object_id: int
+    offset: int
 
 
 class InterruptTask(msgspec.Struct, gc=False):
@@ -128,6 +160,8 @@ Effect = (
     | TellWatcher
     | StartRead
     | SendObject
+    | GiveRoom
+    | DenyRoom
     | FreeSegment
     | InterruptTask
     | ResumeGenerator

@@ -48,7 +48,7 @@ class TaskSubmitted(msgspec.Struct, gc=False):
 
 
 class ObjectPut(msgspec.Struct, gc=False):
-    """Code on this rank put a value, and holds one local ref on it. Stored (and sealed) here if payload is None."""
+    """Code on this rank put a value, and holds one local ref on it. Stored here, and sealed, if payload is None."""
 
     object_id: int
     result: Result
@@ -175,15 +175,8 @@ class ReadCompleted(msgspec.Struct, gc=False):
     transfer_id: int
 
 
-class RoomDenied(msgspec.Struct, gc=False):
-    """There is no room here for a transfer: nothing was reserved, and the holder was not asked."""
-
-    transfer_id: int
-    failure: Failure
-
-
 class ReadFailed(msgspec.Struct, gc=False):
-    """A transfer to this rank broke off; its buffer is still reserved."""
+    """A transfer to this rank broke off; nothing writes into its segment any more."""
 
     transfer_id: int
     failure: Failure
@@ -193,6 +186,26 @@ class SendCompleted(msgspec.Struct, gc=False):
     """All bytes that a ``SendObject`` asked for have left."""
 
     object_id: int
+
+
+class RoomWanted(msgspec.Struct, gc=False):
+    """A thread is about to write the bytes of an object, and waits until it is told where, or that it cannot."""
+
+    waiter_id: int
+    object_id: int
+    nbytes: int
+
+
+class RoomReturned(msgspec.Struct, gc=False):
+    """The thread could not write all the bytes."""
+
+    object_id: int
+
+
+class ViewsClosed(msgspec.Struct, gc=False):
+    """Code on this rank has dropped a value built over the bytes of each of these (an id may stand several times)."""
+
+    object_ids: list[int]
 
 
 class ResourcesQueried(msgspec.Struct, gc=False):
@@ -250,9 +263,11 @@ Event = (
     | RunHeldBack
     | CancelRequested
     | ReadCompleted
-    | RoomDenied
     | ReadFailed
     | SendCompleted
+    | RoomWanted
+    | RoomReturned
+    | ViewsClosed
     | ResourcesQueried
     | RankLost
     | FrameRefused

@@ -25,6 +25,7 @@ from hpcfut.core.ownership import STORED
 from hpcfut.core.references import References
 from hpcfut.core.task import QUEUED, TRANSITIONS, TaskRecord
 from hpcfut.core.templates import Templates
+from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.ids import NO_ID
 from hpcfut.model.template import SchedulingKey
@@ -74,9 +75,17 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
 class Leases:
     """All leases that this rank holds."""
 
-    def __init__(self, context: Context, references: References, templates: Templates, membership: Membership) -> None:
+    def __init__(
+        self,
+        context: Context,
+        references: References,
+        transfers: Transfers,
+        templates: Templates,
+        membership: Membership,
+    ) -> None:
         self._context = context
         self._references = references
+        self._transfers = transfers
         self._templates = templates
         self._membership = membership
         self._on_push = context.make_table("task", TRANSITIONS).on("push")
@@ -168,7 +177,8 @@ class Leases:
             record = self._references.find(object_id)
             assert record is not None
             if record.state == STORED:
-                arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained))
+                offset = self._transfers.lend(object_id, task.rank) if record.rank == self._context.rank else -1
+                arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained, offset))
             else:
                 arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
         return tuple(arguments)

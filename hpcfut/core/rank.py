@@ -12,6 +12,7 @@ from typing import Any
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
+from hpcfut.core.copies import Copies
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.leases import Leases
@@ -45,21 +46,26 @@ class RankCore:
         config: Config,
         *,
         is_driver: bool,
+        nbytes_store: int,
+        neighbours: Sequence[int] = (),
         make_table: MakeTable = Table,
     ) -> None:
         self.context = context = Context(rank, len(roster), config, make_table)
         self.membership = Membership(context, roster)
         self.ownership = Ownership(context)
         self.borrowing = Borrowing(context)
-        self.transfers = Transfers(context)
-        self.references = References(context, self.ownership, self.borrowing, self.transfers)
+        self.copies = copies = Copies(context, nbytes_store)
+        self.transfers = Transfers(context, copies, dict.fromkeys(other for other in neighbours if other != rank))
+        self.references = References(context, self.ownership, self.borrowing, copies, self.transfers)
         self.templates = Templates(context, self.references)
-        self.leases = Leases(context, self.references, self.templates, self.membership)
+        self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
         self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership)
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
-        self.runs = Runs(context, self.references, self.templates, self.transfers, self.scheduler)
-        self.waits = Waits(context, self.references, self.transfers, self.leases, self.tasks, self.runs, self.scheduler)
+        self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
+        self.waits = Waits(
+            context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler
+        )
         self.watches = Watches(context, self.references, self.scheduler, self.runs, self.waits)
         self.standstills = Standstills(
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
@@ -157,7 +163,7 @@ class RankCore:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         for machine in (
             self.references,
-            self.transfers,
+            self.copies,
             self.templates,
             self.leases,
             self.tasks,
@@ -178,7 +184,7 @@ class RankCore:
             n_leases=len(self.leases.leases),
             n_runs=len(self.runs.runs),
             n_grants=len(self.scheduler.grants),
-            n_copies=len(self.transfers.copies),
+            n_copies=len(self.copies.copies),
             n_waits=len(self.waits.waits) + len(self.waits.covered),
             n_watches=len(self.watches.watches),
             n_templates=len(self.templates.own) + len(self.templates.here),
@@ -202,7 +208,7 @@ class RankCore:
             e.TemplateDefined: lambda event: self.templates.define(event.template),
             e.TemplateDropped: lambda event: self.templates.drop(event.template_id),
             TaskSubmitted: self.tasks.submit,
-            e.ObjectPut: self._on_put,
+            e.ObjectPut: lambda event: self.references.put(event.object_id, event.result),
             e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
             e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
             e.WaitStarted: self.waits.start,
@@ -217,9 +223,11 @@ class RankCore:
             e.RunHeldBack: lambda event: self.runs.held_back(event.task_id),
             e.CancelRequested: lambda event: self.tasks.cancel_maker(event.object_id, is_recursive=event.is_recursive),
             e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
-            e.RoomDenied: lambda event: self.transfers.on_room_denied(event.transfer_id, event.failure),
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
+            e.RoomWanted: self.copies.on_room_wanted,
+            e.RoomReturned: lambda event: self.copies.give_up(event.object_id),
+            e.ViewsClosed: lambda event: self.copies.close_views(event.object_ids),
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
             e.RankLost: self._on_rank_lost,
             e.FrameRefused: self._on_frame_refused,
@@ -253,8 +261,12 @@ class RankCore:
             m.BorrowReleased: references.on_borrow_released,
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
-            m.ObjectFreed: lambda _, message: self.transfers.free(message.object_id),
-            m.ResourcesAsked: self._on_resources_asked,
+            m.LoanRequested: self.transfers.on_loan_requested,
+            m.BytesLent: self.transfers.on_lent,
+            m.LoanRefused: self.transfers.on_loan_refused,
+            m.LoanReturned: self.transfers.on_loan_returned,
+            m.ObjectFreed: lambda _, message: self.copies.free(message.object_id),
+            m.ResourcesAsked: self.scheduler.on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
@@ -321,11 +333,6 @@ class RankCore:
             else:
                 self.watches.on_ready(-watcher, record)
 
-    def _on_put(self, event: e.ObjectPut) -> None:
-        if event.result.payload is None:
-            self.transfers.store(event.object_id, event.result.nbytes)
-        self.references.put(event.object_id, event.result)
-
     def _on_run_returned(self, event: e.RunReturned) -> None:
         run = self.runs.returned(event.task_id, event.results)
         if run.waiter_id:
@@ -389,8 +396,3 @@ class RankCore:
         context.runnable.clear()
         context.put_off.clear()
         context.arrived.clear()
-
-    def _on_resources_asked(self, source: int, message: m.ResourcesAsked) -> None:
-        # While a task that waited goes on beside others, less than nothing is free for a moment.
-        free = {name: max(amount, 0) for name, amount in self.scheduler.free.items()}
-        self.context.send(source, m.ResourcesReported(message.query_id, free))

@@ -9,6 +9,7 @@ from collections import deque
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
+from hpcfut.core.copies import Copies
 from hpcfut.core.ownership import FAILED, INLINE, PENDING, STORED, OwnedObject, Ownership
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import IllegalTransitionError
@@ -33,11 +34,14 @@ Record = OwnedObject | BorrowedObject
 class References:
     """Holds of this rank, on its own objects and on those of others."""
 
-    def __init__(self, context: Context, ownership: Ownership, borrowing: Borrowing, transfers: Transfers) -> None:
+    def __init__(
+        self, context: Context, ownership: Ownership, borrowing: Borrowing, copies: Copies, transfers: Transfers
+    ) -> None:
         self._context = context
         self._rank = context.rank
         self.ownership = ownership
         self.borrowing = borrowing
+        self._copies = copies
         self._transfers = transfers
         #: Objects whose last hold may have gone; a list, not a recursion, because chains of refs can be long.
         self._dropped: deque[int] = deque()
@@ -128,7 +132,7 @@ class References:
         if record.state == STORED:
             if record.rank != self._rank:
                 self._context.send(record.rank, ObjectFreed(record.object_id))
-            self._transfers.free(record.object_id)
+            self._copies.free(record.object_id)
         self.ownership.collect(record)
         if record.contained:
             self._drop_contained(record)
@@ -140,7 +144,7 @@ class References:
             self._context.send(owner_of(record.object_id), BorrowReleased(record.object_id, record.reports))
         if record.rank >= 0 and record.rank != self._rank:
             # Only the cached copy goes; a primary copy here belongs to the owner.
-            self._transfers.free(record.object_id)
+            self._copies.free(record.object_id)
         self.borrowing.release(record)
         self._drop_contained(record)
 
@@ -235,6 +239,7 @@ class References:
         if result.payload is not None:
             record.payload = result.payload
         else:
+            self._copies.seal(object_id)
             record.state, record.rank, record.nbytes = STORED, self._rank, result.nbytes
 
     def resolve(self, object_id: int, result: Result, source: int) -> None:
@@ -245,6 +250,8 @@ class References:
             self.ownership.set_inline(record, result.payload, result.contained)
         else:
             self.ownership.set_stored(record, source, result.nbytes, result.contained)
+            if result.offset >= 0:
+                self._transfers.accept_loan(object_id, source, result.offset, result.nbytes, is_held=True)
         self.after_resolving(record)
 
     def fail(self, object_id: int, failure: Failure) -> None:
@@ -296,7 +303,13 @@ class References:
                 assert record.payload is not None
                 answer = ObjectResolved(object_id, record.payload, record.contained)
             else:
-                answer = ObjectLocated(object_id, record.rank, record.nbytes, record.contained)
+                answer = ObjectLocated(
+                    object_id,
+                    record.rank,
+                    record.nbytes,
+                    record.contained,
+                    self._transfers.lend(object_id, rank) if record.rank == self._rank else -1,
+                )
         self._context.send(rank, answer)
 
     def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
@@ -307,6 +320,8 @@ class References:
             if not isinstance(message, ObjectFailed):
                 self.accept_all(message.contained, source)
                 self.drop_all(message.contained)
+            if isinstance(message, ObjectLocated) and message.offset >= 0:
+                self._transfers.return_loan(message.object_id, source)
             return
         if isinstance(message, ObjectFailed):
             self.borrowing.move(record, "failed")
@@ -321,6 +336,8 @@ class References:
                 self._context.demand_rank(message.rank)
                 self.borrowing.move(record, "resolved stored")
                 record.rank, record.nbytes = message.rank, message.nbytes
+                if message.offset >= 0:
+                    self._transfers.accept_loan(message.object_id, source, message.offset, message.nbytes, is_held=True)
         if record.watchers:
             self._context.ready.append(message.object_id)
 

@@ -8,15 +8,17 @@ came with it are covered by its caller; the reply lists those that user code her
 from __future__ import annotations
 
 from hpcfut.core.context import Context
+from hpcfut.core.copies import MISSING, Copies
 from hpcfut.core.effects import InterruptTask, ResumeGenerator, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.templates import Templates
-from hpcfut.core.transfers import MISSING, Transfers
+from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import CANCELLED, Failure
 from hpcfut.model.ids import NO_ID, name_of, owner_of
+from hpcfut.model.place import Place
 from hpcfut.wire.messages import (
     Argument,
     ItemYielded,
@@ -38,6 +40,7 @@ class Runs:
         context: Context,
         references: References,
         templates: Templates,
+        copies: Copies,
         transfers: Transfers,
         scheduler: Scheduler,
     ) -> None:
@@ -46,6 +49,7 @@ class Runs:
         self._on_ready, self._on_start, self._on_end = map(self._next.on, ("ready", "start", "end"))
         self._references = references
         self._templates = templates
+        self._copies = copies
         self._transfers = transfers
         self._scheduler = scheduler
         self.runs: dict[int, Run] = {}
@@ -58,6 +62,7 @@ class Runs:
         scheduler = self._scheduler
         if not scheduler.admits(run):
             run.state = self._next[run.state, "hand back"]
+            self._transfers.return_loans(message.arguments)
             self._context.send(source, TasksHandedBack(message.lease_id, (message.task_id,)))
             return
         self.runs[run.task_id] = run
@@ -100,14 +105,16 @@ class Runs:
                 self._fetch(run, argument)
 
     def _fetch(self, run: Run, argument: Argument) -> None:
-        object_id, transfers = argument.object_id, self._transfers
+        object_id, copies, transfers = argument.object_id, self._copies, self._transfers
         self._context.demand_rank(argument.rank)
+        if argument.offset >= 0:
+            transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)
         # The same object may stand at several places of one call; it arrives once.
-        if transfers.find(object_id) is None and transfers.need(
+        if copies.find(object_id) is None and transfers.need(
             object_id, argument.rank, argument.nbytes, run.task_id, is_held=False
         ):
             run.n_missing += 1
-        transfers.pin(object_id)
+        copies.pin(object_id)
 
     def on_arrived(self, task_id: int) -> Run | None:
         """A stored argument of a run is here (or will never be, which ``_start`` sees).
@@ -149,13 +156,15 @@ class Runs:
 
     def _give_out(self, run: Run) -> bool:
         run.state = self._on_start[run.state]
+        places: tuple[Place, ...] = ()
         if run.arguments:
-            for argument in run.arguments:
-                copy = self._transfers.find(argument.object_id) if argument.payload is None else None
-                if copy is not None and copy.state == MISSING:
+            copies = [self._copies.copies[argument.object_id] for argument in run.arguments if argument.payload is None]
+            for copy in copies:
+                if copy.state == MISSING:
                     assert copy.failure is not None
                     self.raised(run.task_id, copy.failure, is_retriable=False)
                     return False
+            places = tuple(map(self._copies.open_view, copies))
         self._context.effects.append(
             RunTask(
                 run.task_id,
@@ -165,6 +174,7 @@ class Runs:
                 run.return_ids,
                 run.item_ids,
                 run.waiter_id,
+                places,
             )
         )
         return True
@@ -274,7 +284,8 @@ class Runs:
     def _keep(self, run: Run, object_id: int, result: Result) -> None:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
         if result.payload is None:
-            self._transfers.store(object_id, result.nbytes)
+            self._copies.seal(object_id)
+            result.offset = self._transfers.lend(object_id, run.owner)
         if result.contained:
             self._references.report_all(result.contained, run.owner)
 
@@ -303,8 +314,8 @@ class Runs:
             return ()
         for argument in run.arguments:
             if argument.payload is None:
-                self._transfers.unwatch(argument.object_id, run.task_id)
-                self._transfers.unpin(argument.object_id)
+                self._copies.unwatch(argument.object_id, run.task_id)
+                self._copies.unpin(argument.object_id)
         borrowed = []
         own = self._context.rank
         for object_id in run.covered:

@@ -17,7 +17,8 @@ import msgspec
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
-from hpcfut.core.effects import WakeWaiter
+from hpcfut.core.copies import Copies
+from hpcfut.core.effects import Value, WakeWaiter
 from hpcfut.core.events import WaitStarted
 from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
@@ -28,7 +29,7 @@ from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import Failure
+from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING
 
 NOT_READY = (PENDING, UNKNOWN, ASKED)
@@ -74,6 +75,7 @@ class Waits:
         self,
         context: Context,
         references: References,
+        copies: Copies,
         transfers: Transfers,
         leases: Leases,
         tasks: Tasks,
@@ -85,6 +87,7 @@ class Waits:
         self._on_ready = self._next.on("ready")
         self._references = references
         self._owned = references.ownership.objects
+        self._copies = copies
         self._transfers = transfers
         self._leases = leases
         self._tasks = tasks
@@ -137,7 +140,7 @@ class Waits:
         """Whether an object is ready for who waits for it or watches it."""
         if record.state != STORED or not is_fetching:
             return record.state not in NOT_READY
-        copy = self._transfers.find(record.object_id)
+        copy = self._copies.find(record.object_id)
         if copy is None:
             return False
         # It may be here for a run only; the thread that waited wants it for as long as it holds a ref.
@@ -204,7 +207,7 @@ class Waits:
             record = self._references.find(object_id)
             if record is not None and record.watchers is not None:
                 record.watchers.pop(-waiter_id, None)
-            self._transfers.unwatch(object_id, -waiter_id)
+            self._copies.unwatch(object_id, -waiter_id)
 
     def go_on(self, task_id: int, run: Run | None) -> None:
         """A task, or a driver (as 0), does not wait any more."""
@@ -216,30 +219,32 @@ class Waits:
 
     def _wake(self, wait: Wait) -> None:
         object_ids: list[int] = []
-        values: list[bytes | Failure | None] = []
-        owned, find, n_wanted = self._owned, self._references.find, wait.n_wanted
+        values: list[Value] = []
+        owned, find, n_wanted, has_places = self._owned, self._references.find, wait.n_wanted, False
         for object_id in wait.object_ids:
             record = owned.get(object_id) or find(object_id)
             assert record is not None
             if record.state == INLINE:
-                value: bytes | Failure | None = record.payload
+                value: Value = record.payload
             elif self.is_ready(record, wait.is_fetching):
                 value = self.value_of(record, is_fetching=wait.is_fetching)
+                has_places |= type(value) is Place
             else:
                 continue
             object_ids.append(object_id)
             values.append(value)
             if len(values) == n_wanted:
                 break
-        self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values))
+        self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values, has_places))
 
-    def value_of(self, record: Record, *, is_fetching: bool) -> bytes | Failure | None:
+    def value_of(self, record: Record, *, is_fetching: bool) -> Value:
         """What a waiter, or a watch, is told of an object that is ready."""
         if record.payload is not None:
             return record.payload
         if record.failure is None and is_fetching:
-            copy = self._transfers.find(record.object_id)
-            return copy.failure if copy is not None else None
+            copy = self._copies.find(record.object_id)
+            assert copy is not None
+            return copy.failure or self._copies.open_view(copy)
         return record.failure
 
     # -- running what is waited for ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.waits import Waits
 from hpcfut.model.errors import InvariantError
+from hpcfut.model.place import Place
 
 
 class Watch(msgspec.Struct, gc=False, eq=False):
@@ -96,7 +97,8 @@ class Watches:
     def _tell(self, watch: Watch, ready: list[Record]) -> None:
         ids = [record.object_id for record in ready]
         values = [self._waits.value_of(record, is_fetching=watch.is_fetching) for record in ready]
-        self._context.effects.append(TellWatcher(watch.watch_id, ids, values, not watch.left))
+        has_places = any(type(value) is Place for value in values)
+        self._context.effects.append(TellWatcher(watch.watch_id, ids, values, not watch.left, has_places))
 
     def end(self, watch_id: int) -> None:
         """Nobody wants to know the rest."""

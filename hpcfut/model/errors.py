@@ -125,6 +125,15 @@ class SpillError(HpcfutError):
     """
 
 
+class ObjectStoreFullError(HpcfutError, MemoryError):
+    """There is no room for a large object on the rank that wants to store it.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.ObjectStoreFullError, MemoryError)
+        True
+    """
+
+
 class GetTimeoutError(HpcfutError, TimeoutError):
     """The value was not ready in time.
 

@@ -16,6 +16,8 @@ UNSCHEDULABLE: Final = "unschedulable"
 ENDED: Final = "ended"
 #: The object is not known to its owner any more.
 LOST: Final = "lost"
+#: The object store has no room for the value.
+FULL: Final = "store full"
 #: hpcfut could not carry the value (unpicklable result, wrong number of results …).
 INTERNAL: Final = "internal"
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.gpus import gpus_of, own_sight
 from hpcfut.edges.host.guard import RankGuard
@@ -97,10 +98,11 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
     _refuse(lack_of_memory(roster), launch, files, world, guard)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
+    arena = HostArena.among(neighbours, world.rank, nbytes, world.gather)
     transport = MpiTransport(world.comm, doorbell)
     if files is not None:
         files.note_segments(world.rank)
-    return Job(world, transport, doorbell, roster, len(neighbours), files, guard)
+    return Job(world, transport, doorbell, arena, roster, len(neighbours), files, guard)
 
 
 def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
@@ -109,10 +111,11 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     place = own_place()
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
-    record = _own_record(0, cores, memory_of_job(environ).nbytes_free, place, own_sight(environ).gpus)
+    nbytes = memory_of_job(environ).nbytes_free
+    record = _own_record(0, cores, nbytes, place, own_sight(environ).gpus)
     if sentence := lack_of_memory([record]):
         raise HpcfutError(sentence)
-    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), [record], 1, files)
+    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), HostArena(0, nbytes), [record], 1, files)
 
 
 def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], files: JobFiles | None) -> None:

@@ -6,6 +6,7 @@ which happens only while some are blocked in ``get``, or where a driver has the 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -14,10 +15,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from hpcfut.core.effects import RunTask
-from hpcfut.core.events import RunRaised, RunReturned
+from hpcfut.core.events import RoomReturned, RoomWanted, RunRaised, RunReturned
 from hpcfut.model.config import Config
-from hpcfut.model.errors import TaskCancelledError
+from hpcfut.model.errors import ObjectLostError, ObjectStoreFullError, SessionEndedError, TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.environments import Environments
@@ -168,6 +170,7 @@ class Executor:
             function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
             if run.payload or run.arguments:
                 values = self._values_of(run) if run.arguments else ()
+                run.places = ()  # The values keep what they need.
                 args, kwargs = self.pickling.loads_call(run.payload, values)
                 del values
                 value = function(*args, **kwargs)
@@ -232,11 +235,13 @@ class Executor:
         self._forgotten.append((self._functions.pop(template_id, None), self._retried.pop(template_id, None)))
 
     def _values_of(self, run: RunTask) -> list[Any]:
-        loads, view = self.pickling.loads, self.engine.window.view
-        return [
-            loads(argument.payload if argument.payload is not None else view(argument.object_id))
-            for argument in run.arguments
-        ]
+        loads, views, values = self.pickling.loads, iter(run.places), []
+        for argument in run.arguments:
+            payload = next(views) if argument.payload is None else argument.payload
+            if isinstance(payload, Failure):
+                raise ObjectLostError(payload.text)
+            values.append(loads(payload))
+        return values
 
     def _result(self, object_id: int, value: Any) -> Result:
         payload = payload_of_atoms(value)
@@ -248,19 +253,45 @@ class Executor:
         """Keep a pickled value: inline if it is small, sealed in the window if not."""
         if pickled.nbytes <= self._nbytes_inline_max:
             return Result(pack_inline(pickled), pickled.nbytes, pickled.contained)
-        window = self.engine.window
+        window, nbytes = self.engine.window, pickled.nbytes
+        offset = self._room_for(object_id, nbytes)
         try:
-            buffer = window.reserve(object_id, pickled.nbytes)
-        except MemoryError:
-            self.engine.hear_now()  # Refs that were dropped a moment ago may make room.
-            buffer = window.reserve(object_id, pickled.nbytes)
-        try:
-            pack_into(pickled, buffer)
+            pack_into(pickled, window.buffer(offset, nbytes))
         except BaseException:  # Whatever stops the copy goes on upwards; the room must not stay taken.
-            window.free(object_id)
+            self.engine.post(RoomReturned(object_id))
             raise
-        window.seal(object_id)
-        return Result(None, pickled.nbytes, pickled.contained)
+        window.seal(offset, object_id, nbytes)
+        return Result(None, nbytes, pickled.contained)
+
+    def _room_for(self, object_id: int, nbytes: int) -> int:
+        """Where this thread may write a value of so many bytes."""
+        given = self._ask_for_room(object_id, nbytes)
+        if isinstance(given, Failure):
+            self.engine.hear_now()  # Refs that were dropped a moment ago may make room,
+            given = self._ask_for_room(object_id, nbytes)
+        if isinstance(given, Failure):
+            gc.collect()  # and arrays that only cycles keep alive.
+            self.engine.hear_now()
+            given = self._ask_for_room(object_id, nbytes)
+        if isinstance(given, Failure):
+            raise ObjectStoreFullError(given.text)
+        return given
+
+    def _ask_for_room(self, object_id: int, nbytes: int) -> int | Failure:
+        engine = self.engine
+        waiter = engine.new_waiter()
+        wanted: RoomWanted | None = RoomWanted(waiter.waiter_id, object_id, nbytes)
+        try:
+            while not waiter.is_done:
+                if engine.end is not None:
+                    raise SessionEndedError(f"The session ended before object {name_of(object_id)} could be stored.")
+                engine.wait(waiter, None, wanted)
+                wanted = None
+                waiter.has_news = False
+        finally:
+            engine.forget(waiter)
+        given: int | Failure = waiter.values[0]
+        return given
 
     def _results(self, run: RunTask, value: Any, n_returns: int) -> tuple[Result, ...]:
         if n_returns <= 0:
@@ -287,7 +318,7 @@ class Executor:
         except BaseException:
             for return_id, result in zip(run.return_ids, results, strict=False):
                 if result.payload is None:
-                    self.engine.window.free(return_id)
+                    self.engine.post(RoomReturned(return_id))
             raise
         return tuple(results)
 

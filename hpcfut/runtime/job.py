@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.parent import ParentWatch
@@ -63,6 +64,7 @@ class Job:
         world: World | None,
         transport: Transport,
         doorbell: Doorbell,
+        arena: HostArena,
         roster: list[RankRecord],
         n_on_host: int,
         files: JobFiles | None,
@@ -73,6 +75,7 @@ class Job:
         self._guard = guard
         self._transport = transport
         self._doorbell = doorbell
+        self._arena = arena
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
         self._n_sessions = 0
@@ -148,16 +151,23 @@ class Job:
 
     def _make_runtime(self, config: Config, hooks: RefHooks) -> Runtime:
         from hpcfut.edges.host.clock import MonotonicClock
-        from hpcfut.edges.host.heap_window import HeapWindow
 
         clock = MonotonicClock()
         roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
-        core = RankCore(self.rank, roster, config, is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()))
-        window = HeapWindow(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT)
+        if self._n_sessions > 1:
+            self._arena.renew()
+        core = RankCore(
+            self.rank,
+            roster,
+            config,
+            is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()),
+            nbytes_store=min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes),
+            neighbours=self._arena.neighbours,
+        )
         engine = Engine(
             core,
             self._transport,
-            window,
+            self._arena,
             clock,
             self._doorbell,
             session=self._n_sessions,

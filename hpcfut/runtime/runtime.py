@@ -204,7 +204,7 @@ class Runtime:
 
         Returns:
             A waiter whose ``object_ids`` are the ready ones, in the order of the request, and whose ``values`` hold for
-            each what ``value_of`` makes a value of; ``None`` if the time was over first.
+            each its payload, or a view of it, or its failure; ``None`` if the time was over first.
         """
         engine, executor, current = self.engine, self.executor, self._current
         task_id = current.task_id
@@ -305,10 +305,6 @@ class Runtime:
         self.demand_no_interruption()
         if self.engine.end is not None:
             self.demand_session()
-
-    def value_of(self, object_id: int, value: bytes | None) -> Any:
-        """Rebuild a value that ``wait`` fetched."""
-        return self.pickling.loads(value if value is not None else self.engine.window.view(object_id))
 
     def cancel(self, object_id: int, *, is_recursive: bool) -> None:
         """Cancel the task that makes an object."""

@@ -7,13 +7,16 @@ code, unpickles or waits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hpcfut.core.effects import (
     AnswerQuery,
+    DenyRoom,
     Effect,
     EndJob,
     ForgetTemplate,
     FreeSegment,
+    GiveRoom,
     InterruptTask,
     ResumeGenerator,
     RunTask,
@@ -21,11 +24,14 @@ from hpcfut.core.effects import (
     SendObject,
     StartRead,
     TellWatcher,
+    Value,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, RankLost, RefsReleased, RunReturned
+from hpcfut.core.events import Event, RankLost, RefsReleased, RoomReturned, RunReturned, ViewsClosed
 from hpcfut.core.rank import RankCore
-from hpcfut.model.errors import FrameRefusedError, RankLostError
+from hpcfut.model.errors import FrameRefusedError, ObjectLostError, RankLostError
+from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.place import Place
 from hpcfut.ports import Transport, Window
 from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
@@ -51,6 +57,8 @@ class Turns:
         self.mailbox: Mailbox = Mailbox()
         #: Refs that user code dropped.
         self.released: Released = Released()
+        #: Objects whose bytes a value of user code was built over that is gone.
+        self.closed = window.released
         self.waiters: dict[int, Waiter] = {}
         self.watchers = Watchers()
         #: Tasks to run on executor threads.
@@ -80,14 +88,16 @@ class Turns:
         self._polled_at = 0.0
         self._context = core.context
         self.frames = Frames(core.context, transport, session, core.scheduler.load)
-        self.movement = movement = Movement(core.context.rank, transport, window, self.frames.send)
+        self.movement = movement = Movement(transport, window, self.frames.send)
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
             WakeWaiter: self._wake,
-            TellWatcher: self.watchers.tell,
+            TellWatcher: self._tell_watcher,
             StartRead: movement.start_read,
             SendObject: movement.send_object,
             FreeSegment: movement.free_segment,
+            GiveRoom: self._give_room,
+            DenyRoom: self._deny_room,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
             ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.position, effect.item_ids),
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
@@ -109,7 +119,7 @@ class Turns:
         self._turned_at = now
         context = self._context
         try:
-            n_released = len(self.released)
+            n_released, n_closed = len(self.released), len(self.closed)
             events = drain(self.mailbox) if self.mailbox else []
             if not (is_leaving or events) or is_complete or now - self._polled_at > POLL_EVERY_S:
                 self._polled_at = now
@@ -118,6 +128,9 @@ class Turns:
                 self._released_at = now
                 pop = self.released.popleft
                 events.append(RefsReleased([pop() for _ in range(n_released)]))
+            if n_closed:
+                pop = self.closed.popleft
+                events.append(ViewsClosed([pop() for _ in range(n_closed)]))
             self._is_gathering = is_leaving and now - self._flushed_at < FLUSH_EVERY_S
             if events or context.put_off or now >= context.due_at:
                 self.core.turn(events, now, self._do)
@@ -128,9 +141,6 @@ class Turns:
                 self.frames.flush()
             if then is not None:
                 self.core.turn((then,), now, self._do)
-            while self.movement.denied:
-                denied, self.movement.denied = self.movement.denied, []
-                self.core.turn(denied, now, self._do)
         except RankLostError as error:  # Found in sending; what else was to be sent does not matter any more.
             self.mailbox.append(RankLost(error.rank, error.reason))
             return True
@@ -209,6 +219,8 @@ class Turns:
             waiter = self._taker or self.leader
             if waiter is not None and self.idle.pop(waiter.waiter_id, None) is None:
                 waiter = None
+        if effect.places:
+            effect.places = tuple(map(self._open, effect.places))
         if waiter is None:
             self.runs.append(effect)
             self.on_run()
@@ -219,12 +231,44 @@ class Turns:
 
     def _wake(self, effect: WakeWaiter) -> None:
         waiter = self.waiters.get(effect.waiter_id)
+        # Every view is opened, so that it is closed some time, if only here.
+        values = self._with_views(effect.values) if effect.has_places else effect.values
         if waiter is None:
             return  # Its thread was struck by an exception meanwhile.
         waiter.object_ids = effect.object_ids
-        waiter.values = effect.values
+        waiter.values = values
         waiter.is_done = True
         waiter.tell()
+
+    def _tell_watcher(self, effect: TellWatcher) -> None:
+        values = self._with_views(effect.values) if effect.has_places else effect.values
+        self.watchers.tell(effect.watch_id, effect.object_ids, values, is_last=effect.is_last)
+
+    def _with_views(self, values: list[Value]) -> list[Any]:
+        return [self._open(value) if type(value) is Place else value for value in values]
+
+    def _open(self, place: Place) -> memoryview | Failure:
+        try:
+            return self.window.view(place)
+        except ObjectLostError as error:
+            self.closed.append(place.object_id)
+            return Failure(LOST, str(error))
+
+    def _give_room(self, effect: GiveRoom) -> None:
+        waiter = self.waiters.get(effect.waiter_id)
+        if waiter is None:  # Its thread was struck by an exception meanwhile.
+            self.mailbox.append(RoomReturned(effect.object_id))
+            return
+        waiter.values = [effect.offset]
+        waiter.is_done = True
+        waiter.tell()
+
+    def _deny_room(self, effect: DenyRoom) -> None:
+        waiter = self.waiters.get(effect.waiter_id)
+        if waiter is not None:
+            waiter.values = [effect.failure]
+            waiter.is_done = True
+            waiter.tell()
 
     def _answer(self, effect: AnswerQuery) -> None:
         self.answers[effect.query_id] = effect

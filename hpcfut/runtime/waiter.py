@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from hpcfut.core.effects import RunTask
-from hpcfut.model.failure import Failure
 from hpcfut.runtime.rest import Rest
 
 
@@ -19,9 +18,9 @@ class Waiter(msgspec.Struct, eq=False):
     #: Whether there is anything to look at; the waiting thread takes it back before it looks.
     has_news: bool = False
     is_done: bool = False
-    #: What ``WakeWaiter`` brought.
+    #: What ``WakeWaiter`` brought, with views for places.
     object_ids: list[int] = []
-    values: list[bytes | Failure | None] = []
+    values: list[Any] = []
     #: A task to run on this thread.
     run: RunTask | None = None
     #: Made by the first sleep: most waits end without one.

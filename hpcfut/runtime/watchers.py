@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from hpcfut.core.effects import TellWatcher
-from hpcfut.model.failure import Failure
-
-#: Called inside a turn, with the ids and the values as ``TellWatcher`` has them: it must neither wait nor run user
-#: code. No ids mean that the session is over.
-Tell = Callable[[list[int], list[bytes | Failure | None]], None]
+#: Called inside a turn, with the ids and the values as ``TellWatcher`` has them, but with views for places: it must
+#: neither wait nor run user code. No ids mean that the session is over.
+Tell = Callable[[list[int], list[Any]], None]
 
 
 class Watchers:
@@ -38,13 +36,12 @@ class Watchers:
         """Nobody is to be told any more; gives whether there was more to tell."""
         return self._tells.pop(watch_id, None) is not None
 
-    def tell(self, effect: TellWatcher) -> None:
+    def tell(self, watch_id: int, object_ids: list[int], values: list[Any], *, is_last: bool) -> None:
         """Objects are ready."""
-        watch_id = effect.watch_id
         self.n_news += 1
-        tell = self._tells.pop(watch_id, None) if effect.is_last else self._tells.get(watch_id)
+        tell = self._tells.pop(watch_id, None) if is_last else self._tells.get(watch_id)
         if tell is not None:
-            tell(effect.object_ids, effect.values)
+            tell(object_ids, values)
 
     def end(self) -> None:
         """The session is over: there is nothing more to be told."""

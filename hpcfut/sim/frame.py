@@ -11,6 +11,7 @@ from hpcfut.core.effects import WakeWaiter
 from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, StreamEndWanted, TaskSubmitted
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
+from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.truth import Spec, Value
@@ -66,6 +67,7 @@ class Frame:
         "spec",
         "task_id",
         "thread",
+        "views",
         "wait",
         "waiter_id",
         "waits_as",
@@ -86,6 +88,8 @@ class Frame:
         self.program: Program | None = None
         #: The refs that the code holds, one entry for each ref object.
         self.refs: list[int] = []
+        #: The stored values that the code has, as it was given them.
+        self.views: list[Place] = []
         #: Top-level arguments, resolved.
         self.arguments: tuple[int, ...] = ()
         self.return_ids: tuple[int, ...] = ()
@@ -199,9 +203,10 @@ class Frame:
         truth = rank.world.truth
         truth.values[object_id] = value
         truth.age[object_id] = len(truth.age)
+        result = rank.seal(object_id, value)
         rank.hold(object_id)
         self.refs.append(object_id)
-        rank.post(ObjectPut(object_id, rank.seal(object_id, value)))
+        rank.post(ObjectPut(object_id, result))
         return object_id
 
     def copy(self, object_id: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.core.rank import RankCore
 from hpcfut.model.failure import INTERNAL, Failure
 from hpcfut.model.ids import first_id, name_of
+from hpcfut.model.place import Place
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.fabric import Frame as Batch
 from hpcfut.sim.threads import Threads
@@ -19,6 +20,9 @@ from hpcfut.wire.messages import Message, ReadRequested, Result
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
+
+#: The size of every stored value.
+NBYTES_STORED: Final = 1000
 
 
 class SimRank:
@@ -45,6 +49,8 @@ class SimRank:
         self.is_dead = False
         self._last_id = first_id(rank, 0) - 1
         self._outgoing: dict[int, list[Message]] = {}
+        #: Where the thread that steps now may write its value; negative for nowhere.
+        self._room = -1
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
@@ -52,6 +58,8 @@ class SimRank:
             f.TellWatcher: self.threads.tell,
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,
+            f.GiveRoom: self._give_room,
+            f.DenyRoom: self._deny_room,
             f.FreeSegment: self._free_segment,
             f.InterruptTask: self.threads.interrupt,
             f.ResumeGenerator: self.threads.resume,
@@ -80,9 +88,16 @@ class SimRank:
 
     def turn(self) -> None:
         """Take one turn of the core and perform its effects."""
-        world = self.world
         events, self.mailbox = self.mailbox, []
         self.threads.turn_begins()
+        self._tell(events)
+        self.threads.turn_ends()
+        if self.ended is None:
+            for check in self.world.checks.after_turn:
+                check(self)
+
+    def _tell(self, events: list[e.Event]) -> None:
+        world = self.world
         effects: list[f.Effect] = []
         world.trace.entries.append((world.now, self.rank, events, effects))
 
@@ -100,10 +115,6 @@ class SimRank:
         if deadline is not None and deadline < self.turn_at:
             self.turn_at = max(deadline, world.now)
             world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
-        self.threads.turn_ends()
-        if self.ended is None:
-            for check in world.checks.after_turn:
-                check(self)
 
     # -- refs, ids, values -----------------------------------------------------------------------------------------
 
@@ -136,11 +147,26 @@ class SimRank:
             self.post(e.RefsReleased(object_ids))
 
     def seal(self, object_id: int, value: Value) -> Result:
-        """Store a value here if it is large; gives what the core is told."""
-        if value.is_stored:
-            self.window.store(object_id, value.payload)
-            return Result(None, 1_000_000, value.contained)
+        """Store a value here if it is large; gives what the core is told. Where there is no room it stays small."""
+        if value.is_stored and self.ended is None and not self.is_dead:
+            self._room = -1
+            self._tell([e.RoomWanted(0, object_id, NBYTES_STORED)])
+            if self._room >= 0:
+                self.window.store(object_id, self._room, value.payload)
+                return Result(None, NBYTES_STORED, value.contained)
         return Result(value.payload, len(value.payload), value.contained)
+
+    def open_views(self, places: Sequence[Place]) -> None:
+        """User code here builds values over segments of this rank or of others of its host."""
+        for place in places:
+            self.world.ranks[place.rank].window.open(place)
+
+    def close_views(self, places: list[Place]) -> None:
+        """These values are gone."""
+        for place in places:
+            self.world.ranks[place.rank].window.close(place)
+        if places:
+            self.post(e.ViewsClosed([place.object_id for place in places]))
 
     def define(self, *, resources: tuple[tuple[str, int], ...] | None, nested: tuple[int, ...], **options: Any) -> int:
         """Make a template, held by a global variable until ``drop_template``."""
@@ -175,20 +201,18 @@ class SimRank:
         self._outgoing.setdefault(effect.rank, []).append(effect.message)
 
     def _start_read(self, effect: f.StartRead) -> None:
-        world = self.world
-        if world.scenario.p_no_room and world.rng.random() < world.scenario.p_no_room:
-            failure = no_room(effect.object_id, self.rank)
-            world.truth.injected.append(failure)
-            # To find that out may take as long as to make room.
-            at = world.now + 3 * world.fabric.latency()
-            world.schedule(at, self.post, e.RoomDenied(effect.transfer_id, failure))
-            return
-        self.window.reserve(effect.object_id)
-        world.open_read(self, effect)
+        self.window.receive(effect.object_id, effect.offset)
+        self.world.open_read(self, effect)
         self._send_message(f.SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id)))
 
     def _send_object(self, effect: f.SendObject) -> None:
         self.world.send_object(self, effect)
+
+    def _give_room(self, effect: f.GiveRoom) -> None:
+        self._room = effect.offset
+
+    def _deny_room(self, effect: f.DenyRoom) -> None:
+        self._room = -1
 
     def _free_segment(self, effect: f.FreeSegment) -> None:
         self.world.cancel_read(self, effect.object_id)
@@ -209,8 +233,3 @@ class SimRank:
 def broken_link(object_id: int, rank: int) -> Failure:
     """The failure of a read that the fabric breaks off."""
     return Failure(INTERNAL, f"The link to rank {rank} broke while object {name_of(object_id)} was read.")
-
-
-def no_room(object_id: int, rank: int) -> Failure:
-    """The failure of a read for which the reader's window is too full."""
-    return Failure(INTERNAL, f"Rank {rank} has no room for object {name_of(object_id)}.")

@@ -6,12 +6,15 @@ from random import Random
 
 import msgspec
 
+from hpcfut.core.effects import DenyRoom, SendMessage
 from hpcfut.core.events import WaitStarted, WatchStarted
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
+from hpcfut.sim.rank import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
+from hpcfut.wire.messages import LoanReturned
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -78,7 +81,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         weights={"cancel": rng.choice((0, 1, 4))},
     )
     if rng.random() < 0.3:
-        scenario = msgspec.structs.replace(scenario, p_no_room=0.3)
+        scenario = msgspec.structs.replace(scenario, nbytes_store=rng.choice((3, 6, 12)) * (NBYTES_STORED + 100))
     return n_ranks, scenario, mix
 
 
@@ -112,5 +115,11 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "application errors": sum(len(spec.failures) for spec in specs),
         "retries": sum(max(spec.n_attempts - 1, 0) for spec in specs),
         "standstills": len(world.truth.given_up),
-        "reads without room or link": len(world.truth.injected),
+        "reads without link": len(world.truth.injected),
+        "rooms denied": sum(type(effect) is DenyRoom for entry in world.trace.entries for effect in entry[3]),
+        "loans": sum(
+            type(effect) is SendMessage and type(effect.message) is LoanReturned
+            for entry in world.trace.entries
+            for effect in entry[3]
+        ),
     }

@@ -9,6 +9,7 @@ from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
 from hpcfut.model.ids import name_of
+from hpcfut.model.place import Place
 from hpcfut.sim.frame import Frame, Thread, Watched
 from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
 from hpcfut.sim.truth import Value
@@ -64,6 +65,8 @@ class Threads:
         frame.return_ids = effect.return_ids
         frame.item_ids = deque(effect.item_ids)
         frame.n_names = len(effect.item_ids)
+        frame.views += effect.places
+        self._rank.open_views(effect.places)
         frame.program = spec.body(frame)
         self.runs[effect.task_id] = frame
         thread.stack.append(frame)
@@ -80,9 +83,13 @@ class Threads:
 
     def wake(self, effect: f.WakeWaiter) -> None:
         """A wait is over."""
+        places = [value for value in effect.values if type(value) is Place]
+        self._rank.open_views(places)
         frame = self.waiters.pop(effect.waiter_id, None)
         if frame is None:
+            self._rank.close_views(places)
             return
+        frame.views += places
         for check in self._world.checks.on_wake:
             check(self._rank, frame, effect)
         frame.waiter_id = 0
@@ -95,9 +102,13 @@ class Threads:
 
     def tell(self, effect: f.TellWatcher) -> None:
         """Objects that a frame watches are ready."""
+        places = [value for value in effect.values if type(value) is Place]
+        self._rank.open_views(places)
         frame, watched = self._watchers.get(effect.watch_id, (None, None))
         if frame is None or watched is None:
+            self._rank.close_views(places)
             return
+        self._drop_views(frame, places)
         for check in self._world.checks.on_tell:
             check(self._rank, watched, effect)
         for object_id in effect.object_ids:
@@ -190,7 +201,14 @@ class Threads:
             assert type(op) is Make
             self._make_item(frame, op)
 
-    def _take_result(self, frame: Frame) -> list[tuple[int, bytes | Failure | None]] | None:
+    def _drop_views(self, frame: Frame, places: list[Place]) -> None:
+        """Values go away, now or, because something still refers to them, later."""
+        if places and frame.rng.random() < 0.3:
+            self._world.schedule(self._world.now + frame.rng.random() * 0.2, self._rank.close_views, places)
+        else:
+            self._rank.close_views(places)
+
+    def _take_result(self, frame: Frame) -> list[tuple[int, f.Value]] | None:
         """What the frame was woken with; unpickling it makes the refs inside."""
         effect, frame.result = frame.result, None
         if effect is None:
@@ -200,8 +218,6 @@ class Threads:
         values = self._world.truth.values
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if not isinstance(value, Failure) and frame.wait.is_fetching:
-                if value is None:
-                    self._rank.window.view(object_id, "reads")
                 found += values[object_id].contained
         frame.refs += found
         self._rank.add_refs(found)
@@ -320,6 +336,8 @@ class Threads:
         """The frame ends: its refs are dropped, and the thread goes on with the frame below."""
         world = self._world
         frame.refs = []
+        views, frame.views = frame.views, []
+        self._drop_views(frame, views)
         if refs and frame.rng.random() < 0.1:
             # A reference cycle keeps them until the garbage collector comes by.
             world.schedule(world.now + frame.rng.random() * 0.2, self._rank.release_refs, refs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from hpcfut.model.failure import CANCELLED, ENDED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, ENDED, FULL, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import RANK_SHIFT
 from hpcfut.sim.ops import Body
 
@@ -63,7 +63,9 @@ class Spec(msgspec.Struct, eq=False):
 class Truth:
     """The omniscient model."""
 
-    def __init__(self, n_ranks: int) -> None:
+    def __init__(self, n_ranks: int, *, is_tight: bool) -> None:
+        #: Whether the stores are so small that a read may find no room.
+        self.is_tight = is_tight
         self.specs: dict[int, Spec] = {}
         #: Object → the task that makes it.
         self.makers: dict[int, Spec] = {}
@@ -93,7 +95,7 @@ class Truth:
 
     def may_fail(self, object_id: int, failure: Failure) -> bool:
         """Whether this failure can be what becomes of the object."""
-        if failure in self.injected:
+        if failure in self.injected or (self.is_tight and failure.kind == FULL):
             return True
         spec = self.makers.get(object_id)
         return spec is not None and self._may_end(spec, failure, {})

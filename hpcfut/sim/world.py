@@ -22,6 +22,7 @@ from hpcfut.core.context import Table, Transitions
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
+from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.checkers import Checks
@@ -51,8 +52,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     #: rank 0 ends the session.
     cut_at_n_tasks: int = 0
     dies: int = -1
-    #: Chance that a rank's window has no room for what it wants to read.
-    p_no_room: float = 0.0
+    #: Bytes of large objects that a rank has room for.
+    nbytes_store: int = 1 << 20
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
     uses_codec: bool = False
@@ -108,7 +109,7 @@ class SimWorld:
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._n_scheduled = 0
         self.trace = Trace(n_ranks)
-        self.truth = Truth(n_ranks)
+        self.truth = Truth(n_ranks, is_tight=scenario.nbytes_store < (1 << 20))
         self.templates: dict[int, TaskTemplate] = {}
         #: All rows of the transition tables of the cores, and those that were taken.
         self.rows: dict[Row, None] = {}
@@ -136,6 +137,8 @@ class SimWorld:
             self.roster,
             self.scenario.config,
             is_driver=rank < self.scenario.n_drivers,
+            nbytes_store=self.scenario.nbytes_store,
+            neighbours=[other.rank for other in self.roster if other.host_key == self.roster[rank].host_key],
             make_table=self._make_table,
         )
         return SimRank(self, rank, core)
@@ -250,7 +253,7 @@ class SimWorld:
         """A holder sends bulk data; it leaves and arrives at different times."""
         read = self._reads[effect.rank, effect.transfer_id]
         read.is_sending = True
-        payload = holder.window.start_send(effect.object_id)
+        payload = holder.window.start_send(Place(effect.object_id, holder.rank, effect.offset, effect.nbytes))
         left_at = self.now + 3 * self.fabric.latency()
         self.schedule(left_at, self._has_left, (holder, effect.object_id))
         self.schedule(left_at + self.fabric.latency(), self._has_arrived, (read, payload))

@@ -17,7 +17,8 @@ from hpcfut.model.template import SchedulingKey, TaskTemplate
 class Argument(msgspec.Struct, array_like=True, gc=False):
     """A ref that stood at the top level of a call, resolved for the executor: an inline value or a place to read it.
 
-    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it.
+    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it. An ``offset``, if it is not
+    negative, says that ``rank`` is the sender, and lends its bytes to the receiver.
     """
 
     object_id: int
@@ -25,14 +26,19 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
     rank: Rank = 0
     nbytes: Count = 0
     contained: tuple[int, ...] = ()
+    offset: int = -1
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):
-    """One return value: inline (``payload``), or stored on the rank that sends it (``payload`` is ``None``)."""
+    """One return value: inline (``payload``), or stored on the rank that sends it (``payload`` is ``None``).
+
+    An ``offset``, if it is not negative, says that the bytes are lent to the receiver.
+    """
 
     payload: bytes | None
     nbytes: Count = 0
     contained: tuple[int, ...] = ()
+    offset: int = -1
 
 
 class TemplateRegistered(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -162,12 +168,16 @@ class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
 
 
 class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
-    """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref."""
+    """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref.
+
+    An ``offset``, if it is not negative, says that ``rank`` is the sender, and lends its bytes to the receiver.
+    """
 
     object_id: int
     rank: Rank
     nbytes: Count
     contained: tuple[int, ...] = ()
+    offset: int = -1
 
 
 class ObjectFailed(msgspec.Struct, array_like=True, tag=18, gc=False):
@@ -209,6 +219,33 @@ class ReadRefused(msgspec.Struct, array_like=True, tag=23, gc=False):
 
     object_id: int
     transfer_id: int
+
+
+class LoanRequested(msgspec.Struct, array_like=True, tag=37, gc=False):
+    """A rank of the receiver's host wants to read the bytes of the object in place."""
+
+    object_id: int
+
+
+class BytesLent(msgspec.Struct, array_like=True, tag=38, gc=False):
+    """The bytes of the object stay at ``offset`` of the sender's arena until the receiver has returned the loan."""
+
+    object_id: int
+    offset: Count
+    nbytes: Count
+
+
+class LoanRefused(msgspec.Struct, array_like=True, tag=39, gc=False):
+    """The sender does not hold the object."""
+
+    object_id: int
+
+
+class LoanReturned(msgspec.Struct, array_like=True, tag=40, gc=False):
+    """The sender reads the bytes no more, which were lent to it ``n`` times."""
+
+    object_id: int
+    n: Count
 
 
 class ObjectFreed(msgspec.Struct, array_like=True, tag=24, gc=False):
@@ -332,6 +369,10 @@ Message = (
     | BorrowReleased
     | ReadRequested
     | ReadRefused
+    | LoanRequested
+    | BytesLent
+    | LoanRefused
+    | LoanReturned
     | ObjectFreed
     | ResourcesAsked
     | ResourcesReported

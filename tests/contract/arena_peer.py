@@ -11,6 +11,7 @@ import sys
 
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.model.errors import HpcfutError
+from hpcfut.model.place import Place
 
 OBJECT_ID = (1 << 44) | 7
 TEXT = b"sealed by a peer"
@@ -18,24 +19,34 @@ TEXT = b"sealed by a peer"
 
 def main() -> None:
     rank, nbytes, card = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
-    released: list[int] = []
-    arena = HostArena(rank, nbytes, released.append)
-    arena.buffer(0, len(TEXT))[:] = TEXT
-    arena.seal(0, OBJECT_ID, len(TEXT))
+    arena = HostArena(rank, nbytes)
+    put_text(arena)
     arena.meet({0: card, rank: arena.card()})
     print(arena.card().hex(), flush=True)
     for line in sys.stdin:
         word, *numbers = line.split()
         if word == "view":
             try:
-                print(bytes(arena.view(0, *map(int, numbers))).decode(), released, flush=True)
+                offset, object_id, nbytes = map(int, numbers)
+                text = bytes(arena.view(Place(object_id, 0, offset, nbytes))).decode()
+                print(text, list(arena.released), flush=True)
             except HpcfutError as error:
                 print(type(error).__name__, flush=True)
+        elif word == "renew":
+            arena.renew()
+            put_text(arena)
+            print("renewed", flush=True)
         elif word == "unseal":
             arena.unseal(0)
             print("unsealed", flush=True)
         elif word == "map":
             print(try_to_write(*map(int, numbers)), flush=True)
+
+
+def put_text(arena: HostArena) -> None:
+    """The first object."""
+    arena.buffer(0, len(TEXT))[:] = TEXT
+    arena.seal(0, OBJECT_ID, len(TEXT))
 
 
 def try_to_write(pid: int, number: int) -> str:

@@ -22,6 +22,7 @@ import pytest
 from hpcfut.core.arena import Arena
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.model.errors import HpcfutError, ObjectLostError
+from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.pickling import Pickling, pack_into
 from tests.contract.arena_peer import OBJECT_ID, TEXT
@@ -36,9 +37,9 @@ class Rank:
     """One memory in this process, and what was released."""
 
     def __init__(self, rank: int = 0, nbytes: int = NBYTES) -> None:
-        self.released: deque[int] = deque()
         self.rank = rank
-        self.arena = HostArena(rank, nbytes, self.released.append)
+        self.arena = HostArena(rank, nbytes)
+        self.released = self.arena.released
 
     def put(self, offset: int, object_id: int, data: Any) -> int:
         nbytes = len(data)
@@ -47,7 +48,7 @@ class Rank:
         return nbytes
 
     def view(self, offset: int, object_id: int, nbytes: int) -> memoryview:
-        return self.arena.view(self.rank, offset, object_id, nbytes)
+        return self.arena.view(Place(object_id, self.rank, offset, nbytes))
 
     def put_value(self, offset: int, object_id: int, value: Any) -> int:
         pickled = PICKLING.dumps(value)
@@ -91,7 +92,7 @@ class Peer:
         return self.read()
 
     def view(self) -> memoryview:
-        return self.mine.arena.view(1, 0, OBJECT_ID, len(TEXT))
+        return self.mine.arena.view(Place(OBJECT_ID, 1, 0, len(TEXT)))
 
     def kill(self) -> None:
         self.process.kill()
@@ -378,16 +379,16 @@ def test_a_header_in_the_making_agrees_with_nothing(rank: Rank, old: tuple[int, 
 
 
 def test_ranks_that_were_not_met_are_out_of_reach(rank: Rank) -> None:
-    assert (rank.arena.reaches(0), rank.arena.reaches(1)) == (True, False)
+    assert (rank.arena.reached, rank.arena.neighbours) == ([0], [0])
     with pytest.raises(ObjectLostError, match=r"in the memory of rank 1: it is out of reach from rank 0\."):
-        rank.arena.view(1, 0, 1, 100)
+        rank.arena.view(Place(1, 1, 0, 100))
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------
 
 
 def test_peers_read_each_other(peer: Peer) -> None:
-    assert peer.mine.arena.reaches(1)
+    assert peer.mine.arena.reached == [0, 1]
     assert bytes(peer.view()) == TEXT
     peer.mine.put(640, 3, b"from rank 0")
     assert peer.ask("view", 640, 3, 11) == "from rank 0 [3]"
@@ -421,20 +422,19 @@ def test_what_a_dead_rank_held_can_still_be_read(peer: Peer) -> None:
     assert bytes(peer.view()) == TEXT
 
 
-@pytest.mark.parametrize("field", range(6), ids=["pid", "descriptor", "device", "inode", "size", "token"])
+@pytest.mark.parametrize("field", range(4), ids=["pid", "descriptor", "size", "token"])
 def test_somebody_else_is_not_taken_for_a_peer(field: int) -> None:
     rank, other = Rank(), Rank(1)
     n_open = len(os.listdir("/proc/self/fd"))
     card: list[Any] = msgspec.msgpack.decode(other.arena.card())
-    card[field] = bytes(16) if field == 5 else 2**22 + 1 if field == 0 else card[field] + 500
+    card[field] = bytes(16) if field == 3 else 2**22 + 1 if field == 0 else card[field] + 500
     rank.arena.meet({1: msgspec.msgpack.encode(card)})
     # The memory of rank 1 is not that of rank 2 either.
     rank.arena.meet({2: other.arena.card()})
-    assert not rank.arena.reaches(1)
-    assert not rank.arena.reaches(2)
+    assert rank.arena.reached == [0]
     assert len(os.listdir("/proc/self/fd")) == n_open
     rank.arena.meet({1: other.arena.card()})
-    assert rank.arena.reaches(1)
+    assert rank.arena.reached == [0, 1]
     rank.arena.close()
     other.arena.close()
 
@@ -450,7 +450,7 @@ def test_the_memory_of_another_user_is_out_of_reach(rank: Rank) -> None:
             os.setuid(65534)
             other = Rank(1)
             other.arena.meet({0: card})
-            status = 2 if other.arena.reaches(0) else 0
+            status = 2 if 0 in other.arena.reached else 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -464,9 +464,9 @@ def test_a_process_that_may_open_no_more_files_does_without(peer: Peer) -> None:
         rank.arena.meet({1: peer.card})
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert not rank.arena.reaches(1)
+    assert 1 not in rank.arena.reached
     rank.arena.meet({1: peer.card})
-    assert rank.arena.reaches(1)
+    assert 1 in rank.arena.reached
     rank.arena.close()
 
 
@@ -515,15 +515,30 @@ def test_a_forked_child_reads_on_and_its_end_releases_nothing_here(peer: Peer) -
     assert (bytes(own), bytes(theirs)) == (b"own", TEXT)
 
 
+def test_a_new_session_has_fresh_memory_and_leaves_old_values_alone(peer: Peer) -> None:
+    peer.mine.put(640, 3, b"first")
+    old = peer.mine.view(640, 3, 5)
+    assert peer.ask("view", 640, 3, 5) == "first [3]"
+    peer.mine.arena.renew()
+    assert peer.ask("renew") == "renewed"
+    peer.mine.put(640, 4, b"later")
+    assert (bytes(old), bytes(peer.mine.view(640, 4, 5)), bytes(peer.view())) == (b"first", b"later", TEXT)
+    assert peer.ask("view", 640, 4, 5) == "later [4]"
+    heard = list(peer.mine.arena.released)
+    del old
+    assert list(peer.mine.arena.released) == heard, "The new session knows nothing of it."
+
+
 def test_numpy_is_not_loaded_before_it_is_needed() -> None:
     script = """
 import sys
 from hpcfut.edges.host.arena import HostArena
-arena = HostArena(0, 1 << 22, print)
+from hpcfut.model.place import Place
+arena = HostArena(0, 1 << 22)
 arena.buffer(0, 1 << 21)[:3] = b"abc"
 arena.seal(0, 5, 3)
 print("numpy" in sys.modules)
-view = arena.view(0, 0, 5, 3)
+view = arena.view(Place(5, 0, 0, 3))
 print("numpy" in sys.modules)
 """
     # The view goes with the process, or is released at its end.

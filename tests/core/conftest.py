@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def make_core(request: pytest.FixtureRequest) -> Iterator[MakeCore]:
     """Makes cores: ``make_core(rank, n_ranks, **config)``. Unless ``may_keep`` is set, they end with empty tables."""
     hands: list[Hand] = []
 
-    def make(*args: int, **keywords: int) -> Hand:
+    def make(*args: int, **keywords: Any) -> Hand:
         hands.append(Hand(*args, **keywords))
         return hands[-1]
 

@@ -7,14 +7,27 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, membership, ownership, run, task, transfers, waits
+from hpcfut.core import borrowing, copies, membership, ownership, run, task, waits
 from hpcfut.core.context import Column, Table, Transitions
-from hpcfut.core.effects import Effect, SendMessage
-from hpcfut.core.events import Event, FrameReceived, RefsReleased, TaskSubmitted, TemplateDefined, WaitStarted
+from hpcfut.core.effects import Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
+from hpcfut.core.events import (
+    Event,
+    FrameReceived,
+    ObjectPut,
+    RefsReleased,
+    RoomWanted,
+    RunReturned,
+    RunYielded,
+    TaskSubmitted,
+    TemplateDefined,
+    ViewsClosed,
+    WaitStarted,
+)
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
 from hpcfut.model.failure import RAISED, Failure
 from hpcfut.model.ids import first_id
+from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
 from hpcfut.wire.messages import (
@@ -35,7 +48,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 TABLES: dict[str, Transitions] = {
     "ownership": ownership.TRANSITIONS,
     "borrowing": borrowing.TRANSITIONS,
-    "transfers": transfers.TRANSITIONS,
+    "copies": copies.TRANSITIONS,
     "task": task.TRANSITIONS,
     "run": run.TRANSITIONS,
     "waits": waits.TRANSITIONS,
@@ -84,15 +97,51 @@ class _NotingTable(Table):
         return state
 
 
+def written_in(events: Iterable[Event]) -> list[int]:
+    """The objects that user code has stored before these events."""
+    written: list[int] = []
+    for event in events:
+        if isinstance(event, ObjectPut | RunYielded) and event.result.payload is None:
+            written.append(event.object_id)
+        elif isinstance(event, RunReturned):
+            stored = [result.payload is None for result in event.results]
+            written += [event.task_id + index for index, is_stored in enumerate(stored) if is_stored]
+    return written
+
+
+def place_of(object_id: int, rank: int, nbytes: int, offset: int = 0) -> Place:
+    """Where an object lies, by default at the beginning of an arena."""
+    return Place(object_id, rank, offset, nbytes)
+
+
+def places_in(effect: Effect) -> list[Place]:
+    """The stored values that user code is given."""
+    if isinstance(effect, RunTask):
+        return list(effect.places)
+    values = effect.values if isinstance(effect, WakeWaiter | TellWatcher) else []
+    return [value for value in values if isinstance(value, Place)]
+
+
 class Hand:
     """One rank. On rank 0 a driver has made all functions; other ranks have none."""
 
-    def __init__(self, rank: int = 0, n_ranks: int = 3, *, cpus: int = 4, **config: Any) -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        n_ranks: int = 3,
+        *,
+        cpus: int = 4,
+        nbytes_store: int = 1 << 24,
+        neighbours: tuple[int, ...] = (),
+        **config: Any,
+    ) -> None:
         self.rank = rank
         self.now = 0.0
         self.rows: dict[Row, None] = {}
         #: Whether a table may keep entries at the end of the test.
         self.may_keep = False
+        #: Whether user code keeps the stored values that it is given, until the test drops them.
+        self.keeps_values = False
         amounts = {"CPU": cpus * RESOURCE_UNIT}
         roster = [RankRecord(other, 0, f"host{other}", "", 100 + other, amounts) for other in range(n_ranks)]
         self.core = RankCore(
@@ -100,6 +149,8 @@ class Hand:
             roster,
             Config(**config),
             is_driver=rank == 0,
+            nbytes_store=nbytes_store,
+            neighbours=neighbours,
             make_table=lambda machine, table: _NotingTable(machine, table, self.rows),
         )
         if rank == 0:
@@ -108,9 +159,15 @@ class Hand:
     # -- what happens ------------------------------------------------------------------------------------------------
 
     def tell(self, *events: Event) -> list[Effect]:
-        """One turn."""
+        """One turn. Values that are stored have been written before; those that user code is given it drops at once."""
+        for object_id in written_in(events):
+            (given,) = self.core.handle(RoomWanted(99, object_id, LARGE.nbytes), self.now)
+            assert isinstance(given, GiveRoom)
         effects: list[Effect] = []
         self.core.turn(events, self.now, effects.extend)
+        viewed = [place.object_id for effect in effects for place in places_in(effect)]
+        if viewed and not self.keeps_values:
+            self.core.turn((ViewsClosed(viewed),), self.now, effects.extend)
         self.core.check()
         if self.core.context.put_off:
             self.core.turn((), self.now, effects.extend)

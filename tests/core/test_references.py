@@ -25,7 +25,7 @@ from hpcfut.wire.messages import (
     TaskRaised,
     TaskReturned,
 )
-from tests.core.cores import BROKEN, LARGE, SMALL, Hand, MakeCore, foreign, of, only, sent, takes
+from tests.core.cores import BROKEN, LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
 
 #: An object of rank 2.
 THEIRS = foreign(2, 7)
@@ -77,8 +77,8 @@ def test_a_borrower_frees_its_copy_with_the_ref(make_core: MakeCore) -> None:
     hand = make_core()
     borrow(hand)
     hand.start_waiting(THEIRS)
-    assert hand.get(2, ObjectLocated(THEIRS, 1, 100)) == [StartRead(1, THEIRS, 1, 100)]
-    assert only(hand.tell(ReadCompleted(1)), WakeWaiter).values == [None]
+    assert hand.get(2, ObjectLocated(THEIRS, 1, 100)) == [StartRead(1, THEIRS, 1, 0, 100)]
+    assert only(hand.tell(ReadCompleted(1)), WakeWaiter).values == [place_of(THEIRS, 0, 100)]
     assert set(map(type, hand.release(THEIRS))) >= {FreeSegment}
 
 
@@ -206,7 +206,7 @@ def test_a_stored_value_is_answered_with_its_place(make_core: MakeCore) -> None:
     mine = hand.own(9)
     hand.tell(ObjectPut(mine, LARGE))
     assert sent(hand.get(2, ObjectAsked(mine))) == [(2, ObjectLocated(mine, 0, LARGE.nbytes))]
-    assert hand.release(mine) == [FreeSegment(mine)]
+    assert hand.release(mine) == [FreeSegment(mine, 0)]
 
 
 def test_whoever_let_go_after_it_asked_gets_no_answer(make_core: MakeCore) -> None:

@@ -24,6 +24,7 @@ from hpcfut.wire.messages import (
     BorrowReleased,
     LeaseGranted,
     LeaseRequested,
+    ObjectFreed,
     ObjectLocated,
     ObjectResolved,
     Result,
@@ -86,7 +87,7 @@ def test_several_results_and_large_ones_are_told_apart(make_core: MakeCore) -> N
     hand.lend(PAIR)
     assert only(hand.accept(1, PAIR, return_ids=(TASK, OTHER)), RunTask).return_ids == (TASK, OTHER)
     assert only(hand.tell(RunReturned(TASK, (SMALL, LARGE))), TaskReturned) == TaskReturned(TASK, (SMALL, LARGE))
-    hand.core.transfers.free(OTHER)
+    assert hand.get(0, ObjectFreed(OTHER)) == [FreeSegment(OTHER, 0)]
 
 
 def test_a_failure_goes_back_and_the_next_one_starts(make_core: MakeCore) -> None:
@@ -104,7 +105,7 @@ def test_a_failure_goes_back_and_the_next_one_starts(make_core: MakeCore) -> Non
 def test_a_run_holds_no_slot_while_its_arguments_come(make_core: MakeCore) -> None:
     hand = make_core(1)
     deepen(hand)
-    assert hand.accept(1, arguments=(STORED,)) == [StartRead(1, THEIRS, 2, 100)]
+    assert hand.accept(1, arguments=(STORED,)) == [StartRead(1, THEIRS, 2, 0, 100)]
     assert state_of(hand, TASK) == FETCHING
     assert only(hand.accept(2), RunTask).task_id == OTHER
     assert not of(hand.tell(ReadCompleted(1)), RunTask)
@@ -133,7 +134,7 @@ def test_behind_a_long_task_nothing_waits_for_long(make_core: MakeCore) -> None:
     effects = hand.wait(hand.core.context.config.hand_back_after_s)
     assert sent(effects) == [(0, LeaseGranted(1, 0)), (0, TasksHandedBack(1, (OTHER, foreign(0, 3))))]
     assert list(hand.core.runs.runs) == [TASK]
-    assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS)]
+    assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS, 0)]
     hand.tell(RunReturned(TASK, (SMALL,)))
 
 
@@ -319,7 +320,7 @@ def test_a_fetching_task_that_is_cancelled_wants_its_argument_no_more(make_core:
     hand.lend()
     hand.accept(1, arguments=(STORED,))
     assert only(hand.get(0, TaskCancelled(TASK, False)), TaskRaised).failure.kind == CANCELLED
-    assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS)]
+    assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS, 0)]
 
 
 def test_a_cancellation_may_come_too_late(make_core: MakeCore) -> None:

@@ -74,7 +74,7 @@ def test_tables_are_those_of_the_machines(make_core: MakeCore) -> None:
 
     hand = make_core()
     membership = hand.core.membership
-    RankCore(0, membership.roster, hand.core.context.config, is_driver=True, make_table=make_table)
+    RankCore(0, membership.roster, hand.core.context.config, nbytes_store=0, is_driver=True, make_table=make_table)
     assert made == TABLES
 
 

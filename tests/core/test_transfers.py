@@ -1,4 +1,4 @@
-"""Copies of large objects: reading from others, giving to others, and giving the memory back."""
+"""Reads from other hosts, on both ends, and what becomes of bytes that came for a run or a thread."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from hpcfut.core.events import (
     ReadCompleted,
     ReadFailed,
     RefsAdded,
-    RoomDenied,
     RunReturned,
     SendCompleted,
     WaitAbandoned,
 )
-from hpcfut.model.failure import INTERNAL, LOST, Failure
+from hpcfut.model.failure import FULL, INTERNAL, LOST, Failure
 from hpcfut.wire.messages import (
     Argument,
     ObjectFreed,
@@ -27,17 +26,17 @@ from hpcfut.wire.messages import (
     TaskRaised,
     TaskReturned,
 )
-from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, sent, takes
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
 from tests.core.test_references import THEIRS, borrow
 
-FULL = Failure(INTERNAL, "There is no room.")
+BROKEN_LINK = Failure(INTERNAL, "The link broke.")
 
 
 def read(hand: Hand, n: int = 1) -> None:
     """User code here holds a ref to an object of rank 2, waits for it, and the read starts."""
     borrow(hand, n=n)
     hand.start_waiting(THEIRS)
-    assert hand.get(2, ObjectLocated(THEIRS, 2, 100)) == [StartRead(1, THEIRS, 2, 100)]
+    assert hand.get(2, ObjectLocated(THEIRS, 2, 100)) == [StartRead(1, THEIRS, 2, 0, 100)]
 
 
 def give_up(hand: Hand) -> None:
@@ -46,40 +45,37 @@ def give_up(hand: Hand) -> None:
     assert not of(hand.release(THEIRS), FreeSegment), "The buffer belongs to the edge until the last byte."
 
 
-@takes("transfers", ("absent", "store"), ("local", "free"))
-def test_a_put_is_freed_with_its_last_ref(make_core: MakeCore) -> None:
-    hand = make_core()
-    hand.tell(ObjectPut(hand.own(9), LARGE))
-    assert only(hand.start_waiting(hand.own(9)), WakeWaiter).values == [None], "It is here; nothing is read."
-    assert hand.release(hand.own(9)) == [FreeSegment(hand.own(9))]
-
-
-@takes("transfers", ("absent", "start"), ("in flight", "completed"))
+@takes("copies", ("absent", "read"), ("reading", "completed"))
 def test_an_object_is_read_once_for_all_who_wait(make_core: MakeCore) -> None:
     hand = make_core()
     read(hand)
     assert hand.start_waiting(THEIRS, waiter=2) == []
     assert [woken.waiter_id for woken in of(hand.tell(ReadCompleted(1)), WakeWaiter)] == [1, 2]
-    assert only(hand.start_waiting(THEIRS, waiter=3), WakeWaiter).values == [None]
-    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS)]
+    assert only(hand.start_waiting(THEIRS, waiter=3), WakeWaiter).values == [place_of(THEIRS, 0, 100)]
+    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 
-@takes("transfers", ("in flight", "no room"), ("missing", "free"))
+@takes("copies", ("absent", "no room"), ("missing", "free"))
 def test_without_room_the_wait_ends_with_the_reason(make_core: MakeCore) -> None:
-    hand = make_core()
-    read(hand)
-    effects = hand.tell(RoomDenied(1, FULL))
-    assert only(effects, WakeWaiter).values == [FULL]
-    assert not of([*effects, *hand.release(THEIRS)], FreeSegment), "Nothing was reserved."
+    hand = make_core(nbytes_store=128)
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    effects = hand.get(2, ObjectLocated(THEIRS, 2, 100))
+    (failure,) = only(effects, WakeWaiter).values
+    assert isinstance(failure, Failure)
+    assert failure.kind == FULL
+    assert "no room for object 2.7 of 100 bytes on rank 0" in failure.text
+    effects += hand.release(THEIRS)
+    assert not of(effects, FreeSegment) + of(effects, StartRead), "Nobody was asked for anything."
 
 
-@takes("transfers", ("in flight", "failed"))
+@takes("copies", ("reading", "failed"))
 def test_a_broken_read_gives_its_buffer_back(make_core: MakeCore) -> None:
     hand = make_core()
     read(hand)
-    effects = hand.tell(ReadFailed(1, FULL))
-    assert only(effects, WakeWaiter).values == [FULL]
-    assert of(effects, FreeSegment) == [FreeSegment(THEIRS)]
+    effects = hand.tell(ReadFailed(1, BROKEN_LINK))
+    assert only(effects, WakeWaiter).values == [BROKEN_LINK]
+    assert of(effects, FreeSegment) == [FreeSegment(THEIRS, 0)]
     assert not of(hand.release(THEIRS), FreeSegment)
 
 
@@ -93,28 +89,26 @@ def test_a_holder_that_has_nothing_is_named(make_core: MakeCore) -> None:
     hand.release(THEIRS)
 
 
-@pytest.mark.parametrize(
-    ("event", "n_freed"), [(ReadCompleted(1), 1), (RoomDenied(1, FULL), 0), (ReadFailed(1, FULL), 1)]
-)
-@takes("transfers", ("in flight", "free"))
-def test_a_read_that_nobody_wants_is_freed_when_it_ends(make_core: MakeCore, event: Event, n_freed: int) -> None:
+@pytest.mark.parametrize("event", [ReadCompleted(1), ReadFailed(1, BROKEN_LINK)])
+@takes("copies", ("reading", "free"))
+def test_a_read_that_nobody_wants_is_freed_when_it_ends(make_core: MakeCore, event: Event) -> None:
     hand = make_core()
     read(hand)
     give_up(hand)
-    assert hand.tell(event) == [FreeSegment(THEIRS)] * n_freed
+    assert hand.tell(event) == [FreeSegment(THEIRS, 0)]
 
 
-@takes("transfers", ("abandoned", "completed"), ("abandoned", "no room"), ("abandoned", "failed"))
+@takes("copies", ("abandoned", "completed"), ("abandoned", "failed"))
 def test_an_abandoned_read_ends_in_every_way(make_core: MakeCore) -> None:
-    for event in (ReadCompleted(1), RoomDenied(1, FULL), ReadFailed(1, FULL)):
+    for event in (ReadCompleted(1), ReadFailed(1, BROKEN_LINK)):
         hand = make_core()
         read(hand)
         give_up(hand)
         hand.tell(event)
-        assert not hand.core.transfers.copies
+        assert not hand.core.copies.copies
 
 
-@takes("transfers", ("abandoned", "start"))
+@takes("copies", ("abandoned", "read"))
 def test_an_abandoned_read_serves_whoever_wants_it_next(make_core: MakeCore) -> None:
     hand = make_core()
     read(hand)
@@ -123,7 +117,7 @@ def test_an_abandoned_read_serves_whoever_wants_it_next(make_core: MakeCore) -> 
     hand.start_waiting(THEIRS, waiter=2)
     assert hand.get(2, ObjectLocated(THEIRS, 2, 100)) == [], "It is on its way already."
     assert only(hand.tell(ReadCompleted(1)), WakeWaiter).waiter_id == 2
-    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS)]
+    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 
 # --- as the holder ---
@@ -133,12 +127,12 @@ def test_a_reader_is_sent_what_is_here(make_core: MakeCore) -> None:
     hand = make_core()
     mine = hand.own(9)
     hand.tell(ObjectPut(mine, LARGE))
-    assert hand.get(2, ReadRequested(mine, 5)) == [SendObject(5, mine, 2)]
+    assert hand.get(2, ReadRequested(mine, 5)) == [SendObject(5, mine, 2, 0, LARGE.nbytes)]
     assert hand.tell(SendCompleted(mine)) == []
-    assert hand.release(mine) == [FreeSegment(mine)]
+    assert hand.release(mine) == [FreeSegment(mine, 0)]
 
 
-@takes("transfers", ("local", "free while sending"), ("doomed", "sent"))
+@takes("copies", ("local", "free while used"), ("doomed", "let go"))
 def test_what_is_being_sent_is_freed_afterwards(make_core: MakeCore) -> None:
     hand = make_core()
     mine = hand.own(9)
@@ -147,7 +141,7 @@ def test_what_is_being_sent_is_freed_afterwards(make_core: MakeCore) -> None:
     hand.get(2, ReadRequested(mine, 6))
     assert hand.release(mine) == []
     assert hand.tell(SendCompleted(mine)) == []
-    assert hand.tell(SendCompleted(mine)) == [FreeSegment(mine)]
+    assert hand.tell(SendCompleted(mine)) == [FreeSegment(mine, 0)]
 
 
 def test_a_reader_of_something_that_is_not_here_is_told_so(make_core: MakeCore) -> None:
@@ -172,7 +166,7 @@ def test_a_result_for_another_owner_stays_until_that_owner_frees_it(make_core: M
     hand.accept(1)
     task = foreign(0, 1)
     assert only(hand.tell(RunReturned(task, (LARGE,))), TaskReturned).results == (LARGE,)
-    assert hand.get(0, ObjectFreed(task)) == [FreeSegment(task)]
+    assert hand.get(0, ObjectFreed(task)) == [FreeSegment(task, 0)]
 
 
 # --- arguments of runs ---
@@ -182,11 +176,12 @@ def test_an_argument_is_read_before_the_run_starts_and_freed_after_it(make_core:
     hand = make_core(1)
     hand.lend()
     effects = hand.accept(1, arguments=(Argument(THEIRS, None, 2, 100), Argument(THEIRS, None, 2, 100)))
-    assert effects == [StartRead(1, THEIRS, 2, 100)], "It is read once, though it stands at two places of the call."
-    assert only(hand.tell(ReadCompleted(1)), RunTask).task_id == foreign(0, 1)
+    assert effects == [StartRead(1, THEIRS, 2, 0, 100)], "It is read once, though it stands at two places of the call."
+    run = only(hand.tell(ReadCompleted(1)), RunTask)
+    assert (run.task_id, run.places) == (foreign(0, 1), (place_of(THEIRS, 1, 100),) * 2)
     effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
     assert only(effects, TaskDone)
-    assert of(effects, FreeSegment) == [FreeSegment(THEIRS)]
+    assert of(effects, FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 
 def test_an_argument_that_is_here_already_is_not_read(make_core: MakeCore) -> None:
@@ -197,16 +192,16 @@ def test_an_argument_that_is_here_already_is_not_read(make_core: MakeCore) -> No
     effects = hand.accept(2, arguments=(Argument(foreign(0, 1), None, 1, LARGE.nbytes),))
     assert only(effects, RunTask)
     assert hand.get(0, ObjectFreed(foreign(0, 1))) == [], "The run still has it."
-    assert of(hand.tell(RunReturned(foreign(0, 2), (SMALL,))), FreeSegment) == [FreeSegment(foreign(0, 1))]
+    assert of(hand.tell(RunReturned(foreign(0, 2), (SMALL,))), FreeSegment) == [FreeSegment(foreign(0, 1), 0)]
 
 
 def test_a_run_fails_with_an_argument_that_cannot_be_read(make_core: MakeCore) -> None:
     hand = make_core(1)
     hand.lend()
     hand.accept(1, arguments=(Argument(THEIRS, None, 2, 100),))
-    effects = hand.tell(RoomDenied(1, FULL))
+    effects = hand.tell(ReadFailed(1, BROKEN_LINK))
     assert not of(effects, RunTask)
-    assert only(effects, TaskRaised) == TaskRaised(foreign(0, 1), FULL, False)
+    assert only(effects, TaskRaised) == TaskRaised(foreign(0, 1), BROKEN_LINK, False)
 
 
 def test_a_thread_keeps_what_came_for_a_run(make_core: MakeCore) -> None:
@@ -216,9 +211,10 @@ def test_a_thread_keeps_what_came_for_a_run(make_core: MakeCore) -> None:
     hand.accept(1, arguments=(Argument(THEIRS, None, 2, 100),))
     hand.tell(ReadCompleted(1), RefsAdded([THEIRS]))
     hand.start_waiting(THEIRS, parent=foreign(0, 1))
-    assert only(hand.get(2, ObjectLocated(THEIRS, 2, 100)), WakeWaiter).values == [None]
+    woken = only(hand.get(2, ObjectLocated(THEIRS, 2, 100)), WakeWaiter)
+    assert woken.values == [place_of(THEIRS, 1, 100)]
     assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))), FreeSegment)
-    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS)]
+    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 
 def test_the_holder_may_read_its_own_result_for_its_own_user(make_core: MakeCore) -> None:
@@ -230,6 +226,7 @@ def test_the_holder_may_read_its_own_result_for_its_own_user(make_core: MakeCore
     hand.tell(RunReturned(task, (LARGE,)))
     hand.tell(RefsAdded([task]))
     hand.start_waiting(task)
-    assert only(hand.get(0, ObjectLocated(task, 1, LARGE.nbytes)), WakeWaiter).values == [None]
+    woken = only(hand.get(0, ObjectLocated(task, 1, LARGE.nbytes)), WakeWaiter)
+    assert woken.values == [place_of(task, 1, LARGE.nbytes)]
     assert not of(hand.release(task), FreeSegment)
-    assert hand.get(0, ObjectFreed(task)) == [FreeSegment(task)]
+    assert hand.get(0, ObjectFreed(task)) == [FreeSegment(task, 0)]

@@ -7,7 +7,7 @@ from hpcfut.core.events import (
     CancelRequested,
     ObjectPut,
     ReadCompleted,
-    RoomDenied,
+    ReadFailed,
     RunRaised,
     RunReturned,
     WaitAbandoned,
@@ -72,10 +72,10 @@ def test_who_does_not_fetch_wants_to_know_only(make_core: MakeCore) -> None:
     task = hand.push_to_1()
     hand.tell(WaitStarted(1, [task], 1, False, False, 0))
     assert hand.get(1, TaskReturned(task, (LARGE,))) == [WakeWaiter(1, [task], [None])]
-    assert hand.start_waiting(task, waiter=2) == [StartRead(1, task, 1, LARGE.nbytes)]
+    assert hand.start_waiting(task, waiter=2) == [StartRead(1, task, 1, 0, LARGE.nbytes)]
     hand.tell(WaitAbandoned(2))
     hand.release(task)
-    hand.tell(RoomDenied(1, BROKEN))
+    hand.tell(ReadFailed(1, BROKEN))
 
 
 def test_an_abandoned_wait_is_forgotten(make_core: MakeCore) -> None:
@@ -227,7 +227,7 @@ def test_a_thread_runs_a_task_when_its_argument_has_come(make_core: MakeCore) ->
     hand.get(1, LeaseGranted(1, 0))
     hand.get(2, ObjectLocated(THEIRS, 2, 100))
     effects = hand.start_waiting(hand.own(2), may_run=True)
-    assert of(effects, StartRead) == [StartRead(1, THEIRS, 2, 100)]
+    assert of(effects, StartRead) == [StartRead(1, THEIRS, 2, 0, 100)]
     assert only(hand.tell(ReadCompleted(1)), RunTask).task_id == hand.own(2)
     hand.tell(RunReturned(hand.own(2), (SMALL,)))
     hand.release(THEIRS, hand.own(2))

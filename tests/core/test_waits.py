@@ -10,7 +10,6 @@ from hpcfut.core.events import (
     FrameReceived,
     ReadCompleted,
     RefsAdded,
-    RoomDenied,
     RunRaised,
     RunReturned,
     TaskSubmitted,
@@ -20,7 +19,7 @@ from hpcfut.core.events import (
 )
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
-from hpcfut.model.failure import INTERNAL, RAISED, Failure
+from hpcfut.model.failure import FULL, RAISED, Failure
 from hpcfut.model.ids import first_id
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
@@ -30,11 +29,12 @@ PLAIN, RETRIED, GENERATOR = 1, 2, 3
 SMALL = (Result(b"value", 5),)
 
 
-def make_core(n_ranks: int = 1, *, n_slots: int = 1, n_blocked_max: int = 256) -> RankCore:
+def make_core(n_ranks: int = 1, *, n_slots: int = 1, n_blocked_max: int = 256, nbytes_store: int = 1 << 24) -> RankCore:
     """Rank 0, where a driver has made three functions."""
     cpus = {"CPU": 4 * RESOURCE_UNIT}
     roster = [RankRecord(rank, 0, "host", "host", rank, cpus) for rank in range(n_ranks)]
-    core = RankCore(0, roster, Config(n_slots=n_slots, n_blocked_max=n_blocked_max), is_driver=True)
+    config = Config(n_slots=n_slots, n_blocked_max=n_blocked_max)
+    core = RankCore(0, roster, config, is_driver=True, nbytes_store=nbytes_store)
     for template in (
         TaskTemplate(PLAIN, "plain", b""),
         TaskTemplate(RETRIED, "retried", b"", n_retries_max=1),
@@ -131,16 +131,16 @@ def test_a_run_that_came_for_a_waiting_thread_can_be_handed_back() -> None:
 
 def test_a_run_that_came_for_a_waiting_thread_can_fail_at_once() -> None:
     # Only waiting threads may run anything here, and there is no room for what the task has to read first.
-    core = make_core(2, n_blocked_max=0)
+    core = make_core(2, nbytes_store=1000, n_blocked_max=0)
     stored, reads = first_id(1, 0), 11
     told(core, RefsAdded([stored]))
     told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
     told(core, FrameReceived(1, 0, [ObjectLocated(stored, 1, 10**6)]))
-    told(core, wait_for(1, reads))
-    failure = Failure(INTERNAL, "There is no room.")
-    effects = core.handle(RoomDenied(1, failure), 0.0)
+    effects = core.handle(wait_for(1, reads), 0.0)
     core.check()
-    assert [effect.values for effect in effects if isinstance(effect, WakeWaiter)] == [[failure]]
+    ((failure,),) = (effect.values for effect in effects if isinstance(effect, WakeWaiter))
+    assert isinstance(failure, Failure)
+    assert failure.kind == FULL
 
 
 def test_a_generator_gets_no_thread_of_its_own_while_the_driver_works() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hpcfut.core.effects import RunTask, StartRead, TellWatcher
-from hpcfut.core.events import ReadCompleted, RefsAdded, RoomDenied, RunReturned, WatchEnded, WatchStarted
+from hpcfut.core.events import ReadCompleted, ReadFailed, RefsAdded, RunReturned, WatchEnded, WatchStarted
+from hpcfut.model.place import Place
 from hpcfut.wire.messages import LeaseReturned, ObjectLocated, ObjectResolved, TaskDone, TaskRaised, TaskReturned
 from tests.core.cores import BROKEN, LARGE, SMALL, Hand, MakeCore, foreign, of, only, takes
 from tests.core.test_references import THEIRS, borrow
@@ -68,7 +69,7 @@ def test_several_watches_and_waits_of_one_object(make_core: MakeCore) -> None:
     hand.release(task)
 
 
-@takes("transfers", ("absent", "start"), ("in flight", "completed"))
+@takes("copies", ("absent", "read"), ("reading", "completed"))
 def test_who_fetches_is_told_when_the_bytes_are_here(make_core: MakeCore) -> None:
     hand = make_core()
     task = hand.push_to_1()
@@ -76,7 +77,8 @@ def test_who_fetches_is_told_when_the_bytes_are_here(make_core: MakeCore) -> Non
     effects = hand.get(1, TaskReturned(task, (LARGE,)))
     assert of(effects, TellWatcher) == [TellWatcher(2, [task], [None], True)]
     assert only(effects, StartRead).object_id == task
-    assert hand.tell(ReadCompleted(1)) == [TellWatcher(1, [task], [None], True)]
+    place = Place(task, 0, 0, LARGE.nbytes)
+    assert hand.tell(ReadCompleted(1)) == [TellWatcher(1, [task], [place], True, True)]
     hand.release(task)
 
 
@@ -85,7 +87,7 @@ def test_bytes_that_will_never_be_here_are_told_as_a_failure(make_core: MakeCore
     task = hand.push_to_1()
     hand.tell(watch(task))
     hand.get(1, TaskReturned(task, (LARGE,)))
-    assert hand.tell(RoomDenied(1, BROKEN)) == [TellWatcher(1, [task], [BROKEN], True)]
+    assert of(hand.tell(ReadFailed(1, BROKEN)), TellWatcher) == [TellWatcher(1, [task], [BROKEN], True)]
     hand.release(task)
 
 

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -84,6 +84,19 @@ class Gate:
             hpcfut.wait(refs, num_returns=len(refs), timeout=0.01, fetch_local=False)
 
 
+@contextmanager
+def own_session(**options: Any) -> Iterator[None]:
+    """A session of its own; the next case begins another one."""
+    hpcfut.shutdown()
+    assert not hpcfut.is_initialized()
+    hpcfut.init(**options)
+    try:
+        assert hpcfut.is_initialized()
+        yield
+    finally:
+        hpcfut.shutdown()
+
+
 def _core() -> Any:
     runtime = session._session.runtime
     assert runtime is not None
@@ -100,7 +113,7 @@ def _what_is_left() -> dict[str, int]:
         engine.core.check()
         statistics = engine.core.statistics()
         left = {name: getattr(statistics, name) for name in statistics.__struct_fields__ if name.startswith("n_")}
-        left["objects in the window"] = engine.window.n_objects
+        left["objects in the window"] = engine.core.copies.arena.n_segments
         left["reads"] = len(engine.movement.reads)
         left["sends"] = len(engine.movement.sends)
         executor = runtime.executor

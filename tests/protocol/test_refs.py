@@ -315,11 +315,11 @@ def test_a_read_that_is_under_way_outlives_its_reader(ranks: Ranks) -> None:
     waiter = ranks.get(0, a)
     ranks.abandon(0, waiter)
     ranks.drop(0, a)
-    assert ranks.hands[0].core.transfers.copies
+    assert ranks.hands[0].core.copies.copies
     ranks.held.clear()
     ranks.settle()
     assert not ranks.segments
-    assert not ranks.hands[0].core.transfers.copies
+    assert not ranks.hands[0].core.copies.copies
 
 
 def test_a_large_list_of_refs_holds_them(ranks: Ranks) -> None:

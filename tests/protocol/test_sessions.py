@@ -8,8 +8,9 @@ import pytest
 
 from hpcfut.core.events import RankLost, StopRequested
 from hpcfut.model.failure import RAISED, Failure
+from hpcfut.model.place import Place
 from hpcfut.wire.messages import JobEnded, RankFailed
-from tests.protocol.wired import Ranks
+from tests.protocol.wired import NBYTES_LARGE, Ranks
 
 MakeRanks = Callable[..., Ranks]
 
@@ -45,7 +46,7 @@ def test_a_wait_for_objects_of_several_owners(ranks: Ranks) -> None:
     assert waiter not in ranks.woken
     ranks.held.clear()
     ranks.settle()
-    assert ranks.woken[waiter].values == [b"of 1", None]
+    assert ranks.woken[waiter].values == [b"of 1", Place(inner[1], 0, 0, NBYTES_LARGE)]
     assert ranks.segments[0, inner[1]] == b"of 2"
     ranks.drop(0, *inner)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -12,6 +12,7 @@ from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import owner_of
+from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.wire.messages import Message, ReadRequested, Result
 from tests.core.cores import Hand, foreign
@@ -98,7 +99,8 @@ class Ranks:
         assert effect.task_id not in self.running, "A task runs twice."
         self.running[effect.task_id] = rank
         for argument in effect.arguments:
-            assert argument.payload is not None or (rank, argument.object_id) in self.segments
+            is_lent = any(place.object_id == argument.object_id and place.rank != rank for place in effect.places)
+            assert argument.payload is not None or is_lent or (rank, argument.object_id) in self.segments
         if effect.item_ids:
             self.names[effect.task_id] = list(effect.item_ids)
             self.n_made[effect.task_id] = 0
@@ -221,7 +223,7 @@ class Ranks:
     def value(self, rank: int, object_id: int) -> bytes | Failure:
         """What ``get`` gives: it is ready by now."""
         (value,) = self.woken[self.get(rank, object_id)].values
-        return self.segments[rank, object_id] if value is None else value
+        return self.segments[value.rank, object_id] if isinstance(value, Place) else cast("bytes | Failure", value)
 
     def hold(self, rank: int, *object_ids: int) -> None:
         """User code unpickles refs."""

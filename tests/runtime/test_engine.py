@@ -9,9 +9,9 @@ import pytest
 
 from hpcfut.core.events import ResourcesQueried
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.clock import MonotonicClock
 from hpcfut.edges.host.doorbell import HostDoorbell
-from hpcfut.edges.host.heap_window import HeapWindow
 from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
 from hpcfut.model.errors import RankLostError
@@ -48,8 +48,9 @@ class DeafPeer(LoopbackTransport):
 
 def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
     roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
-    core = RankCore(0, roster, Config(), is_driver=True)
-    engine = Engine(core, DeafPeer(), HeapWindow(1000), MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False)
+    core = RankCore(0, roster, Config(), is_driver=True, nbytes_store=1000)
+    arena, clock, bell = HostArena(0, 1000), MonotonicClock(), HostDoorbell(0, 2)
+    engine = Engine(core, DeafPeer(), arena, clock, bell, session=0, may_spin=False)
     waiter = engine.new_waiter()
     engine.post_now(ResourcesQueried(1))
     engine.hear_now()

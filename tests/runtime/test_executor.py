@@ -127,7 +127,7 @@ def test_results_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) -> N
 
     with pytest.raises(MemoryError):
         hpcfut.get(two.remote())
-    assert runtime.engine.window.n_objects == 0
+    assert runtime.engine.core.copies.arena.n_segments == 0
 
 
 def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_arguments_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) ->
         take.remote(np.zeros(2_000_000, "u1"), np.zeros(2_000_000, "u1"))
     gc.collect()
     runtime.engine.hear_now()
-    assert runtime.engine.window.n_objects == 0
+    assert runtime.engine.core.copies.arena.n_segments == 0
 
 
 def test_ctrl_c_inside_the_engine_is_raised_as_the_call_ends(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

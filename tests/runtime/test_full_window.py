@@ -6,9 +6,9 @@ import pytest
 
 from hpcfut.core.events import RefsAdded, RefsReleased, WaitStarted
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.clock import MonotonicClock
 from hpcfut.edges.host.doorbell import HostDoorbell
-from hpcfut.edges.host.heap_window import HeapWindow
 from hpcfut.model.config import Config
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id
@@ -19,7 +19,9 @@ from hpcfut.wire.codec import decode_frame, encode_frame
 from hpcfut.wire.messages import Message, ObjectLocated, ReadRequested
 
 OBJECT = first_id(1, 0)
-NBYTES_WINDOW = 1000
+#: Room for one object of so many bytes, and for its header.
+NBYTES_WINDOW = 960
+NBYTES_STORE = 1024
 
 
 class StubTransport:
@@ -66,8 +68,8 @@ class StubTransport:
 def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
     roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     config = Config()
-    core = RankCore(0, roster, config, is_driver=True)
-    transport, window = StubTransport(), HeapWindow(NBYTES_WINDOW)
+    core = RankCore(0, roster, config, is_driver=True, nbytes_store=NBYTES_STORE)
+    transport, window = StubTransport(), HostArena(0, NBYTES_STORE)
     engine = Engine(core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False)
     waiter = engine.new_waiter()
     engine.post_now(RefsAdded([OBJECT]))
@@ -81,10 +83,10 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
         assert not waiter.is_done
         return
     assert waiter.is_done
-    assert (transport.sent, transport.receives, window.n_objects) == ([], [], 0)
+    assert (transport.sent, transport.receives, core.copies.arena.n_segments) == ([], [], 0)
     (failure,) = waiter.values
     assert isinstance(failure, Failure)
-    assert failure.text.startswith("Rank 0 cannot read object 1.1. There is no room for object 1.1 of 1001 bytes")
+    assert failure.text.startswith("There is no room for object 1.1 of 961 bytes on rank 0: its object store has 1024")
     engine.post_now(RefsReleased([OBJECT]))
     engine.forget(waiter)
     core.check()

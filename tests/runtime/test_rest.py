@@ -11,9 +11,9 @@ import pytest
 
 from hpcfut.core.events import ResourcesQueried
 from hpcfut.core.rank import RankCore
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.clock import MonotonicClock
 from hpcfut.edges.host.doorbell import HostDoorbell
-from hpcfut.edges.host.heap_window import HeapWindow
 from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
 from hpcfut.model.roster import RankRecord
@@ -30,9 +30,9 @@ class Mill:
 
     def __init__(self) -> None:
         roster = [RankRecord(0, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT})]
-        self.core = RankCore(0, roster, Config(), is_driver=True)
+        self.core = RankCore(0, roster, Config(), is_driver=True, nbytes_store=1000)
         self.bell = HostDoorbell(0, 1)
-        transport, window, clock = LoopbackTransport(), HeapWindow(1000), MonotonicClock()
+        transport, window, clock = LoopbackTransport(), HostArena(0, 1000), MonotonicClock()
         self.engine = Engine(self.core, transport, window, clock, self.bell, session=0, may_spin=False)
         self.helper = Helper(self.engine)
 

@@ -33,7 +33,7 @@ def one_session() -> Iterator[None]:
         core.check()
         statistics = core.statistics()
         assert statistics.n_owned + statistics.n_tasks + statistics.n_runs + statistics.n_copies == 0, statistics
-        assert runtime.engine.window.n_objects == 0
+        assert runtime.engine.core.copies.arena.n_segments == 0
         assert not core.waits.waits
     hpcfut.shutdown()
     assert not hpcfut.is_initialized()

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from hpcfut.core.copies import Copies
 from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import STORED
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.stuck import Judgement
 from hpcfut.core.tasks import Tasks
-from hpcfut.core.transfers import Transfers
 from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
 from hpcfut.sim import checkers
@@ -115,9 +115,9 @@ def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
-def frees_what_is_being_sent(right: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(self: Transfers, copy: Any) -> None:
-        copy.n_sends = 0
+def frees_what_is_used(right: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Copies, copy: Any) -> None:
+        copy.n_sends, copy.lent = 0, None
         right(self, copy)
 
     return wrong
@@ -177,8 +177,8 @@ def test_the_checker_complains(fault: Fault, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_window_complains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Transfers, "_free", frees_what_is_being_sent(Transfers._free))
-    assert "in the middle of a transfer" in str(first_failure())
+    monkeypatch.setattr(Copies, "let_go", frees_what_is_used(Copies.let_go))
+    assert "while it is sent, received or viewed" in str(first_failure())
 
 
 def test_a_watch_that_is_told_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

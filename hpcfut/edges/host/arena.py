@@ -14,6 +14,9 @@ What is where: a page that proves whose memory this is, so that nobody takes ano
 the segments, each with a header before its payload. A place is known to readers only from messages, which may be old.
 So the header says what lies there: it is written last, when an object is sealed, and wiped first, when its segment is
 freed; a reader compares all of it with what it was told, so that a header that is being written agrees with nothing.
+
+Every session has fresh memory behind the same descriptor, because values of an old one may be viewed for ever. That of
+the first is mapped when the ranks meet, that of a later one when it is first read.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -32,13 +36,14 @@ from hpcfut.edges.host.pages import Pages
 from hpcfut.edges.host.pins import Pins
 from hpcfut.model.errors import HpcfutError, ObjectLostError
 from hpcfut.model.ids import name_of
+from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
 
 _NBYTES_PAGE: Final = mmap.PAGESIZE
 #: Where segments begin.
 _NBYTES_PROOF: Final = _NBYTES_PAGE
-#: A word that no other program writes, the rank, and a token of this memory alone.
-_PROOF: Final = struct.Struct("<8sQ16s")
+#: A word that no other program writes, the rank, the number of the session, and a token of this process.
+_PROOF: Final = struct.Struct("<8sQQ16s")
 _MAGIC_OF_MEMORY: Final = b"hpcfutM1"
 #: A word for sealed objects, the object id, and the size of the payload.
 _HEADER: Final = struct.Struct("<8sQQ")
@@ -50,12 +55,10 @@ _F_SEAL_FUTURE_WRITE: Final = 0x10
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
-    """Where neighbours find the memory of a rank: the descriptor, with the device and inode behind it."""
+    """Where neighbours find the memory of a rank: behind this descriptor, in every session."""
 
     pid: int
     descriptor: int
-    device: int
-    inode: int
     #: Of the whole memory.
     nbytes: int
     token: bytes
@@ -64,40 +67,55 @@ class _Card(msgspec.Struct, array_like=True, frozen=True):
 class HostArena:
     """Memory of this rank, and views of it and of the memory of neighbours. Any thread may call anything but close."""
 
-    def __init__(self, rank: int, nbytes: int, on_released: Callable[[int], object]) -> None:
+    def __init__(self, rank: int, nbytes: int) -> None:
         """Make the memory; until it has met the neighbours, the rank reaches itself only.
 
         Args:
             rank: The own rank.
             nbytes: Room for segments; it is rounded up to whole pages.
-            on_released: Told the object's id when the last thing built over a view has gone, once for each view; by
-                whatever thread, so that it may do no more than append to a deque.
 
         Raises:
             HpcfutError: The system does not give so much memory.
         """
         #: Room for segments.
         self.nbytes: Final = -(-nbytes // _NBYTES_PAGE) * _NBYTES_PAGE
+        #: The ranks of the host that can view each other's memory, the own one included; the same for all of them.
+        self.neighbours: list[int] = [rank]
         self._rank = rank
         self._token = os.urandom(16)
+        self._n_sessions = 0
+        self._cards: dict[int, _Card] = {}
+        self._frombuffer: Callable[..., Any] | None = None
         self._descriptor = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._make()
+
+    def renew(self) -> None:
+        """Begin another session, with empty memory. What is still viewed of the old one stays as it is, unheard of."""
+        self._n_sessions += 1
+        self._pages.close()
+        fresh = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.dup2(fresh, self._descriptor, inheritable=False)
+        os.close(fresh)
+        self._make()
+
+    def _make(self) -> None:
         try:
-            self._make()
+            self._map_own()
         except (OSError, OverflowError, ValueError) as error:
             os.close(self._descriptor)
             raise HpcfutError(
-                f"Rank {rank} cannot have {nbytes} bytes of memory for objects: {error}. Give the object store less "
-                f"memory, or raise the limit on the address space (ulimit -v)."
+                f"Rank {self._rank} cannot have {self.nbytes} bytes of memory for objects: {error}. Give the object "
+                f"store less memory, or raise the limit on the address space (ulimit -v)."
             ) from error
-        self._pins = Pins(on_released)
+        self.released: deque[int] = deque()
+        self._pins = Pins(self.released.append)
         self._pages = Pages(self._own, _NBYTES_PROOF)
-        self._frombuffer: Callable[..., Any] | None = None
 
-    def _make(self) -> None:
+    def _map_own(self) -> None:
         nbytes = _NBYTES_PROOF + self.nbytes
         os.ftruncate(self._descriptor, nbytes)
         self._own = mmap.mmap(self._descriptor, nbytes)
-        self._own[: _PROOF.size] = _PROOF.pack(_MAGIC_OF_MEMORY, self._rank, self._token)
+        self._own[: _PROOF.size] = self._proof_of(self._rank, self._token)
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         # Older kernels do not know it; neighbours then map it for reading because they choose to.
         with suppress(OSError):
@@ -105,26 +123,57 @@ class HostArena:
         #: Rank → its memory, for reading.
         self._maps = {self._rank: _map_for_reading(self._descriptor, nbytes)}
 
+    def _proof_of(self, rank: int, token: bytes) -> bytes:
+        return _PROOF.pack(_MAGIC_OF_MEMORY, rank, self._n_sessions, token)
+
     # -- at the start of a job -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def among(
+        cls, candidates: Sequence[int], rank: int, nbytes: int, gather: Callable[[bytes], list[bytes]]
+    ) -> HostArena:
+        """Memory that these ranks of the host, the own one included, view if possible; all ranks of the job do it.
+
+        Args:
+            candidates: The ranks of this host.
+            rank: The own rank.
+            nbytes: Room for segments.
+            gather: Gives every rank the bytes of all ranks, in the order of the ranks.
+        """
+        arena = cls(rank, nbytes)
+        cards = gather(arena.card())
+        arena.meet({other: cards[other] for other in candidates})
+        reached = gather(msgspec.msgpack.encode(arena.reached))
+        everybody = msgspec.msgpack.encode(sorted(candidates))
+        if all(reached[other] == everybody for other in candidates):
+            arena.neighbours = sorted(candidates)
+        return arena
 
     def card(self) -> bytes:
         """What the neighbours must know."""
-        found = os.fstat(self._descriptor)
-        return msgspec.msgpack.encode(
-            _Card(os.getpid(), self._descriptor, found.st_dev, found.st_ino, found.st_size, self._token)
-        )
+        nbytes = _NBYTES_PROOF + self.nbytes
+        return msgspec.msgpack.encode(_Card(os.getpid(), self._descriptor, nbytes, self._token))
 
     def meet(self, cards: Mapping[int, bytes]) -> None:
         """Map the memory of neighbours, whose cards these are; of those that can be reached."""
         for rank, card in cards.items():
             if rank != self._rank:
-                # One that is over the limit of open files or of memory is out of reach as well.
-                with suppress(OSError, ValueError):
-                    self._maps[rank] = _map_of_neighbour(rank, msgspec.msgpack.decode(card, type=_Card))
+                self._cards[rank] = msgspec.msgpack.decode(card, type=_Card)
+                self._map_neighbour(rank)
 
-    def reaches(self, rank: int) -> bool:
-        """Whether objects in the memory of this rank can be viewed from here."""
-        return rank in self._maps
+    @property
+    def reached(self) -> list[int]:
+        """The ranks whose memory can be viewed from here now, in order."""
+        return sorted(self._maps)
+
+    def _map_neighbour(self, rank: int) -> mmap.mmap | None:
+        """Map the memory of a rank, unless it is out of reach, as one is that is over a limit of files or memory."""
+        card = self._cards.get(rank)
+        if card is not None:
+            with suppress(OSError, ValueError):
+                mapped = self._maps[rank] = _map_of_other(card, self._proof_of(rank, card.token))
+                return mapped
+        return None
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -152,7 +201,7 @@ class HostArena:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def view(self, rank: int, offset: int, object_id: int, nbytes: int) -> memoryview:
+    def view(self, place: Place) -> memoryview:
         """The payload of a sealed object, read-only and without a copy; what is built over it pins the object.
 
         It stays readable whatever happens, to the end of this process; what it shows is the object's for as long as the
@@ -161,24 +210,27 @@ class HostArena:
         Raises:
             ObjectLostError: The object is not at that place, or the rank is out of reach.
         """
-        memory = self._maps.get(rank)
-        start = _NBYTES_PROOF + offset
-        header = _HEADER.pack(_SEALED, object_id, nbytes)
+        memory = self._maps.get(place.rank) or self._map_neighbour(place.rank)
+        start = _NBYTES_PROOF + place.offset
+        header = _HEADER.pack(_SEALED, place.object_id, place.nbytes)
         if memory is None or memory[start : start + _HEADER.size] != header:
-            raise ObjectLostError(self._complaint(rank, offset, object_id, nbytes))
+            raise ObjectLostError(self._complaint(place))
         frombuffer = self._frombuffer
         if frombuffer is None:
             import numpy  # only now, because the number of its threads is set before it is loaded
 
             frombuffer = self._frombuffer = numpy.frombuffer
-        base = frombuffer(memory, "B", nbytes, start + NBYTES_HEADER)
-        self._pins.hang(base, object_id)
+        base = frombuffer(memory, "B", place.nbytes, start + NBYTES_HEADER)
+        self._pins.hang(base, place.object_id)
         view: memoryview = base.data
         return view
 
-    def _complaint(self, rank: int, offset: int, object_id: int, nbytes: int) -> str:
-        what = f"Object {name_of(object_id)} of {nbytes} bytes cannot be read at {offset} in the memory of rank {rank}"
-        if rank not in self._maps:
+    def _complaint(self, place: Place) -> str:
+        what = (
+            f"Object {name_of(place.object_id)} of {place.nbytes} bytes cannot be read at {place.offset} in the memory "
+            f"of rank {place.rank}"
+        )
+        if place.rank not in self._maps:
             return f"{what}: it is out of reach from rank {self._rank}. This is a bug in hpcfut; please report it."
         return f"{what}: it is not there, or not any more. Keep a ref to an object for as long as it is read."
 
@@ -202,14 +254,13 @@ def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
     return mapped
 
 
-def _map_of_neighbour(rank: int, card: _Card) -> mmap.mmap:
-    """Map what stands behind a descriptor of another process, and make sure that it is that rank's memory."""
+def _map_of_other(card: _Card, proof: bytes) -> mmap.mmap:
+    """Map what stands behind a descriptor of another process, and make sure that it is the right memory."""
     descriptor = os.open(f"/proc/{card.pid}/fd/{card.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino, found.st_size) == (card.device, card.inode, card.nbytes):
+        if os.fstat(descriptor).st_size == card.nbytes:
             mapped = _map_for_reading(descriptor, card.nbytes)
-            if mapped[: _PROOF.size] == _PROOF.pack(_MAGIC_OF_MEMORY, rank, card.token):
+            if mapped[: _PROOF.size] == proof:
                 return mapped
     finally:
         os.close(descriptor)

@@ -29,7 +29,7 @@ class Emptiness:
         core = rank.core
         where = f"At rest, rank {rank.rank}"
         statistics = core.statistics()
-        tables = (core.ownership.objects, core.borrowing.objects, rank.window.segments, core.transfers.copies)
+        tables = (core.ownership.objects, core.borrowing.objects, rank.window.segments, core.copies.copies)
         ids = [object_id for table in tables for object_id in table][:3]
         if not statistics.is_empty:
             raise SimulationError(f"{where} still has {statistics}.", ids)

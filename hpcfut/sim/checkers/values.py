@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import AnswerQuery, RunTask, TellWatcher, WakeWaiter
+from hpcfut.core.effects import Value as Outcome
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
+from hpcfut.model.place import Place
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
@@ -26,8 +28,10 @@ class Values:
         spec = self._world.truth.specs[effect.task_id]
         if effect.payload != spec.payload or tuple(a.object_id for a in effect.arguments) != spec.arguments:
             raise SimulationError(f"Task {name_of(spec.task_id)} starts with the wrong arguments.", [spec.task_id])
+        places = iter(effect.places)
         for argument in effect.arguments:
-            self._check(rank, argument.object_id, argument.payload)
+            value = next(places, None) if argument.payload is None else argument.payload
+            self._check(argument.object_id, value)
             if argument.contained != self._world.truth.values[argument.object_id].contained:
                 raise SimulationError(
                     f"Task {name_of(spec.task_id)} is told the wrong contents of {name_of(argument.object_id)}.",
@@ -42,7 +46,7 @@ class Values:
         is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted
         if wanted != effect.object_ids or not is_enough or len(effect.values) != len(wanted):
             raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
-        self._check_all(rank, effect, is_fetching=wait.is_fetching)
+        self._check_all(effect, is_fetching=wait.is_fetching)
 
     def on_tell(self, rank: SimRank, watched: Watched, effect: TellWatcher) -> None:
         """Who watches is told of each object once, and of the last as such."""
@@ -50,23 +54,23 @@ class Values:
         is_known = len(dict.fromkeys(ids)) == len(ids) and all(object_id in watched.left for object_id in ids)
         if not ids or not is_known or effect.is_last != (len(ids) == len(watched.left)):
             raise SimulationError(f"Watch {effect.watch_id} on rank {rank.rank} is told of something else.", ids)
-        self._check_all(rank, effect, is_fetching=watched.is_fetching)
+        self._check_all(effect, is_fetching=watched.is_fetching)
 
-    def _check_all(self, rank: SimRank, effect: WakeWaiter | TellWatcher, *, is_fetching: bool) -> None:
+    def _check_all(self, effect: WakeWaiter | TellWatcher, *, is_fetching: bool) -> None:
         truth = self._world.truth
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if isinstance(value, Failure):
                 if not truth.may_fail(object_id, value):
                     raise SimulationError(f"Object {name_of(object_id)} has no reason to fail: {value}.", [object_id])
             elif is_fetching:
-                self._check(rank, object_id, value)
+                self._check(object_id, value)
             elif object_id not in truth.values:
                 raise SimulationError(f"Object {name_of(object_id)} is ready before it was made.", [object_id])
 
-    def _check(self, rank: SimRank, object_id: int, payload: bytes | None) -> None:
+    def _check(self, object_id: int, payload: Outcome) -> None:
         value = self._world.truth.values.get(object_id)
-        if payload is None:
-            payload = rank.window.view(object_id, "uses")
+        if isinstance(payload, Place):
+            payload = self._world.ranks[payload.rank].window.view(payload, "uses")
         if value is None or value.payload != payload:
             raise SimulationError(f"Object {name_of(object_id)} is {payload!r} and should be {value}.", [object_id])
 

@@ -223,7 +223,7 @@ def case_large_values_do_not_pass_through_rank_0(n_ranks: int) -> None:
 
         runtime = session._session.runtime
         assert runtime is not None
-        return int(runtime.engine.window.n_objects)
+        return int(runtime.engine.core.copies.arena.n_segments)
 
     source, reader = n_ranks - 1, n_ranks // 2
     ref = on_rank(make_array, source).remote(N_LARGE, 1)

@@ -1,0 +1,272 @@
+"""Copies: which objects have their bytes at hand on this rank, in whose memory, and who needs them to stay there.
+
+Theory of operation
+
+The bytes of a *copy* lie in a segment of this rank's arena: a put or a result was written there (its primary copy), or
+bytes were read from another host (a cached copy). Or they lie in the arena of another rank of this host, which has lent
+them: a *loan* (``transfers.py``). A copy has a claim to stay while it is
+
+* held: an object table here wants it; or pinned: runs here have it as argument. These are wishes for the future.
+* viewed: values in user code here are built over its bytes; sent: a transfer out of it is under way; lent: ranks of
+  this host read it in place. These are uses of the memory itself, and outlive every wish.
+
+With the last wish and the last use the segment is freed, or the loan returned. A copy that is only used is *doomed*:
+it is given to nobody any more, because its object is collected; unless it is a mere cached copy, which lives on if its
+object is wanted again. A segment whose bytes are still being written or read is freed when that has ended, because
+until then the memory belongs to an edge.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from hpcfut.core.arena import Arena
+from hpcfut.core.context import Context
+from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom
+from hpcfut.core.events import RoomWanted
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import FULL, Failure
+from hpcfut.model.ids import name_of
+from hpcfut.model.place import Place
+from hpcfut.wire.messages import LoanReturned
+
+ABSENT: Final = "absent"
+WRITING: Final = "writing"
+READING: Final = "reading"
+ABANDONED: Final = "abandoned"
+ASKED: Final = "asked"
+LENT: Final = "lent"
+LOCAL: Final = "local"
+MISSING: Final = "missing"
+DOOMED: Final = "doomed"
+FREED: Final = "freed"
+
+TRANSITIONS: Final = {
+    (ABSENT, "write"): WRITING,
+    (WRITING, "seal"): LOCAL,
+    (WRITING, "give up"): FREED,
+    (ABSENT, "read"): READING,
+    (ABSENT, "no room"): MISSING,
+    (READING, "completed"): LOCAL,
+    (READING, "failed"): MISSING,
+    (READING, "free"): ABANDONED,
+    (ABANDONED, "read"): READING,
+    (ABANDONED, "completed"): FREED,
+    (ABANDONED, "failed"): FREED,
+    (ABSENT, "ask"): ASKED,
+    (ABSENT, "lent"): LENT,
+    (ASKED, "lent"): LENT,
+    (ASKED, "failed"): MISSING,
+    (ASKED, "free"): FREED,
+    (LENT, "free"): FREED,
+    (MISSING, "free"): FREED,
+    (LOCAL, "free"): FREED,
+    (LOCAL, "free while used"): DOOMED,
+    (DOOMED, "want"): LOCAL,
+    (DOOMED, "let go"): FREED,
+}
+
+#: Of what fills the store, so many are named in the complaint.
+_N_NAMED_MAX: Final = 3
+
+
+class Copy(msgspec.Struct, gc=False, eq=False):
+    """The bytes of one object, as far as this rank has them at hand."""
+
+    object_id: int
+    state: str
+    nbytes: int
+    #: In whose arena the bytes are, and where.
+    rank: int
+    offset: int = -1
+    is_primary: bool = False
+    #: Whether an object table of this rank (and not only a run) wants it.
+    is_held: bool = False
+    #: Runs here that have it as argument.
+    n_pins: int = 0
+    #: Values in user code of this rank that are built over its bytes.
+    n_views: int = 0
+    #: Transfers out of it that are under way.
+    n_sends: int = 0
+    #: Ranks of this host that read it in place, and how often it was lent to each.
+    lent: dict[int, int] | None = None
+    #: How often it was lent to this rank.
+    n_loans: int = 0
+    transfer_id: int = 0
+    #: Runs (positive) and waiters (negative) to tell when it has arrived.
+    watchers: dict[int, None] | None = None
+    failure: Failure | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody here may want to use it."""
+        return self.is_held or self.n_pins > 0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody reads its memory."""
+        return bool(self.n_views or self.n_sends or self.lent)
+
+
+class Copies:
+    """The table of copies on this rank, and the arena."""
+
+    def __init__(self, context: Context, nbytes: int) -> None:
+        self._context = context
+        self._rank = context.rank
+        self.next = context.make_table("copies", TRANSITIONS)
+        self.arena = Arena(nbytes)
+        self.copies: dict[int, Copy] = {}
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def on_room_wanted(self, event: RoomWanted) -> None:
+        """User code here is about to write a value."""
+        offset = self.arena.allocate(event.nbytes)
+        if offset is None:
+            failure = Failure(FULL, self.complaint(event.object_id, event.nbytes))
+            self._context.effects.append(DenyRoom(event.waiter_id, failure))
+            return
+        state = self.next[ABSENT, "write"]
+        self.copies[event.object_id] = Copy(event.object_id, state, event.nbytes, self._rank, offset, is_primary=True)
+        self._context.effects.append(GiveRoom(event.waiter_id, event.object_id, offset))
+
+    def give_up(self, object_id: int) -> None:
+        """User code could not write the value to its end."""
+        copy = self.copies[object_id]
+        copy.state = self.next[copy.state, "give up"]
+        self.forget(copy)
+
+    def seal(self, object_id: int) -> Copy:
+        """A put or a result is complete."""
+        copy = self.copies[object_id]
+        copy.state = self.next[copy.state, "seal"]
+        copy.is_held = True
+        return copy
+
+    def complaint(self, object_id: int, nbytes: int) -> str:
+        """Why there is no room."""
+        arena = self.arena
+        largest = sorted(
+            (copy for copy in self.copies.values() if copy.rank == self._rank and copy.offset >= 0),
+            key=lambda copy: (-copy.nbytes, copy.object_id),
+        )
+        names = ", ".join(f"{name_of(copy.object_id)} ({copy.nbytes} bytes)" for copy in largest[:_N_NAMED_MAX])
+        return (
+            f"There is no room for object {name_of(object_id)} of {nbytes} bytes on rank {self._rank}: its object "
+            f"store has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
+            + (f", the largest of them {names}" if names else "")
+            + ". Drop refs and arrays that are not needed, use more ranks, or give each rank a larger store: "
+            "init(object_store_memory=BYTES)."
+        )
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+
+    def find(self, object_id: int) -> Copy | None:
+        """The copy of an object if its bytes are at hand, or if getting them has failed."""
+        copy = self.copies.get(object_id)
+        if copy is None:
+            return None
+        if copy.state in (LOCAL, LENT, MISSING):
+            return copy
+        if copy.state == DOOMED and not copy.is_primary:
+            copy.state = self.next[DOOMED, "want"]
+            return copy
+        return None
+
+    def open_view(self, copy: Copy) -> Place:
+        """User code is going to read the bytes in place; ``close_views`` tells when it does no more."""
+        copy.n_views += 1
+        return Place(copy.object_id, copy.rank, copy.offset, copy.nbytes)
+
+    def close_views(self, object_ids: list[int]) -> None:
+        """Values over these objects' bytes are gone (an id may stand several times)."""
+        for object_id in object_ids:
+            copy = self.copies[object_id]
+            copy.n_views -= 1
+            if not copy.n_views:
+                self.let_go(copy)
+
+    def pin(self, object_id: int) -> None:
+        """A run has this copy as argument."""
+        self.copies[object_id].n_pins += 1
+
+    def unpin(self, object_id: int) -> None:
+        """The run has ended."""
+        copy = self.copies[object_id]
+        copy.n_pins -= 1
+        self.let_go(copy)
+
+    def unwatch(self, object_id: int, watcher: int) -> None:
+        """Whoever waited for the arrival waits no more."""
+        copy = self.copies.get(object_id)
+        if copy is not None and copy.watchers is not None:
+            copy.watchers.pop(watcher, None)
+
+    def free(self, object_id: int) -> None:
+        """The object was collected (owner), released (borrower), or freed by its owner (holder)."""
+        copy = self.copies.get(object_id)
+        if copy is not None and copy.is_held:
+            copy.is_held = False
+            self.let_go(copy)
+
+    def let_go(self, copy: Copy) -> None:
+        """A wish or a use has gone; if it was the last one, the memory goes too."""
+        if copy.is_held or copy.n_pins:
+            return
+        state = copy.state
+        if state == LOCAL:
+            if copy.is_used:
+                copy.state = self.next[LOCAL, "free while used"]
+                return
+            copy.state = self.next[LOCAL, "free"]
+        elif state == DOOMED:
+            if copy.is_used:
+                return
+            copy.state = self.next[DOOMED, "let go"]
+        elif state == LENT:
+            if copy.n_views:
+                return
+            copy.state = self.next[LENT, "free"]
+            self._context.send(copy.rank, LoanReturned(copy.object_id, copy.n_loans))
+        elif state != ABANDONED:
+            copy.state = self.next[state, "free"]
+            if copy.state == ABANDONED:
+                return
+        else:
+            return
+        self.forget(copy)
+
+    def forget(self, copy: Copy) -> None:
+        """Take a copy out of the table, and its segment out of the arena."""
+        del self.copies[copy.object_id]
+        self.give_back(copy)
+
+    def give_back(self, copy: Copy) -> None:
+        """Free the segment of a copy, if it has one here."""
+        if copy.rank == self._rank and copy.offset >= 0:
+            self.arena.free(copy.offset)
+            self._context.effects.append(FreeSegment(copy.object_id, copy.offset))
+            copy.offset = -1
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        self.arena.check()
+        n_segments = 0
+        for object_id, copy in self.copies.items():
+            name = name_of(object_id)
+            if min(copy.n_pins, copy.n_views, copy.n_sends, copy.n_loans) < 0:
+                raise InvariantError(f"The copy of object {name} has negative counts: {copy}.")
+            if copy.state == LOCAL and not copy.is_wanted:
+                raise InvariantError(f"The copy of object {name} is wanted by nobody and was not freed.")
+            if copy.state == DOOMED and not copy.is_used:
+                raise InvariantError(f"The copy of object {name} is used by nobody and was not freed.")
+            if copy.state == LENT and not (copy.is_wanted or copy.n_views):
+                raise InvariantError(f"The loan of object {name} was not returned: {copy}.")
+            if copy.watchers and copy.state not in (READING, ASKED):
+                raise InvariantError(f"The copy of object {name} is {copy.state}, but its watchers were not told.")
+            n_segments += copy.rank == self._rank and copy.offset >= 0
+        if n_segments != self.arena.n_segments:
+            raise InvariantError(f"The arena has {self.arena.n_segments} segments for {n_segments} copies.")

@@ -1,0 +1,67 @@
+"""The memory of objects: written, viewed, and given back when the last who needs it has gone."""
+
+from __future__ import annotations
+
+from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom, WakeWaiter
+from hpcfut.core.events import ObjectPut, ReadCompleted, RoomReturned, RoomWanted, ViewsClosed
+from hpcfut.model.failure import FULL
+from hpcfut.wire.messages import ObjectLocated
+from tests.core.cores import LARGE, MakeCore, of, only, place_of, takes
+from tests.core.test_references import THEIRS, borrow
+
+
+@takes("copies", ("absent", "write"), ("writing", "seal"), ("local", "free"))
+def test_a_put_is_freed_with_its_last_ref(make_core: MakeCore) -> None:
+    hand = make_core()
+    mine = hand.own(9)
+    assert hand.tell(RoomWanted(7, mine, LARGE.nbytes)) == [GiveRoom(7, mine, 0)]
+    hand.core.handle(ObjectPut(mine, LARGE), 0.0)
+    assert only(hand.start_waiting(mine), WakeWaiter).values == [place_of(mine, 0, LARGE.nbytes)]
+    assert hand.release(mine) == [FreeSegment(mine, 0)]
+
+
+@takes("copies", ("writing", "give up"))
+def test_a_value_that_could_not_be_written_leaves_nothing(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.tell(RoomWanted(7, hand.own(9), 1000))
+    assert hand.tell(RoomReturned(hand.own(9))) == [FreeSegment(hand.own(9), 0)]
+
+
+def test_who_finds_no_room_is_told_what_fills_the_store(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_store=LARGE.nbytes * 3 // 2)
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    denied = only(hand.tell(RoomWanted(7, hand.own(10), LARGE.nbytes)), DenyRoom)
+    assert (denied.waiter_id, denied.failure.kind) == (7, FULL)
+    assert "1 objects, the largest of them 0.9 (1000000 bytes)" in denied.failure.text
+    hand.release(mine)
+    assert only(hand.tell(RoomWanted(7, hand.own(10), LARGE.nbytes)), GiveRoom)
+    hand.tell(RoomReturned(hand.own(10)))
+
+
+def test_a_value_that_is_viewed_outlives_its_ref(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.keeps_values = True
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.start_waiting(mine)
+    hand.start_waiting(mine, waiter=2)
+    assert hand.release(mine) == []
+    assert hand.tell(ViewsClosed([mine])) == []
+    assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
+
+
+@takes("copies", ("doomed", "want"))
+def test_a_cached_copy_that_is_only_viewed_is_wanted_again(make_core: MakeCore) -> None:
+    # The ref is dropped while its value is kept, and comes here once more.
+    hand = make_core()
+    hand.keeps_values = True
+    for is_first in (True, False):
+        borrow(hand)
+        hand.start_waiting(THEIRS)
+        effects = hand.get(2, ObjectLocated(THEIRS, 2, 100))
+        if is_first:
+            effects = hand.tell(ReadCompleted(1))
+        assert only(effects, WakeWaiter).values == [place_of(THEIRS, 0, 100)]
+        assert not of(hand.release(THEIRS), FreeSegment)
+    assert hand.tell(ViewsClosed([THEIRS, THEIRS])) == [FreeSegment(THEIRS, 0)]

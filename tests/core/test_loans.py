@@ -1,0 +1,213 @@
+"""Loans: ranks of one host read each other's objects in place."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpcfut.core.effects import FreeSegment, RunTask, WakeWaiter
+from hpcfut.core.events import ObjectPut, RunReturned, ViewsClosed, WaitAbandoned
+from hpcfut.model.errors import FrameRefusedError
+from hpcfut.model.failure import LOST, Failure
+from hpcfut.wire.messages import (
+    Argument,
+    BytesLent,
+    LoanRefused,
+    LoanRequested,
+    LoanReturned,
+    ObjectAsked,
+    ObjectFreed,
+    ObjectLocated,
+    Result,
+    TaskPushed,
+    TaskReturned,
+    TasksHandedBack,
+)
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.test_references import THEIRS, borrow
+
+ALL = (0, 1, 2)
+
+
+def ask(hand: Hand) -> None:
+    """User code waits for an object of rank 2, which rank 1 of this host holds."""
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    assert sent(hand.get(2, ObjectLocated(THEIRS, 1, 100))) == [(1, LoanRequested(THEIRS))]
+
+
+# --- as a reader ---
+
+
+@takes("copies", ("absent", "lent"), ("lent", "free"))
+def test_the_owner_reads_a_result_without_a_message(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    task = hand.push_to_1()
+    hand.get(1, TaskReturned(task, (Result(None, 100, (), 640),)))
+    woken = only(hand.start_waiting(task), WakeWaiter)
+    assert woken.values == [place_of(task, 1, 100, 640)]
+    assert sent(hand.release(task)) == [(1, ObjectFreed(task)), (1, LoanReturned(task, 1))]
+
+
+def test_a_loan_is_kept_for_as_long_as_a_value_is(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    hand.keeps_values = True
+    task = hand.push_to_1()
+    hand.get(1, TaskReturned(task, (Result(None, 100, (), 640),)))
+    hand.start_waiting(task)
+    assert sent(hand.release(task)) == [(1, ObjectFreed(task))]
+    assert sent(hand.tell(ViewsClosed([task]))) == [(1, LoanReturned(task, 1))]
+
+
+def test_a_result_that_nobody_wants_is_returned_at_once(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    task = hand.push_to_1()
+    hand.release(task)
+    effects = hand.get(1, TaskReturned(task, (Result(None, 100, (), 640),)))
+    assert sent(effects) == [(1, ObjectFreed(task)), (1, LoanReturned(task, 1))]
+
+
+@takes("copies", ("absent", "ask"), ("asked", "lent"))
+def test_a_borrower_asks_the_holder(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    ask(hand)
+    woken = only(hand.get(1, BytesLent(THEIRS, 640, 100)), WakeWaiter)
+    assert woken.values == [place_of(THEIRS, 1, 100, 640)]
+    assert (1, LoanReturned(THEIRS, 1)) in sent(hand.release(THEIRS))
+
+
+@takes("copies", ("asked", "failed"))
+def test_a_holder_that_has_nothing_is_named(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    ask(hand)
+    (failure,) = only(hand.get(1, LoanRefused(THEIRS)), WakeWaiter).values
+    assert isinstance(failure, Failure)
+    assert failure.kind == LOST
+    assert "Rank 1 was said to hold object 2.7" in failure.text
+    hand.release(THEIRS)
+
+
+@takes("copies", ("asked", "free"))
+def test_a_loan_that_comes_too_late_is_returned(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    ask(hand)
+    hand.tell(WaitAbandoned(1))
+    hand.release(THEIRS)
+    assert sent(hand.get(1, BytesLent(THEIRS, 640, 100))) == [(1, LoanReturned(THEIRS, 1))]
+    assert hand.stale("loan that came too late") == 1
+    hand.get(1, LoanRefused(THEIRS))
+    assert hand.stale("refusal of a loan that nobody wants") == 1
+
+
+def test_loans_of_one_object_are_counted_and_returned_together(make_core: MakeCore) -> None:
+    # Rank 0 owns the object and lends it with two tasks.
+    hand = make_core(1, neighbours=ALL)
+    hand.lend()
+    lent = Argument(foreign(0, 50), None, 0, 100, (), 640)
+    assert only(hand.accept(1, arguments=(lent, lent)), RunTask).places == (place_of(foreign(0, 50), 0, 100, 640),) * 2
+    assert (0, LoanReturned(foreign(0, 50), 2)) in sent(hand.tell(RunReturned(foreign(0, 1), (SMALL,))))
+
+
+def test_a_task_that_is_handed_back_returns_what_came_with_it(make_core: MakeCore) -> None:
+    hand = make_core(1, neighbours=ALL)
+    hand.lend()
+    lent = Argument(foreign(0, 50), None, 0, 100, (), 640)
+    effects = hand.accept(1, arguments=(lent,), lease_id=2)
+    assert sent(effects) == [(0, LoanReturned(foreign(0, 50), 1)), (0, TasksHandedBack(2, (foreign(0, 1),)))]
+
+
+def test_an_owner_that_holds_the_object_lends_it_with_its_answer(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    woken = only(hand.get(2, ObjectLocated(THEIRS, 2, 100, (), 640)), WakeWaiter)
+    assert woken.values == [place_of(THEIRS, 2, 100, 640)]
+    assert (2, LoanReturned(THEIRS, 1)) in sent(hand.release(THEIRS))
+
+
+def test_an_answer_that_comes_too_late_brings_a_loan_all_the_same(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    hand.tell(WaitAbandoned(1))
+    hand.release(THEIRS)
+    assert sent(hand.get(2, ObjectLocated(THEIRS, 2, 100, (), 640))) == [(2, LoanReturned(THEIRS, 1))]
+
+
+def test_a_loan_from_another_place_is_not_mixed_with_the_first(make_core: MakeCore) -> None:
+    hand = make_core(1, neighbours=ALL)
+    hand.lend()
+    hand.accept(1, arguments=(Argument(THEIRS, None, 2, 100, (), 640),))
+    assert sent(hand.get(0, BytesLent(THEIRS, 64, 100))) == [(0, LoanReturned(THEIRS, 1))]
+    assert (2, LoanReturned(THEIRS, 1)) in sent(hand.tell(RunReturned(foreign(0, 1), (SMALL,))))
+
+
+def test_nobody_lends_across_hosts(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=(0, 1))
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    with pytest.raises(FrameRefusedError, match="on another host"):
+        hand.get(2, ObjectLocated(THEIRS, 2, 100, (), 640))
+    hand.may_keep = True
+
+
+# --- as a holder ---
+
+
+def test_what_is_lent_is_freed_when_all_loans_are_returned(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    for rank in (1, 2, 2):
+        assert sent(hand.get(rank, LoanRequested(mine))) == [(rank, BytesLent(mine, 0, LARGE.nbytes))]
+    assert hand.release(mine) == []
+    assert hand.get(1, LoanReturned(mine, 1)) == []
+    assert hand.get(2, LoanReturned(mine, 1)) == []
+    assert hand.get(2, LoanReturned(mine, 1)) == [FreeSegment(mine, 0)]
+
+
+def test_a_reader_of_something_that_is_not_here_is_told_so(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    assert sent(hand.get(2, LoanRequested(hand.own(9)))) == [(2, LoanRefused(hand.own(9)))]
+    assert hand.stale("read of an object that is not here") == 1
+
+
+def test_a_question_of_this_host_is_answered_with_a_loan(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=(0, 1))
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    assert sent(hand.get(1, ObjectAsked(mine))) == [(1, ObjectLocated(mine, 0, LARGE.nbytes, (), 0))]
+    assert sent(hand.get(2, ObjectAsked(mine))) == [(2, ObjectLocated(mine, 0, LARGE.nbytes))]
+    hand.get(1, LoanReturned(mine, 1))
+    assert hand.release(mine) == [FreeSegment(mine, 0)]
+
+
+def test_a_task_is_lent_its_arguments(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.submit(1, arguments=(mine,))
+    pushed = only(hand.grant(), TaskPushed)
+    assert pushed.arguments == (Argument(mine, None, 0, LARGE.nbytes, (), 0),)
+    hand.get(1, LoanReturned(mine, 1), TaskReturned(hand.own(1), (SMALL,)))
+    assert hand.release(mine, hand.own(1)) == [FreeSegment(mine, 0)]
+
+
+def test_a_result_is_lent_to_its_owner(make_core: MakeCore) -> None:
+    hand = make_core(1, neighbours=ALL)
+    hand.lend()
+    hand.accept(1)
+    task = foreign(0, 1)
+    returned = only(hand.tell(RunReturned(task, (Result(None, LARGE.nbytes),))), TaskReturned)
+    assert returned.results == (Result(None, LARGE.nbytes, (), 0),)
+    assert not of(hand.get(0, ObjectFreed(task)), FreeSegment)
+    assert hand.get(0, LoanReturned(task, 1)) == [FreeSegment(task, 0)]
+
+
+def test_nobody_returns_more_than_was_lent(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=ALL)
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.get(1, LoanRequested(mine))
+    with pytest.raises(FrameRefusedError, match="returns more than it was lent"):
+        hand.get(1, LoanReturned(mine, 2))
+    hand.may_keep = True
