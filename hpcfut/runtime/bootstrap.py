@@ -30,7 +30,7 @@ from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.runtime.job import Job, is_interactive
+from hpcfut.runtime.job import Job, is_interactive, is_typed
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 
@@ -58,6 +58,7 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
         if launch.rank == 0:
             take_input(environ)
     if launch.n_ranks != 1:
+        _refuse_typed(launch)
         die_with_parent()
         sharpen_timers()
     elif "mpi4py.MPI" not in sys.modules or not _has_user_started_mpi():
@@ -103,6 +104,14 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is not None:
         files.note_segments(world.rank)
     return Job(world, transport, doorbell, arena, roster, len(neighbours), files, guard)
+
+
+def _refuse_typed(launch: Launch) -> None:
+    """At a prompt the sentence is an exception like any other, and the prompt stays."""
+    from hpcfut.edges.host.launch_environment import typed_alone
+
+    if is_typed() and not _has_user_started_mpi() and (sentence := typed_alone(launch)):
+        raise HpcfutError(sentence)
 
 
 def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> Job:

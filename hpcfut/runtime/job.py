@@ -264,6 +264,11 @@ def is_interactive() -> bool:
     return bool(sys.flags.interactive) or not hasattr(sys.modules["__main__"], "__file__")
 
 
+def is_typed() -> bool:
+    """Whether this code comes from the standard input."""
+    return is_interactive() and sys.argv[:1] in ([], [""], ["-"])
+
+
 def _watch_parent(watch: ParentWatch) -> None:
     """A rank whose launcher is gone has nobody left to end it."""
     while not watch.is_orphaned():

@@ -10,6 +10,7 @@ from hpcfut.edges.host.launch_environment import (
     recognise_launch,
     recognise_library,
     singletons,
+    typed_alone,
 )
 
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
@@ -91,3 +92,10 @@ def test_singletons_are_named() -> None:
     assert not singletons(launch, "openmpi", 8)
     assert not singletons(Launch("none"), "openmpi", 1)
     assert not singletons(Launch("prrte", 0, 0), "openmpi", 1)
+
+
+def test_what_is_typed_reaches_one_rank_alone_unless_srun_gives_it_to_all() -> None:
+    assert "`mpirun -n 4 python -i -c " in typed_alone(recognise_launch(OPENMPI))
+    assert "MPICH's mpiexec" in typed_alone(recognise_launch(HYDRA))
+    for environ in ({}, ALLOCATION, {**STEP, "PMIX_RANK": "5"}, {**HYDRA, "PMI_SIZE": "1"}):
+        assert not typed_alone(recognise_launch(environ))

@@ -99,6 +99,20 @@ def mismatch(launch: Launch, library: Library) -> str:
     return ""
 
 
+def typed_alone(launch: Launch) -> str:
+    """The sentence for code that comes from the standard input of one rank of many; empty if all may have it.
+
+    To be asked before MPI is initialised, which would wait for the others without end. srun gives it to all ranks.
+    """
+    if launch.n_ranks == 1 or launch.launcher not in ("openmpi", "mpich", "prrte"):
+        return ""
+    return (
+        f"{_PROGRAMS[launch.launcher]} gives what is typed to rank 0 alone, and the other ranks of the job do not call "
+        f'hpcfut.init(). Start the prompt with `mpirun -n {launch.n_ranks or 2} python -i -c "import hpcfut; '
+        f'hpcfut.init()"`, and they serve it.'
+    )
+
+
 def singletons(launch: Launch, library: Library, n_ranks: int) -> str:
     """The sentence for N processes that each believe to be alone; empty if MPI sees what the launcher started.
 
