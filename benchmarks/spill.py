@@ -2,7 +2,7 @@
 
 A dataset of three times what is kept in memory is written, and then read back. Every write is followed by `fdatasync`,
 and what the kernel keeps of the files in memory is dropped before reading, on both sides; the plain side has no
-checksums. Both take one thread, in turn, on the file system of one folder.
+checksums. Both take one thread, group by group in turn, on the file system of one folder.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,6 @@ def drop_cache(folder: Path) -> None:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def time_of(work: Callable[[], None]) -> float:
-    """Seconds that it takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 class Plain:
     """One file a group of objects."""
 
@@ -52,25 +46,21 @@ class Plain:
         self.folder = folder
         self.files: list[int] = []
 
-    def write(self, groups: list[list[memoryview]]) -> None:
-        """Everything, to the disk."""
-        for group in groups:
-            fd = os.open(self.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
-            self.files.append(fd)
-            for data in group:
-                n_written = 0
-                while n_written < data.nbytes:
-                    n_written += os.write(fd, data[n_written:])
-            os.fdatasync(fd)
+    def write(self, group: list[memoryview]) -> None:
+        """A group, to the disk."""
+        fd = os.open(self.folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        self.files.append(fd)
+        for data in group:
+            n_written = 0
+            while n_written < data.nbytes:
+                n_written += os.write(fd, data[n_written:])
+        os.fdatasync(fd)
 
-    def read(self, target: memoryview, check: Callable[[], None]) -> None:
-        """Everything, one object after the other into the same room."""
-        for fd in self.files:
-            for number in range(N_OBJECTS_FILE):
-                n_read = 0
-                while n_read < target.nbytes:
-                    n_read += os.preadv(fd, [target[n_read:]], number * target.nbytes + n_read)
-                check()
+    def read(self, file: int, number: int, target: memoryview) -> None:
+        """An object of a group."""
+        n_read = 0
+        while n_read < target.nbytes:
+            n_read += os.preadv(self.files[file], [target[n_read:]], number * target.nbytes + n_read)
 
     def close(self) -> None:
         """Give the room back."""
@@ -85,39 +75,51 @@ class Spilled:
         self.store = SpillFiles(find_spill_folder(str(folder), {}))
         self.files: list[int] = []
 
-    def write(self, groups: list[list[memoryview]]) -> None:
-        """Everything, to the disk."""
-        for group in groups:
-            self.files.append(self.store.write(list(enumerate(group))).file_id)
+    def write(self, group: list[memoryview]) -> None:
+        """A group, to the disk."""
+        self.files.append(self.store.write(list(enumerate(group))).file_id)
 
-    def read(self, target: memoryview, check: Callable[[], None]) -> None:
-        """Everything, one object after the other into the same room."""
-        for file_id in self.files:
-            for number in range(N_OBJECTS_FILE):
-                self.store.read(file_id, number, target)
-                check()
+    def read(self, file: int, number: int, target: memoryview) -> None:
+        """An object of a group."""
+        self.store.read(self.files[file], number, target)
 
     def close(self) -> None:
         """Give the room back."""
         self.store.close()
 
 
-def measure(
-    side: Plain | Spilled, folder: Path, groups: list[list[memoryview]], target: memoryview
-) -> tuple[float, float, int]:
-    """Seconds of writing and of reading, and what came back."""
-    sums = [0]
+class Clock:
+    """Adds up the seconds of each side."""
 
-    def check() -> None:
-        sums[0] += target[0] + target[-1]
+    def __init__(self) -> None:
+        self.seconds = {Plain: 0.0, Spilled: 0.0}
 
+    def time(self, side: Plain | Spilled, work: Callable[[], None]) -> None:
+        """Do it."""
+        started = time.perf_counter()
+        work()
+        self.seconds[type(side)] += time.perf_counter() - started
+
+
+def measure(folder: Path, groups: list[list[memoryview]]) -> tuple[Clock, Clock, int]:
+    """Seconds of writing and of reading, and what came back; group by group in turn, as the disk has its moods."""
+    sides: list[Plain | Spilled] = [Plain(folder), Spilled(folder)]
+    target = np.zeros(groups[0][0].nbytes, np.uint8).data
+    writing, reading, found = Clock(), Clock(), 0
     try:
-        write_s = time_of(lambda: side.write(groups))
+        for file, group in enumerate(groups):
+            for side in sides[:: (-1) ** file]:
+                writing.time(side, partial(side.write, group))
         drop_cache(folder)
-        read_s = time_of(lambda: side.read(target, check))
+        for file in range(len(groups)):
+            for side in sides[:: (-1) ** file]:
+                for number in range(N_OBJECTS_FILE):
+                    reading.time(side, partial(side.read, file, number, target))
+                    found += target[0] + target[-1]
     finally:
-        side.close()
-    return write_s, read_s, sums[0]
+        for side in sides:
+            side.close()
+    return writing, reading, found
 
 
 def parse() -> argparse.Namespace:
@@ -135,7 +137,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Both sides in turn, and each first in turn."""
+    """Round after round."""
     options = parse()
     folder = find_spill_folder(str(options.folder or ""), os.environ)
     print(f"in {folder.path} ({folder.file_system or 'unknown'}) {folder.trouble}".rstrip())
@@ -143,22 +145,18 @@ def main() -> None:
     store = np.random.default_rng(1).integers(0, 256, options.mib * MIB, np.uint8)
     objects = [store.data[first : first + nbytes] for first in range(0, store.nbytes, nbytes)]
     groups = [objects[first : first + N_OBJECTS_FILE] for first in range(0, len(objects), N_OBJECTS_FILE)] * N_TIMES
-    target = np.zeros(nbytes, np.uint8).data
     figures: dict[str, list[float]] = {}
     sums = []
-    for number in range(options.rounds):
-        seconds = {}
+    for _ in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=folder.path) as made:
-            own = Path(made)
-            for make in (Plain, Spilled) if number % 2 else (Spilled, Plain):
-                *seconds[make], found = measure(make(own), own, groups, target)
-                sums.append(found)
-        for name, index in (("write", 0), ("read", 1)):
-            rates = {make: N_TIMES * store.nbytes / 1e9 / seconds[make][index] for make in seconds}
-            figures.setdefault(f"plain {name}, GB/s", []).append(rates[Plain])
-            figures.setdefault(f"spill {name}, GB/s", []).append(rates[Spilled])
-        ratio = sum(seconds[Plain]) / sum(seconds[Spilled])
-        figures.setdefault("spill write and read, of plain", []).append(ratio)
+            writing, reading, found = measure(Path(made), groups)
+        sums.append(found)
+        for name, clock in (("write", writing), ("read", reading)):
+            for kind, side in (("plain", Plain), ("spill", Spilled)):
+                rate = N_TIMES * store.nbytes / 1e9 / clock.seconds[side]
+                figures.setdefault(f"{kind} {name}, GB/s", []).append(rate)
+        plain_s, spill_s = (writing.seconds[side] + reading.seconds[side] for side in (Plain, Spilled))
+        figures.setdefault("spill write and read, of plain", []).append(plain_s / spill_s)
     print_table(
         [(f"{N_TIMES} × {options.mib} MiB", "median (smallest to largest)")]
         + [(name, describe_spread(values, ".2f")) for name, values in figures.items()]

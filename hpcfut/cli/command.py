@@ -11,13 +11,14 @@ import msgspec
 
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
+from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE
 from hpcfut.model.resources import split_resources, unknown_rank
 
 CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
 SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
 RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
 #: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
-_FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER")
+_FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER", FOLDER_VARIABLE)
 _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
 
 

@@ -42,7 +42,7 @@ HASHES = {
     "short": "af8ea11fadfadb9f",
     "task-life": "1e5b5a7ceb8fd7de",
     "importing": "0faa6dd30c7fa1cc",
-    "spill": "c5b6aea957b44fea",
+    "spill": "5765d0c62e429e81",
     "core": "93c47eef4203d0a1",
     "arena": "ceafed8f51beff89",
     "memory": "a322dea2c59a73db",

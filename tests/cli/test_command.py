@@ -57,8 +57,8 @@ def test_hosts_are_passed_on() -> None:
 
 
 def test_variables_reach_other_hosts() -> None:
-    line = command(OPENMPI, {"PYTHONPATH": "/here"}, n_ranks=2, resources="{}")
-    for name in ("HPCFUT_JOB_ID", "HPCFUT_JOB_SCRATCH", "HPCFUT_RESOURCES", "PYTHONPATH"):
+    line = command(OPENMPI, {"PYTHONPATH": "/here", "HPCFUT_SPILL_FOLDER": "/there"}, n_ranks=2, resources="{}")
+    for name in ("HPCFUT_JOB_ID", "HPCFUT_JOB_SCRATCH", "HPCFUT_RESOURCES", "PYTHONPATH", "HPCFUT_SPILL_FOLDER"):
         assert f"-x {name}" in line
     assert "HPCFUT_SLOTS" not in line
 

@@ -16,7 +16,7 @@ from typing import Final
 import xxhash
 
 #: The checksum of a longer run of bytes depends on this number.
-_NBYTES_PIECE: Final = 4 << 20
+_NBYTES_PIECE: Final = 1 << 20
 #: What file systems and old kernels say that have no files without a name.
 _UNSUPPORTED: Final = (errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.EOPNOTSUPP)
 _KEEP_SIZE_AND_PUNCH_HOLE: Final = 0x01 | 0x02
