@@ -14,7 +14,7 @@ import pytest
 from hpcfut.edges.host.memory import JobMemory, memory_of_job
 from hpcfut.model.roster import RankRecord, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
-from tests.mpi.jobs import CHECKOUT, environments
+from tests.mpi.jobs import CHECKOUT, Mpi, environments
 
 MIB, GIB = 1 << 20, 1 << 30
 KIB_16_GIB = 16 * GIB // 1024
@@ -257,3 +257,15 @@ def test_a_group_with_next_to_nothing_is_a_sentence(group: Path, tmp_path: Path)
     done = run_in(group, sys.executable, str(script))
     assert (done.returncode, done.stdout) == (1, ""), done
     assert "HpcfutError: There is too little memory for 1 rank on host " in done.stderr
+
+
+@pytest.mark.mpi
+def test_too_many_ranks_for_the_group_are_a_sentence(group: Path, tmp_path: Path, mpi: Mpi) -> None:
+    (limit,) = [group / name for name in ("memory.limit_in_bytes", "memory.max") if (group / name).exists()]
+    limit.write_text(str(330 * MIB))
+    script = tmp_path / "script.py"
+    script.write_text("import hpcfut\nhpcfut.init()\nprint('started')\n")
+    done = run_in(group, mpi.program("hpcfut"), "run", "-n", "8", str(script))
+    assert done.returncode == 1, done
+    assert "started" not in done.stdout
+    assert done.stderr.count("hpcfut: There is too little memory for 8 ranks on host ") == 1, done
