@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn
 
-from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver, restore_interrupts
+from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver
 from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
@@ -27,8 +27,8 @@ class _Session:
     def __init__(self) -> None:
         self.job: Job | None = None
         self.runtime: Runtime | None = None
-        #: Whether Ctrl-C is caught by us.
-        self.is_catching = False
+        #: Gives Ctrl-C back to Python.
+        self.restore_interrupts: Callable[[], None] | None = None
         self.status = 0
         #: This process has left its job, and there is no other to meet.
         self.has_left = False
@@ -103,7 +103,7 @@ def _open(config: Config, *, is_said: bool) -> None:
     _session.runtime = opened
     opened.helper.start()
     if job.rank == 0:
-        _session.is_catching = catch_interrupts(opened)
+        _session.restore_interrupts = catch_interrupts(opened)
     elif is_said and opened.config != config:
         raise ValueError(
             f"init() was called with other options on rank {job.rank} than on rank 0. In an SPMD job all ranks begin a "
@@ -261,9 +261,9 @@ def end_session(status: int, *, is_final: bool) -> None:
             runtime.end_driver(status, is_final=is_final)
         else:
             runtime.stop(status, "", is_final=is_final)
-    if _session.is_catching:
-        restore_interrupts()
-        _session.is_catching = False
+    if _session.restore_interrupts is not None:
+        _session.restore_interrupts()
+        _session.restore_interrupts = None
     end = runtime.engine.end
     assert end is not None
     if not job.close_session(runtime):
