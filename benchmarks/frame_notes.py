@@ -26,9 +26,9 @@ def note_frames() -> None:
     frames: Any = runtime.engine.frames
     send, poll = frames._send, frames._poll
 
-    def noting_send(rank: int, frame: bytes) -> None:
+    def noting_send(rank: int, frame: bytes, only_tasks: bool = False) -> None:
         NOTES.handed.append(time.perf_counter())
-        send(rank, frame)
+        send(rank, frame, only_tasks)
 
     def noting_poll() -> Sequence[tuple[int, Any]]:
         arrived: Sequence[tuple[int, Any]] = poll()

@@ -23,8 +23,11 @@ class Transport(Protocol):
     def n_ranks(self) -> int:
         """The number of ranks of the job."""
 
-    def send(self, rank: int, frame: bytes) -> None:
-        """Send a frame to another rank; the transport keeps the bytes until they have left."""
+    def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
+        """Send a frame to another rank; the transport keeps the bytes until they have left.
+
+        ``only_tasks``: there is nothing but tasks to run in it.
+        """
 
     def poll(self) -> Sequence[tuple[int, bytes | bytearray | memoryview]]:
         """Make progress and return the frames that have arrived, as (source, frame), oldest first per source.
@@ -84,11 +87,17 @@ class Window(Protocol):
         """A sealed object, read-only and without a copy; it counts as viewed while anything built over it lives."""
 
 
+#: How a rank sleeps that must hear of everything at once.
+SLEEPS = 1
+#: How one sleeps whose threads all run tasks: it looks for more of them by itself when one has ended.
+HAS_WORK = 2
+
+
 class Doorbell(Protocol):
     """Wakes this rank where it sleeps, and ranks of its host. Any thread may ring; one at a time does the rest."""
 
-    #: One byte for each rank of the job: whether it sleeps and is to be rung by who has sent it something. Ranks that
-    #: cannot be rung from here never seem to sleep.
+    #: One byte for each rank of the job: whether it sleeps and is to be rung by who has sent it something, or something
+    #: else than tasks (``SLEEPS`` and ``HAS_WORK``). Ranks that cannot be rung from here never seem to sleep.
     asleep: memoryview
     #: Whether every rank of the job can ring this one, so that it may sleep for long.
     reaches_all: bool
@@ -96,8 +105,8 @@ class Doorbell(Protocol):
     def ring(self, rank: int) -> None:
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""
 
-    def lie_down(self) -> None:
-        """Take the rings that have come, and say that this rank sleeps.
+    def lie_down(self, how: int = SLEEPS) -> None:
+        """Take the rings that have come, and say that this rank sleeps, and how: not 0.
 
         It is rung for all that it would not see by looking after this call.
         """

@@ -24,7 +24,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     #: The deepest queue that one lease may have on a rank.
     lease_depth_max: int = 256
     #: A lease is as deep as the tasks that a rank does in this time.
-    lease_horizon_s: float = 0.008
+    lease_horizon_s: float = 0.016
     #: After this time of one task, the tasks queued behind it go back to their owners.
     hand_back_after_s: float = 0.02
     #: A driver that waits this long lends its rank to other owners.

@@ -24,6 +24,7 @@ import os
 import threading
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Final
 
 from hpcfut.core.effects import RunTask
@@ -110,7 +111,7 @@ class Engine(Turns):
     def _wake_for_what_is_left(self) -> None:
         """The last turn may have left something for the next one, and whoever would take that sleeps."""
         context, rest = self._context, self.rest
-        is_left = self.frames.outboxes or context.put_off or context.due_at < rest.wakes_at
+        is_left = self.frames.outboxes or context.put_off or context.due_at < rest.wakes_at < inf
         if is_left or self._transport.is_busy:
             rest.ring()
 
@@ -138,7 +139,8 @@ class Engine(Turns):
     def next_run(self, event: Event, waiter: Waiter) -> RunTask | None:
         """Tell the core how a run ended; returns what this executor thread runs next, and else notes that it is idle.
 
-        The task path of a rank that has work: nothing is queued for a thread to be found, told and woken.
+        The task path of a rank that has work: nothing is queued for a thread to be found, told and woken. A thread
+        that gets no run drives, or else calls ``leave_rest``.
         """
         with self._lock:
             now = self._now()
@@ -152,9 +154,16 @@ class Engine(Turns):
                 self._flush()
         if self.mailbox:
             self._settle(self._now())
-        elif self.rest.wakes_at:
+        elif run is not None and self.rest.wakes_at:
             self._wake_for_what_is_left()
         return run
+
+    def leave_rest(self) -> None:
+        """The calling thread has run a task and does not drive: see to it that whoever sleeps does so instead."""
+        if self.rest.is_deaf and self.rest.wakes_at:
+            self.rest.ring()
+        elif self.rest.wakes_at:
+            self._wake_for_what_is_left()
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""

@@ -111,6 +111,8 @@ class Executor:
                         self._find_thread()
                     while run is not None:
                         run = self.execute(run, waiter)
+                    if not may_lead:
+                        engine.leave_rest()
                 elif is_over():
                     # Nobody may count on this thread any more; whoever did so just before has left a task.
                     idle.pop(key, None)

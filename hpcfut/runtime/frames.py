@@ -9,7 +9,7 @@ from hpcfut.core.events import Event, FrameReceived, FrameRefused
 from hpcfut.model.errors import CodecError, FrameRefusedError
 from hpcfut.ports import Transport
 from hpcfut.wire.codec import OtherSessionError, decode_frame, encode_frame, prefix_of
-from hpcfut.wire.messages import Message
+from hpcfut.wire.messages import Message, TaskPushed
 
 
 class Frames:
@@ -39,14 +39,15 @@ class Frames:
 
     def push(self, rank: int) -> None:
         """Send what there is for one rank."""
-        self._send(rank, encode_frame(self._load(), self.outboxes.pop(rank), self._prefix))
+        messages = self.outboxes.pop(rank)
+        self._send(rank, encode_frame(self._load(), messages, self._prefix), _are_tasks(messages))
 
     def flush(self) -> None:
         """Send everything; where a send fails, the frames for other ranks stay for the next time."""
         load, outboxes, send, prefix = self._load(), self.outboxes, self._send, self._prefix
         while outboxes:
             rank, messages = outboxes.popitem()
-            send(rank, encode_frame(load, messages, prefix))
+            send(rank, encode_frame(load, messages, prefix), _are_tasks(messages))
 
     def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
         """Take frames of this session that came before it was opened here, before all others."""
@@ -71,3 +72,7 @@ class Frames:
                     events.append(FrameReceived(source, load, messages))
         except FrameRefusedError as error:  # Not even its bytes could be received.
             events.append(FrameRefused(error.rank, error.reason))
+
+
+def _are_tasks(messages: list[Message]) -> bool:
+    return type(messages[0]) is TaskPushed and (len(messages) == 1 or {*map(type, messages)} == {TaskPushed})

@@ -6,9 +6,10 @@ While somebody watches objects without waiting for them inside hpcfut, nobody el
 helper looks as a leader does, often at first and ever more seldom until there is news.
 
 Each of its looks takes the GIL from another thread, which costs that thread some 40 microseconds. So it sleeps on the
-doorbell while there is nothing to answer (``rest.py``), and does not do so again before a period is over, however often
-it is rung. While others drive it looks less often, and when that has gone on for a while it parks: it costs nothing
-until the thread that drives leaves to run user code.
+doorbell while there is nothing to answer (``rest.py``). When it is rung it looks and goes on sleeping; but if it was
+rung a moment ago, it does not listen before a period is over, so that many rings cost few looks. While others drive it
+looks less often, and when that has gone on for a while it parks: it costs nothing until the thread that drives leaves
+to run user code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 
+from hpcfut.ports import HAS_WORK, SLEEPS
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.rest import N_LOOKS
@@ -40,6 +42,8 @@ class Helper:
         self._bell.acquire()
         self._is_parked = False
         self._is_closing = False
+        #: When the helper was rung last.
+        self._rung_at = 0.0
         self._n_news = 0
         self._news_at = 0.0
         self._switch_interval_s = sys.getswitchinterval()
@@ -110,25 +114,42 @@ class Helper:
         engine, rest = self._engine, self._engine.rest
         if not engine.try_lead(PERIOD_S):
             return False
-        rest.lie_down()
-        doze_s = self._look(N_LOOKS, is_rung=False)
+        rest.lie_down(self._how())
+        doze_s = self._look(N_LOOKS)
         while doze_s is not None:
             is_rung = rest.doze(doze_s)
             if not engine.try_lead(0.0):
                 break
             # Somebody who led meanwhile may have got the rank up.
-            n_looks = 1 if rest.wakes_at else N_LOOKS
-            if not rest.wakes_at:
-                rest.lie_down()
-            doze_s = self._look(n_looks, is_rung=is_rung)
+            is_up = is_rung or not rest.wakes_at
+            if is_rung and self._answer():
+                break
+            if is_up:
+                rest.lie_down(self._how())
+            doze_s = self._look(N_LOOKS if is_up else 1)
         return True
 
-    def _look(self, n_looks: int, *, is_rung: bool) -> float | None:
+    def _answer(self) -> bool:
+        """Look at once for what the rank was rung for; gives up the lead and returns true if that is so too often."""
+        engine = self._engine
+        engine.look()
+        rung_at, self._rung_at = self._rung_at, time.monotonic()
+        if self._rung_at - rung_at >= PERIOD_S:
+            return False
+        engine.rest.get_up()
+        engine.leave_lead()
+        return True
+
+    def _how(self) -> int:
+        return SLEEPS if self._engine.core.scheduler.n_slots_free > 0 else HAS_WORK
+
+    def _look(self, n_looks: int) -> float | None:
         """Look so often and give up the lead; returns for how long to doze then, if there is nothing else to do."""
         engine, rest = self._engine, self._engine.rest
         try:
-            has_found = any(engine.look() for _ in range(n_looks))
-            return None if has_found or is_rung or self._is_closing else rest.prepare_doze()
+            for _ in range(n_looks):
+                has_found = engine.look()
+            return None if has_found or self._is_closing else rest.prepare_doze()
         finally:
             if not rest.is_dozing:
                 rest.get_up()

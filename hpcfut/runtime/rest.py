@@ -9,6 +9,8 @@ not hold the lead meanwhile, so that a thread that begins to wait leads at once 
 * Each says first that the rank sleeps, looks twice for frames and into the mailbox after that, and then sleeps.
 * Only the thread that holds the lead says that the rank is awake, or takes rings out. If the helper dozes too, which
   may have been meant, the leader rings for it when it leaves: until then frames are its own business.
+* The helper of a rank all of whose slots are taken is not rung for tasks (``HAS_WORK``): the thread whose task ends
+  looks for them. One that then neither runs the next task nor leads rings instead (``Engine.leave_rest``).
 * Who posts what cannot wait turns the core itself and wakes nobody. Who posts what can wait for another turn, or
   leaves the core with a deadline earlier than the sleeper knew, rings.
 * A sleep ends by itself after a while, because MPI has news that no frame brings (the death of a rank, say); and soon
@@ -23,7 +25,7 @@ from time import process_time
 from typing import TYPE_CHECKING
 
 from hpcfut.core.context import Context
-from hpcfut.ports import Clock, Doorbell, Transport
+from hpcfut.ports import SLEEPS, Clock, Doorbell, Transport
 
 if TYPE_CHECKING:
     from hpcfut.runtime.waiter import Waiter
@@ -53,8 +55,10 @@ class Rest:
         self._busy = busy
         self._context = context
         self._now = clock.now
-        #: When the sleeper wakes by itself: infinite while it looks before it sleeps, 0 if nobody sleeps.
+        #: When the sleeper wakes by itself: infinite until it has looked and asked for deadlines, 0 if nobody sleeps.
         self.wakes_at = 0.0
+        #: Whether the rank sleeps without being rung for tasks.
+        self.is_deaf = False
         #: Whether the helper sleeps, or is about to.
         self.is_dozing = False
         #: When the helper lay down last, and what this process had computed by then.
@@ -91,13 +95,15 @@ class Rest:
             return False
         now = self._now()
         longest_s = SLEEP_MAX_S if self._doorbell.reaches_all else min(SLEEP_SHARE * idle_s, SLEEP_MAX_UNRUNG_S)
+        # The longest sleep first, the deadlines second: who leaves an earlier deadline meanwhile sees one or the other.
+        self.wakes_at = now + longest_s
         timeout_s = self._until(now, longest_s, deadline)
         self.wakes_at = now + timeout_s
         is_rung = waiter.sleep_on(self, timeout_s)
         if is_rung:
             self.get_up()
         else:
-            # It may go on after one more look, and must hear of deadlines meanwhile.
+            # It may go on after one more look.
             self.wakes_at = inf
         return is_rung
 
@@ -123,11 +129,15 @@ class Rest:
             return None
         self.is_dozing = True
         now, longest_s = self._now(), SLEEP_MAX_S
+        if self.is_deaf:
+            # Tasks behind one that takes long are handed back after this time, those that came without a ring, too.
+            longest_s = min(longest_s, self._context.config.hand_back_after_s)
         if not self._doorbell.reaches_all:
             computed_s = process_time()
             is_computing = 2 * (computed_s - self._computed_s) > now - self._dozed_at
             longest_s = DOZE_MAX_UNRUNG_S if is_computing else SLEEP_MAX_UNRUNG_S
             self._dozed_at, self._computed_s = now, computed_s
+        self.wakes_at = now + longest_s
         timeout_s = self._until(now, longest_s, None)
         self.wakes_at = now + timeout_s
         return timeout_s
@@ -140,10 +150,11 @@ class Rest:
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
-    def lie_down(self) -> None:
-        """Say that this rank sleeps."""
+    def lie_down(self, how: int = SLEEPS) -> None:
+        """Say that this rank sleeps, and how."""
         # In this order, because the doorbell forgets what rang before; what that was for is found by the looks.
-        self._doorbell.lie_down()
+        self._doorbell.lie_down(how)
+        self.is_deaf = how != SLEEPS
         self.wakes_at = inf
 
     def get_up(self) -> None:

@@ -11,10 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.mpi.start import World, is_started_by_user, start_mpi
 from hpcfut.edges.mpi.transport import MpiTransport
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import RankRecord
+from hpcfut.ports import HAS_WORK, SLEEPS
 from tests.contract.transport_body import BODY, check_barrier, check_frames_in_order, peers_of
 
 if TYPE_CHECKING:
@@ -37,10 +39,44 @@ def check_errors_are_sentences(transport: MpiTransport) -> None:
         transport.send(nobody, b"to nobody")
 
 
+class Bell(HostDoorbell):
+    """Notes who is rung instead of ringing."""
+
+    def __init__(self, rank: int, n_ranks: int) -> None:
+        super().__init__(rank, n_ranks)
+        self.rung: list[int] = []
+
+    def ring(self, rank: int) -> None:
+        self.asleep[rank] = 0
+        self.rung.append(rank)
+
+
+def check_rings(transport: MpiTransport, bell: Bell) -> None:
+    """Who sleeps is rung for every frame, and who has work for every frame but one with nothing but tasks."""
+    after, before = (transport.rank + 1) % transport.n_ranks, (transport.rank - 1) % transport.n_ranks
+    sent = [(how, only_tasks) for how in (SLEEPS, HAS_WORK, 0) for only_tasks in (False, True)]
+    for how, only_tasks in sent:
+        bell.asleep[after] = how
+        transport.send(after, bytes([how, only_tasks]), only_tasks)
+        is_rung = how == SLEEPS or (how == HAS_WORK and not only_tasks)
+        assert bell.rung == [after] * is_rung, (how, only_tasks)
+        bell.rung.clear()
+    bell.asleep[after] = 0
+    found: list[bytes] = []
+    while len(found) < len(sent):
+        for source, frame in transport.poll():
+            assert source == before
+            found.append(bytes(frame))
+    assert found == [bytes(pair) for pair in sent]
+
+
 def run_session(world: World, folder: Path, is_first: bool) -> None:
     """A session from transport to barrier; a second one on the same ranks must work as well."""
-    transport = MpiTransport(world.comm)
+    bell = Bell(world.rank, world.n_ranks)
+    transport = MpiTransport(world.comm, bell)
     check_errors_are_sentences(transport)
+    check_rings(transport, bell)
+    world.comm.Barrier()
     for check in BODY if is_first else [check_frames_in_order]:
         started = time.monotonic()
         check(transport)
@@ -51,6 +87,7 @@ def run_session(world: World, folder: Path, is_first: bool) -> None:
     assert peers_of(transport) == [rank for rank in range(world.n_ranks) if rank != world.rank]
     check_barrier(transport, folder)
     transport.close()
+    bell.close()
 
 
 def main(folder: str, who: str) -> None:

@@ -42,7 +42,7 @@ except Exception:
 class DeafPeer(LoopbackTransport):
     """A transport on which every send finds that the receiver has died."""
 
-    def send(self, rank: int, frame: bytes) -> None:
+    def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         raise RankLostError(rank, "it was killed.")
 
 

@@ -36,7 +36,7 @@ class StubTransport:
         self.comes: list[Message] = []
         self.receives: list[tuple[int, int, int]] = []
 
-    def send(self, rank: int, frame: bytes) -> None:
+    def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         assert rank == 1
         self.sent += decode_frame(frame)[1]
 

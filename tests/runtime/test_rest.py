@@ -18,6 +18,7 @@ from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.ports import HAS_WORK, SLEEPS
 from hpcfut.runtime import rest
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.helper import Helper
@@ -81,6 +82,18 @@ def test_a_dozing_helper_answers_a_ring_of_a_peer(mill: Mill) -> None:
     for _ in range(40):
         mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0])
         mill.ring_as_a_peer()
+
+
+def test_a_helper_that_is_not_rung_for_tasks_looks_by_itself_and_listens_when_a_slot_is_free(mill: Mill) -> None:
+    mill.core.scheduler.n_slots_free = 0
+    mill.helper.start()
+    for _ in range(3):
+        mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0] == HAS_WORK)
+        mill.until_turned(time.monotonic())
+        mill.ring_as_a_peer()
+    mill.core.scheduler.n_slots_free = 1
+    mill.engine.leave_rest()
+    mill.until(lambda: mill.engine.rest.is_dozing and mill.bell.asleep[0] == SLEEPS)
 
 
 def test_closing_wakes_a_dozing_helper(mill: Mill) -> None:

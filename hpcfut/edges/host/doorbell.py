@@ -31,6 +31,8 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.ports import SLEEPS
+
 #: The system call ``membarrier`` and two of its commands.
 _MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365}
 _GLOBAL_EXPEDITED: Final = 2
@@ -59,7 +61,8 @@ class HostDoorbell:
         self._pipes: dict[int, int] = {rank: writing}
         self.asleep = memoryview(bytearray(n_ranks))
         self.reaches_all = n_ranks == 1
-        self._call = ctypes.CDLL(None, use_errno=True).syscall
+        # With the GIL, which takes longer to come back than the call.
+        self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._number = _MEMBARRIER.get(platform.machine(), -1)
         self._is_shared = False
         #: Whether there are rings to take; a rank that was woken has more urgent things to do at first.
@@ -124,13 +127,13 @@ class HostDoorbell:
         with suppress(BlockingIOError):
             os.write(self._pipes[rank], b"r")
 
-    def lie_down(self) -> None:
+    def lie_down(self, how: int = SLEEPS) -> None:
         """Take the rings that have come, and say that this rank sleeps: what it looks for now, it will not miss."""
         if self._is_rung:
             self._is_rung = False
             with suppress(BlockingIOError):
                 os.read(self._pipe, _NBYTES_TAKEN)
-        self.asleep[self._rank] = 1
+        self.asleep[self._rank] = how
         if self._is_shared:
             self._call(self._number, _GLOBAL_EXPEDITED, 0, 0)
 

@@ -20,7 +20,7 @@ class LoopbackTransport:
         self._completed: list[tuple[bool, int, int]] = []
         self._is_barrier_started = False
 
-    def send(self, rank: int, frame: bytes) -> None:
+    def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         """Send a frame to the own rank."""
         self._check(rank)
         self._frames.append((0, frame))

@@ -15,8 +15,9 @@ MPICH over UCX never completes an ``ANY_SOURCE`` receive that is posted after it
 (5.0.2; the data is there, the request stays open). There, every frame is looked for first and then received from its
 source, whatever its size; a microsecond more counts for little beside a network.
 
-Who is sent something and sleeps is rung: when the message has been given to MPI, and for as long as MPI has not let go
-of it, because it may need the receiver for that. Objects need no ring, because both ends wait for them awake.
+Who is sent something and sleeps is rung, but not for tasks if it is busy with others: when the message has been given
+to MPI, and for as long as MPI has not let go of it, because it may need the receiver for that. Objects need no ring,
+because both ends wait for them awake.
 
 Nothing here blocks, and a request is kept until it has completed: MPI would go on using memory that Python has freed.
 """
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 from hpcfut.edges.mpi.bulk import TAG_FRAME, Bulk
 from hpcfut.edges.mpi.failures import explain
 from hpcfut.model.errors import FrameRefusedError, HpcfutError
-from hpcfut.ports import Doorbell
+from hpcfut.ports import HAS_WORK, Doorbell
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -101,7 +102,7 @@ class MpiTransport:
         self._head = 0
         self._n_used = 0
 
-    def send(self, rank: int, frame: bytes) -> None:
+    def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         """Send a frame to another rank; the request keeps the bytes until they have left."""
         try:
             if len(frame) > self._nbytes_whole:
@@ -109,7 +110,7 @@ class MpiTransport:
                 return
             request = self._isend(frame, rank, _TAG_WHOLE)
             # At once: what comes next gives the GIL away, and user code that takes it keeps it for a while.
-            if self._asleep[rank]:
+            if (how := self._asleep[rank]) and not (only_tasks and how == HAS_WORK):
                 self._ring(rank)
             if not request.Test():
                 self._sends.append((request, rank))
