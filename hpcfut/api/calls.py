@@ -17,6 +17,7 @@ from hpcfut.runtime.waiter import Waiter
 from hpcfut.runtime.watching import ReadyObjects
 
 Value = TypeVar("Value")
+Entry = TypeVar("Entry")
 
 
 def put(value: Value) -> ObjectRef[Value]:
@@ -146,42 +147,54 @@ def wait(
         ValueError: A ref stands twice, ``num_returns`` fits no list of this length, or the timeout is no number of
         seconds. NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
     """
-    refs = _checked(refs, "wait")
-    ids = [ref._object_id for ref in refs]
-    if len(set(ids)) != len(ids):
-        raise ValueError("wait() was given a ref twice. Give every ref once.")
+    refs = _listed(refs, "wait")
     if not refs:
         return [], []
+    if type(refs[0]) is not ObjectRef:
+        _checked(refs, "wait")
+    runtime = runtime_of(refs[0])
+    try:
+        ids = [ref._object_id for ref in refs]
+    except AttributeError:
+        _checked(refs, "wait")
+        raise
+    # Programs wait for one ref of very many, and then for one of the others, about which nothing is new.
+    if ids != runtime.awaited_ids:
+        _checked(refs, "wait")
+        runtime_of(*refs)
+        if len(set(ids)) != len(ids):
+            raise ValueError("wait() was given a ref twice. Give every ref once.")
     if type(num_returns) is not int or not 0 < num_returns <= len(ids):
         raise ValueError(
             f"num_returns is {num_returns!r}; with {len(ids)} refs it must be a whole number from 1 to {len(ids)}."
         )
     if timeout is not None:
         timeout = checked_timeout(timeout, "wait")
-    runtime = runtime_of(*refs)
-    ready = runtime.wait(ids, num_returns, timeout, fetch_local, False)
-    if ready is None:
+    if num_returns == 1 and runtime.at_hand(ids[0]) is not None:
+        runtime.awaited_ids = ids[1:]
+        return [refs.pop(0)], refs
+    found = runtime.wait(ids, num_returns, timeout, fetch_local, False)
+    if found is None:
         # Too late for all of them; take those that are ready.
-        ready = runtime.wait(ids, 0, None, fetch_local, False)
+        found = runtime.wait(ids, 0, None, fetch_local, False)
     # By the second look more may be ready than were asked for.
-    return _split(refs, ids, ready.object_ids[:num_returns] if ready is not None else [])
-
-
-def _split(refs: list[ObjectRef[Any]], ids: list[int], done: list[int]) -> tuple[list[Any], list[Any]]:
-    """The refs with these ids, which stand in the order of the list, and all others.
-
-    Programs wait for one ref of very many at a time, so that the others are moved and not looked at.
-    """
-    ready: list[ObjectRef[Any]] = []
-    others: list[ObjectRef[Any]] = []
-    start = 0
+    done = found.object_ids[:num_returns] if found is not None else []
+    positions: list[int] = []
     for object_id in done:
-        position = ids.index(object_id, start)
-        others += refs[start:position]
-        ready.append(refs[position])
+        positions.append(ids.index(object_id, positions[-1] + 1 if positions else 0))
+    runtime.awaited_ids = _without(ids, positions)
+    return [refs[position] for position in positions], _without(refs, positions)
+
+
+def _without(entries: list[Entry], positions: list[int]) -> list[Entry]:
+    """All but the entries at these positions, which count up. They are moved and not looked at."""
+    others: list[Entry] = []
+    start = 0
+    for position in positions:
+        others += entries[start:position]
         start = position + 1
-    others += refs[start:]
-    return ready, others
+    others += entries[start:]
+    return others
 
 
 def as_completed(refs: Iterable[ObjectRef[Value]], timeout: float | None = None) -> Iterator[ObjectRef[Value]]:
@@ -238,7 +251,7 @@ def _completed(pending: dict[int, ObjectRef[Value]], timeout: float | None) -> I
         ready.close()
 
 
-def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
+def _listed(refs: Any, name: str) -> list[Any]:
     if isinstance(refs, str | bytes | dict) or not hasattr(refs, "__iter__"):
         raise NotARefError(
             f"{name}() was given a {type(refs).__name__}. Give it {'a ref or ' * (name == 'get')}a list of refs."
@@ -248,7 +261,11 @@ def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
             f"{name}() was given {refs!r}, whose refs come one by one. Take them in a loop, or give all: "
             f"{name}(list(generator))."
         )
-    checked: list[ObjectRef[Any]] = list(refs)
+    return list(refs)
+
+
+def _checked(refs: Any, name: str) -> list[ObjectRef[Any]]:
+    checked = _listed(refs, name)
     if {*map(type, checked)} <= {ObjectRef}:
         return checked
     for position, ref in enumerate(checked):

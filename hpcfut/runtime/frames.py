@@ -47,7 +47,8 @@ class Frames:
         load, outboxes, send, prefix = self._load(), self.outboxes, self._send, self._prefix
         while outboxes:
             rank, messages = outboxes.popitem()
-            send(rank, encode_frame(load, messages, prefix), _are_tasks(messages))
+            only_tasks = type(messages[0]) is TaskPushed and (len(messages) == 1 or _are_tasks(messages))
+            send(rank, encode_frame(load, messages, prefix), only_tasks)
 
     def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
         """Take frames of this session that came before it was opened here, before all others."""
@@ -75,4 +76,4 @@ class Frames:
 
 
 def _are_tasks(messages: list[Message]) -> bool:
-    return type(messages[0]) is TaskPushed and (len(messages) == 1 or {*map(type, messages)} == {TaskPushed})
+    return {*map(type, messages)} == {TaskPushed}

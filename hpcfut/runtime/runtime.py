@@ -66,6 +66,8 @@ class Runtime:
         self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
         self._query_ids = count(1)
+        #: The distinct objects that the last ``wait`` left to be waited for.
+        self.awaited_ids: list[int] = []
         #: Whether Ctrl-C came.
         self._interrupted = False
         #: Whether it did, or a task that runs here is to be interrupted; then each call looks before it returns.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from hpcfut.api import calls, session
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import Event
 from hpcfut.exceptions import TaskCancelledError
+from hpcfut.model.errors import NotARefError, SessionEndedError
+from hpcfut.runtime.mailbox import Released
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.runtime.waiter import Waiter
 
@@ -128,6 +131,27 @@ def test_results_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) -> N
     with pytest.raises(MemoryError):
         hpcfut.get(two.remote())
     assert runtime.engine.core.copies.arena.n_segments == 0
+
+
+def test_a_wait_for_what_the_last_one_left_looks_at_its_refs_all_the_same(runtime: Runtime) -> None:
+    first, late, other = (hpcfut.put(number) for number in range(3))
+    assert hpcfut.wait([first, late, other]) == ([first], [late, other])
+    with pytest.raises(ValueError, match="a ref twice"):
+        hpcfut.wait([late, late])
+    with pytest.raises(NotARefError, match="a int at position 1"):
+        hpcfut.wait([late, 7])  # type: ignore[list-item]
+    with pytest.raises(NotARefError, match="a Mock at position 0"):
+        hpcfut.wait([Mock(), other])
+    with pytest.raises(NotARefError, match="a Mock at position 1"):
+        hpcfut.wait([late, Mock()])
+    with pytest.raises(ValueError, match="whole number from 1 to 2"):
+        hpcfut.wait([late, other], num_returns=3)
+    stale: hpcfut.ObjectRef[int] = hpcfut.ObjectRef(other._object_id, Released())
+    with pytest.raises(SessionEndedError):
+        hpcfut.wait([late, first, stale])
+    assert hpcfut.wait([late, other]) == ([late], [other])
+    assert hpcfut.wait([other, late]) == ([other], [late])
+    assert hpcfut.wait([late]) == ([late], [])
 
 
 def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

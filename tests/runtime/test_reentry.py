@@ -49,7 +49,7 @@ SCRIPTS = {
     # The turn is one of a thread that does not drive.
     "a get in the turn of a submission": """
         task = hpcfut.remote(lambda: 7)
-        Late(lambda: hpcfut.wait([ref]))
+        Late(lambda: hpcfut.get([ref]))
         collect_before("turn", engine.core)
         assert hpcfut.get(task.remote()) == 7
     """,
