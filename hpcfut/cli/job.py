@@ -34,7 +34,7 @@ _WATCH_S: Final = 2.0
 #: A script may use this long for its last words after Ctrl-C; all must have ended within two seconds.
 _INTERRUPT_GRACE_S: Final = 0.8
 #: A launcher may use this long to end ranks by itself.
-_TERMINATE_GRACE_S: Final = 0.5
+_TERMINATE_GRACE_S: Final = 0.3
 #: A launcher may use this long to notice the death of a rank.
 _DEATH_GRACE_S: Final = 1.5
 #: What still runs after the launcher has ended is asked to end, and killed after this time.
@@ -161,7 +161,9 @@ class _Supervisor:
                 os.set_blocking(self._process.stderr.fileno(), False)
                 selector.register(self._process.stderr, selectors.EVENT_READ)
             while self._process.poll() is None:
-                for key, _ in selector.select(_TICK_S):
+                # What is planned is not put off by a tick: a busy machine takes its share of the two seconds as well.
+                due_s = self._plan[0][0] - time.monotonic() if self._plan else _TICK_S
+                for key, _ in selector.select(min(max(due_s, 0.0), _TICK_S)):
                     if key.fileobj is self._process.stderr and not self._forward():
                         selector.unregister(key.fileobj)
                 self._drain_wakeups()
