@@ -67,6 +67,7 @@ if len(sys.argv) == 3:
     while True:
         time.sleep(0.001)
 
+Path("/proc/self/comm").write_text(os.environ["NAME"])
 ranks = [
     subprocess.Popen([sys.executable, "-c", os.environ["STARTING"], name, how], stdout=subprocess.PIPE)
     for name, how in zip(sys.argv[1:], ["map", "open", "map"])
@@ -91,8 +92,20 @@ Path(sys.argv[3]).unlink()
 
 def test_names_go_before_ranks_are_ended_that_still_start(mpi: Mpi) -> None:
     names = [f"/dev/shm/{name}_{os.getpid()}_0" for name in ("mpich_shm", "mpich_vci", "somebody")]
-    job = run_command([mpi.program("python"), "-c", STARTING, *names, "none"], env={"STARTING": STARTING}).check()
+    command = [mpi.program("python"), "-c", STARTING, *names, "none"]
+    job = run_command(command, env={"STARTING": STARTING, "NAME": "hydra_pmi_proxy"}).check()
     assert job.stdout == "False False True False\nT T T\n"
+
+
+def test_what_a_shell_has_started_beside_a_rank_is_let_be(mpi: Mpi) -> None:
+    names = [f"/dev/shm/mpich_shm_{os.getpid()}_{number}" for number in range(3)]
+    command = [mpi.program("python"), "-c", STARTING, *names, "none"]
+    job = run_command(command, env={"STARTING": STARTING, "NAME": "sh"})
+    for name in names:
+        Path(name).unlink(missing_ok=True)
+    exist, states = job.stdout.splitlines()
+    assert exist == "True True True False"
+    assert "T" not in states.split()
 
 
 #: Each rank looks at what its launcher holds open.

@@ -11,6 +11,14 @@ def start_ticks(pid: int) -> int:
     return 0 if not fields or fields[0] in ("Z", "X") else int(fields[19])
 
 
+def program_of(pid: int) -> str:
+    """The name of a process's program, cut as the kernel cuts it; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def children_of(parent: int) -> list[int]:
     """The processes that this one has started and that have not ended."""
     folders = Path("/proc").glob("[0-9]*")

@@ -23,7 +23,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
-from hpcfut.edges.host.processes import children_of, is_still
+from hpcfut.edges.host.processes import children_of, is_still, program_of
 
 SHARED_MEMORY: Final = "/dev/shm/"
 #: What MPICH and Open MPI open by name only while they start; windows and other libraries are none of our business.
@@ -32,6 +32,8 @@ _OF_MPI: Final = re.compile(rf"{SHARED_MEMORY}(mpich_(shm|vci)_|sm_segment\.)[^/
 #: The launcher holds it open while it lives; ranks read it while they start.
 _TOPOLOGY: Final = re.compile(r"/tmp/hydra_hwloc_xmlfile_\w+")
 _STOPPING_TAKES_S: Final = 1.0
+#: The process of MPICH's launcher that starts the ranks of a host.
+_PARENT: Final = "pmi_proxy"
 
 
 def mapped_segments(pid: int) -> list[str]:
@@ -60,10 +62,13 @@ def _opened(pid: int) -> set[str]:
 
 
 def stop_and_unname(launcher: int) -> None:
-    """Stop the children of a launcher's process for good, and take away the names of what MPI has them share.
+    """Stop the children of MPICH's launcher for good, and take away the names of what MPI has them share.
 
-    To be done by who ends their job right after, before any of them could come to the end of its start.
+    To be done by who ends their job right after. Where a shell stands between the launcher and a rank, that may have
+    started other things, which are let be.
     """
+    if _PARENT not in program_of(launcher):
+        return
     ranks = [pid for pid in children_of(launcher) if pid != os.getpid()]
     for pid in ranks:
         with suppress(OSError):
