@@ -10,7 +10,7 @@ Example:
 """
 
 from hpcfut import exceptions
-from hpcfut.api.calls import as_completed, get, put, wait
+from hpcfut.api.calls import as_completed, empty, get, put, wait
 from hpcfut.api.cancellation import cancel
 from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
@@ -31,6 +31,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "exceptions",
     "get",
     "get_runtime_context",

@@ -62,6 +62,13 @@ class Transport(Protocol):
         """Give everything back. After an orderly barrier only."""
 
 
+class Pin(Protocol):
+    """Keeps an object where it lies for as long as anything lives that was built over some memory."""
+
+    #: What is said to be released in the end.
+    object_id: int
+
+
 class Window(Protocol):
     """Memory of this rank for large objects, and that of ranks of its host as far as it can be read in place.
 
@@ -79,6 +86,12 @@ class Window(Protocol):
 
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:
         """The payload is complete: from now on it can be viewed, and never changes."""
+
+    def draft(self, offset: int, object_id: int, nbytes: int) -> tuple[memoryview, Pin]:
+        """The payload of an own segment, writable, for user code to keep; viewed while anything built over it lives.
+
+        Raises ``MemoryError`` when the system has no more pages.
+        """
 
     def unseal(self, offset: int) -> None:
         """The segment is free: who reads an old message will not find the object."""

@@ -1,9 +1,9 @@
-"""``put``, ``get``, ``wait`` and ``as_completed``."""
+"""``put``, ``empty``, ``get``, ``wait`` and ``as_completed``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
 from hpcfut.api.failures import exception_of
 from hpcfut.api.generators import ObjectRefGenerator
@@ -39,6 +39,38 @@ def put(value: Value) -> ObjectRef[Value]:
         raise TypeError("put() was given a ref, which names a value that is stored already. Use the ref itself.")
     runtime = current()
     return ObjectRef(runtime.put(value), runtime.released)
+
+
+def empty(shape: SupportsIndex | Sequence[SupportsIndex], dtype: Any = float, order: Literal["C", "F"] = "C") -> Any:
+    """A NumPy array to fill and then store: ``put`` of it, or returning it from a task, copies nothing.
+
+    It lies in the object store from the beginning. Storing it makes it read-only; what was built over it before
+    (slices, say) stays writable, and must not be written any more: with ``HPCFUT_DEBUG=1`` in the environment of all
+    ranks that is found out. What is stored is the array itself: parts of it, other shapes of it and values that have it
+    inside are stored with a copy, as is an array that is stored a second time. An array that is dropped gives its room
+    back.
+
+    Arrays of Python objects, and those small enough to travel in messages, are ordinary ones.
+
+    Example:
+        >>> squares = hpcfut.empty(1_000_000, dtype="i8")
+        >>> squares[:] = range(1_000_000)
+        >>> squares *= squares
+        >>> ref = hpcfut.put(squares)
+        >>> int(hpcfut.get(ref)[-1]), squares.flags.writeable
+        (999998000001, False)
+
+    Args:
+        shape: As for ``numpy.empty``; its values are arbitrary too.
+        dtype: The type of its elements.
+        order: "C" (rows lie together) or "F" (columns do).
+
+    Raises:
+        ObjectStoreFullError: There is no room for it on this rank.
+        ValueError: It cannot be, or has another order.
+        TypeError: It cannot be.
+    """
+    return current().empty(shape, dtype, order)
 
 
 @overload

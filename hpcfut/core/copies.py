@@ -10,6 +10,9 @@ them: a *loan* (``transfers.py``). A copy has a claim to stay while it is
 * viewed: values in user code here are built over its bytes; sent: a transfer out of it is under way; lent: ranks of
   this host read it in place. These are uses of the memory itself, and outlive every wish.
 
+A *draft* is a segment that user code writes bit by bit, through an array that counts as a view from the beginning. It
+becomes a copy when the array is put, and is freed if the array dies before.
+
 With the last wish and the last use the segment is freed, or the loan returned. A copy that is only used is *doomed*:
 it is given to nobody any more, because its object is collected; unless it is a mere cached copy, which lives on if its
 object is wanted again. A segment whose bytes are still being written or read is freed when that has ended, because
@@ -25,7 +28,7 @@ import msgspec
 from hpcfut.core.arena import Arena
 from hpcfut.core.context import Context
 from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom
-from hpcfut.core.events import RoomWanted
+from hpcfut.core.events import DraftTaken, RoomWanted
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.ids import name_of
@@ -34,6 +37,7 @@ from hpcfut.wire.messages import LoanReturned
 
 ABSENT: Final = "absent"
 WRITING: Final = "writing"
+DRAFT: Final = "draft"
 READING: Final = "reading"
 ABANDONED: Final = "abandoned"
 ASKED: Final = "asked"
@@ -47,6 +51,10 @@ TRANSITIONS: Final = {
     (ABSENT, "write"): WRITING,
     (WRITING, "seal"): LOCAL,
     (WRITING, "give up"): FREED,
+    (WRITING, "give up while used"): DOOMED,
+    (WRITING, "lay out"): DRAFT,
+    (DRAFT, "take"): WRITING,
+    (DRAFT, "free"): FREED,
     (ABSENT, "read"): READING,
     (ABSENT, "no room"): MISSING,
     (READING, "completed"): LOCAL,
@@ -136,8 +144,24 @@ class Copies:
     def give_up(self, object_id: int) -> None:
         """User code could not write the value to its end."""
         copy = self.copies[object_id]
+        if copy.is_used:  # User code has the array that was a draft.
+            copy.state = self.next[copy.state, "give up while used"]
+            return
         copy.state = self.next[copy.state, "give up"]
         self.forget(copy)
+
+    def begin_draft(self, object_id: int) -> None:
+        """The room is in the hands of user code, as an array."""
+        copy = self.copies[object_id]
+        copy.state = self.next[copy.state, "lay out"]
+        copy.n_views += 1
+
+    def take_draft(self, event: DraftTaken) -> None:
+        """The array is complete, and becomes the bytes of another object."""
+        copy = self.copies.pop(event.draft_id)
+        copy.state = self.next[copy.state, "take"]
+        copy.object_id = event.object_id
+        self.copies[event.object_id] = copy
 
     def seal(self, object_id: int) -> Copy:
         """A put or a result is complete."""
@@ -231,6 +255,8 @@ class Copies:
                 return
             copy.state = self.next[LENT, "free"]
             self._context.send(copy.rank, LoanReturned(copy.object_id, copy.n_loans))
+        elif state == WRITING:
+            return  # It was a draft, and is about to be sealed.
         elif state != ABANDONED:
             copy.state = self.next[state, "free"]
             if copy.state == ABANDONED:

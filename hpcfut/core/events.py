@@ -202,6 +202,19 @@ class RoomReturned(msgspec.Struct, gc=False):
     object_id: int
 
 
+class DraftBegun(msgspec.Struct, gc=False):
+    """User code has the room that was given for this object as an array; ``ViewsClosed`` tells when that is gone."""
+
+    object_id: int
+
+
+class DraftTaken(msgspec.Struct, gc=False):
+    """The array was put or returned, and sealed: it has the bytes of another object now, which is told next."""
+
+    draft_id: int
+    object_id: int
+
+
 class ViewsClosed(msgspec.Struct, gc=False):
     """Code on this rank has dropped a value built over the bytes of each of these (an id may stand several times)."""
 
@@ -267,6 +280,8 @@ Event = (
     | SendCompleted
     | RoomWanted
     | RoomReturned
+    | DraftBegun
+    | DraftTaken
     | ViewsClosed
     | ResourcesQueried
     | RankLost

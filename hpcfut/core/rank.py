@@ -227,6 +227,8 @@ class RankCore:
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
             e.RoomWanted: self.copies.on_room_wanted,
             e.RoomReturned: lambda event: self.copies.give_up(event.object_id),
+            e.DraftBegun: lambda event: self.copies.begin_draft(event.object_id),
+            e.DraftTaken: self.copies.take_draft,
             e.ViewsClosed: lambda event: self.copies.close_views(event.object_ids),
             e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
             e.RankLost: self._on_rank_lost,

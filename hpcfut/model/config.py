@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 #: Environment variables that configure ranks; all of them must see the same.
-SETTINGS: Final = ("HPCFUT_CPUS_PER_RANK", "HPCFUT_SLOTS", "HPCFUT_RESOURCES")
+SETTINGS: Final = ("HPCFUT_CPUS_PER_RANK", "HPCFUT_SLOTS", "HPCFUT_RESOURCES", "HPCFUT_DEBUG")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

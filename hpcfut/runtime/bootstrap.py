@@ -99,7 +99,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
     _refuse(lack_of_memory(roster), launch, files, world, guard)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
-    arena = HostArena.among(neighbours, world.rank, nbytes, world.gather)
+    arena = HostArena.among(neighbours, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
     transport = MpiTransport(world.comm, doorbell)
     if files is not None:
         files.note_segments(world.rank)
@@ -124,7 +124,8 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     record = _own_record(0, cores, nbytes, place, own_sight(environ).gpus)
     if sentence := lack_of_memory([record]):
         raise HpcfutError(sentence)
-    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), HostArena(0, nbytes), [record], 1, files)
+    arena = HostArena(0, nbytes, is_checked=_is_debugged(environ))
+    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), arena, [record], 1, files)
 
 
 def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], files: JobFiles | None) -> None:
@@ -163,6 +164,10 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
     if files is not None:
         files.write_status(1)
     raise HpcfutError(sentence)
+
+
+def _is_debugged(environ: Mapping[str, str]) -> bool:
+    return environ.get("HPCFUT_DEBUG", "0") not in ("", "0")
 
 
 def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place, gpus: list[str]) -> RankRecord:

@@ -21,6 +21,7 @@ from hpcfut.model.errors import ObjectLostError, ObjectStoreFullError, SessionEn
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
+from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
@@ -60,6 +61,7 @@ class Executor:
         self._forgotten: list[object] = []
         #: Of the functions that are tried again: after which exceptions.
         self._retried: dict[int, tuple[type[BaseException], ...]] = {}
+        self.drafts = Drafts(engine, self._room_for, config.nbytes_inline_max)
         self.environments = Environments(lambda: self.current.task_id)
         callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
         self.interruption = interruption = Interruption(
@@ -249,7 +251,15 @@ class Executor:
         payload = payload_of_atoms(value)
         if payload is not None and len(payload) <= self._nbytes_inline_max:
             return Result(payload, len(payload), ())
-        return self.store(object_id, self.pickling.dumps(value))
+        return self.keep(object_id, value)
+
+    def keep(self, object_id: int, value: Any, pickled: Pickled | None = None) -> Result:
+        """Keep a value, which may be pickled already: where it lies if it is a draft, else as ``store`` does."""
+        if self.drafts.by_array:
+            draft = self.drafts.take(value)
+            if draft is not None:
+                return self.drafts.store(object_id, draft)
+        return self.store(object_id, pickled or self.pickling.dumps(value))
 
     def store(self, object_id: int, pickled: Pickled) -> Result:
         """Keep a pickled value: inline if it is small, sealed in the window if not."""
@@ -315,8 +325,8 @@ class Executor:
         pickled = [self.pickling.dumps(value) for value in values]
         results: list[Result] = []
         try:
-            for return_id, one in zip(run.return_ids, pickled, strict=True):
-                results.append(self.store(return_id, one))
+            for return_id, value, one in zip(run.return_ids, values, pickled, strict=True):
+                results.append(self.keep(return_id, value, one))
         except BaseException:
             for return_id, result in zip(run.return_ids, results, strict=False):
                 if result.payload is None:

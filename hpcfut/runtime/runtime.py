@@ -183,9 +183,15 @@ class Runtime:
         """Store a value; returns its id, which the caller holds once."""
         self.demand_session()
         object_id = next(self._ids)
-        self.engine.post(ObjectPut(object_id, self.executor.store(object_id, self.pickling.dumps(value))))
+        self.engine.post(ObjectPut(object_id, self.executor.keep(object_id, value)))
         self.demand_no_interruption((object_id,))
         return object_id
+
+    def empty(self, shape: Any, dtype: Any, order: Any) -> Any:
+        """An array to be filled, over the memory that it will be stored in, if it is to be stored."""
+        array = self.executor.drafts.make(next(self._ids), shape, dtype, order)
+        self.demand_no_interruption()
+        return array
 
     def at_hand(self, object_id: int) -> bytes | None:
         """The payload of a small object that this rank owns, where a wait for it would be over at once.

@@ -74,6 +74,12 @@ def pack_into(pickled: Pickled, target: memoryview) -> None:
         offset += buffer.nbytes
 
 
+def head_of_one(stream: bytes, nbytes: int) -> bytes:
+    """The payload of a value with one buffer of this size, up to where the buffer begins."""
+    head = struct.pack("<4sIQQ", _MAGIC, 1, len(stream), nbytes) + stream
+    return head + _PADDING[: -len(head) % _ALIGNMENT]
+
+
 def unpack(payload: memoryview) -> tuple[memoryview, list[memoryview]]:
     """The stream and the buffers of a payload that is not a bare stream, without a copy.
 

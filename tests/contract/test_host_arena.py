@@ -547,3 +547,38 @@ print("numpy" in sys.modules)
     )
     assert done.stdout.split()[:2] == ["False", "True"]
     assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_a_draft_is_written_where_it_is_read(rank: Rank) -> None:
+    payload, pin = rank.arena.draft(640, 7, 1000)
+    array = np.ndarray((100,), "f8", payload, 200)
+    array[:] = np.arange(100)
+    pin.object_id = 8
+    rank.arena.seal(640, 8, 1000)
+    assert np.frombuffer(rank.view(640, 8, 1000), "f8", 100, 200).tolist() == list(range(100))
+    assert list(rank.released) == [8], "The value that was read has gone."
+    part = array[5:].reshape(5, -1)
+    del array, payload
+    assert list(rank.released) == [8]
+    del part
+    assert list(rank.released) == [8, 8]
+
+
+def test_a_checked_memory_finds_what_was_changed_after_it_was_sealed(capfd: pytest.CaptureFixture[str]) -> None:
+    arena = HostArena(0, NBYTES, is_checked=True)
+    payload, _ = arena.draft(0, 7, 5000)
+    payload[:] = bytes(5000)
+    arena.seal(0, 7, 5000)
+    place = Place(7, 0, 0, 5000)
+    assert arena.view(place)[:3] == bytes(3)
+    payload[4321] = 1
+    with pytest.raises(ObjectLostError, match=r"Object 0\.7 of 5000 bytes .* was changed after it was stored"):
+        arena.view(place)
+    arena.unseal(0)
+    assert "hpcfut: Object 0.7 of 5000 bytes" in capfd.readouterr().err
+    arena.seal(0, 7, 5000)
+    arena.unseal(0)
+    arena.unseal(0)
+    assert not capfd.readouterr().err
+    del payload
+    arena.close()

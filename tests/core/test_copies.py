@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom, WakeWaiter
-from hpcfut.core.events import ObjectPut, ReadCompleted, RoomReturned, RoomWanted, ViewsClosed
+from hpcfut.core.events import DraftBegun, DraftTaken, ObjectPut, ReadCompleted, RoomReturned, RoomWanted, ViewsClosed
 from hpcfut.model.failure import FULL
 from hpcfut.wire.messages import ObjectLocated
 from tests.core.cores import LARGE, MakeCore, of, only, place_of, takes
@@ -25,6 +25,50 @@ def test_a_value_that_could_not_be_written_leaves_nothing(make_core: MakeCore) -
     hand = make_core()
     hand.tell(RoomWanted(7, hand.own(9), 1000))
     assert hand.tell(RoomReturned(hand.own(9))) == [FreeSegment(hand.own(9), 0)]
+
+
+@takes("copies", ("writing", "lay out"), ("draft", "take"))
+def test_an_array_that_was_built_in_place_is_put_under_a_name_of_its_own(make_core: MakeCore) -> None:
+    hand = make_core()
+    draft, mine = hand.own(8), hand.own(9)
+    hand.tell(RoomWanted(7, draft, LARGE.nbytes))
+    hand.tell(DraftBegun(draft))
+    hand.tell(DraftTaken(draft, mine))
+    hand.core.handle(ObjectPut(mine, LARGE), 0.0)
+    assert hand.release(mine) == [], "The array is there."
+    assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
+
+
+@takes("copies", ("draft", "free"))
+def test_an_array_that_is_dropped_before_it_is_put_gives_its_room_back(make_core: MakeCore) -> None:
+    hand = make_core()
+    draft = hand.own(8)
+    hand.tell(RoomWanted(7, draft, LARGE.nbytes))
+    hand.tell(DraftBegun(draft))
+    assert hand.tell(ViewsClosed([draft])) == [FreeSegment(draft, 0)]
+
+
+def test_an_array_that_goes_before_its_put_is_told_takes_nothing_along(make_core: MakeCore) -> None:
+    hand = make_core()
+    draft, mine = hand.own(8), hand.own(9)
+    hand.tell(RoomWanted(7, draft, LARGE.nbytes))
+    hand.tell(DraftBegun(draft))
+    hand.tell(DraftTaken(draft, mine))
+    assert hand.tell(ViewsClosed([mine])) == []
+    hand.core.handle(ObjectPut(mine, LARGE), 0.0)
+    assert hand.release(mine) == [FreeSegment(mine, 0)]
+
+
+@takes("copies", ("writing", "give up while used"))
+def test_a_result_that_was_built_in_place_and_given_up_waits_for_its_array(make_core: MakeCore) -> None:
+    # The second of a task's results could not be stored.
+    hand = make_core()
+    draft, mine = hand.own(8), hand.own(9)
+    hand.tell(RoomWanted(7, draft, LARGE.nbytes))
+    hand.tell(DraftBegun(draft))
+    hand.tell(DraftTaken(draft, mine))
+    assert hand.tell(RoomReturned(mine)) == []
+    assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
 
 
 def test_who_finds_no_room_is_told_what_fills_the_store(make_core: MakeCore) -> None:

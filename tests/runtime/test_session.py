@@ -1,6 +1,7 @@
 """The public API on one rank, in this process: loopback edges, no MPI."""
 
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -316,3 +317,29 @@ def test_threads_may_print_while_sessions_come_and_go() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert set(ended.stdout) == {"x", "\n"}
+
+
+def test_debug_mode_names_what_was_changed_after_it_was_stored() -> None:
+    script = textwrap.dedent(
+        """
+        import hpcfut
+        array = hpcfut.empty(100_000)
+        array[:] = 0
+        part = array[5:]
+        ref = hpcfut.put(array)
+        print(hpcfut.get(ref)[5])
+        part[0] = 1
+        try:
+            hpcfut.get(ref)
+        except hpcfut.exceptions.ObjectLostError as error:
+            print(error)
+        """
+    )
+    environ = {**os.environ, "HPCFUT_DEBUG": "1"}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environ)
+    assert ended.returncode == 0, ended.stderr
+    zero, sentence = ended.stdout.splitlines()
+    assert zero == "0.0"
+    assert "of 800128 bytes in the memory of rank 0 was changed after it was stored" in sentence
+    plain = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (plain.stdout, plain.stderr) == ("0.0\n", "")

@@ -31,9 +31,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
+import xxhash
 
 from hpcfut.edges.host.pages import Pages
-from hpcfut.edges.host.pins import Pins
+from hpcfut.edges.host.pins import Pin, Pins
 from hpcfut.model.errors import HpcfutError, ObjectLostError
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
@@ -47,6 +48,8 @@ _PROOF: Final = struct.Struct("<8sQQ16s")
 _MAGIC_OF_MEMORY: Final = b"hpcfutM1"
 #: A word for sealed objects, the object id, and the size of the payload.
 _HEADER: Final = struct.Struct("<8sQQ")
+#: In debug mode it follows the header.
+_CHECKSUM: Final = struct.Struct("<Q")
 _SEALED: Final = b"hpcfutS1"
 _WIPED: Final = bytes(_HEADER.size)
 
@@ -67,12 +70,13 @@ class _Card(msgspec.Struct, array_like=True, frozen=True):
 class HostArena:
     """Memory of this rank, and views of it and of the memory of neighbours. Any thread may call anything but close."""
 
-    def __init__(self, rank: int, nbytes: int) -> None:
+    def __init__(self, rank: int, nbytes: int, *, is_checked: bool = False) -> None:
         """Make the memory; until it has met the neighbours, the rank reaches itself only.
 
         Args:
             rank: The own rank.
             nbytes: Room for segments; it is rounded up to whole pages.
+            is_checked: Whether objects have checksums, by which it is found out that one was changed; on all ranks.
 
         Raises:
             HpcfutError: The system does not give so much memory.
@@ -82,6 +86,7 @@ class HostArena:
         #: The ranks of the host that can view each other's memory, the own one included; the same for all of them.
         self.neighbours: list[int] = [rank]
         self._rank = rank
+        self._is_checked = is_checked
         self._token = os.urandom(16)
         self._n_sessions = 0
         self._cards: dict[int, _Card] = {}
@@ -130,7 +135,13 @@ class HostArena:
 
     @classmethod
     def among(
-        cls, candidates: Sequence[int], rank: int, nbytes: int, gather: Callable[[bytes], list[bytes]]
+        cls,
+        candidates: Sequence[int],
+        rank: int,
+        nbytes: int,
+        gather: Callable[[bytes], list[bytes]],
+        *,
+        is_checked: bool = False,
     ) -> HostArena:
         """Memory that these ranks of the host, the own one included, view if possible; all ranks of the job do it.
 
@@ -139,8 +150,9 @@ class HostArena:
             rank: The own rank.
             nbytes: Room for segments.
             gather: Gives every rank the bytes of all ranks, in the order of the ranks.
+            is_checked: As above.
         """
-        arena = cls(rank, nbytes)
+        arena = cls(rank, nbytes, is_checked=is_checked)
         cards = gather(arena.card())
         arena.meet({other: cards[other] for other in candidates})
         reached = gather(msgspec.msgpack.encode(arena.reached))
@@ -192,11 +204,32 @@ class HostArena:
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:
         """The payload is complete: from now on it can be viewed, and never changes."""
         start = _NBYTES_PROOF + offset
+        if self._is_checked:
+            _CHECKSUM.pack_into(self._own, start + _HEADER.size, _checksum_of(self._own, start, nbytes))
         self._own[start : start + _HEADER.size] = _HEADER.pack(_SEALED, object_id, nbytes)
+
+    def draft(self, offset: int, object_id: int, nbytes: int) -> tuple[memoryview, Pin]:
+        """The payload of an own segment for user code to keep; what is built over it pins the object.
+
+        The pin's ``object_id`` may be changed while that lives.
+
+        Raises:
+            MemoryError: The system has no more pages.
+        """
+        start = _NBYTES_PROOF + NBYTES_HEADER + offset
+        self._pages.prepare(start, start + nbytes)
+        base = self._array_of(self._own, nbytes, start)
+        payload: memoryview = base.data
+        return payload, self._pins.hang(base, object_id)
 
     def unseal(self, offset: int) -> None:
         """The segment is about to be freed: who reads an old message will not find it."""
         start = _NBYTES_PROOF + offset
+        if self._is_checked:
+            word, object_id, nbytes = _HEADER.unpack_from(self._own, start)
+            if word == _SEALED and not _is_unchanged(self._own, start, nbytes):
+                # Nobody will ask for it any more, so that nobody can be told but the user.
+                os.write(2, f"hpcfut: {_complaint_of_change(object_id, nbytes, self._rank)}\n".encode())
         self._own[start : start + _HEADER.size] = _WIPED
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -215,15 +248,20 @@ class HostArena:
         header = _HEADER.pack(_SEALED, place.object_id, place.nbytes)
         if memory is None or memory[start : start + _HEADER.size] != header:
             raise ObjectLostError(self._complaint(place))
+        if self._is_checked and not _is_unchanged(memory, start, place.nbytes):
+            raise ObjectLostError(_complaint_of_change(place.object_id, place.nbytes, place.rank))
+        base = self._array_of(memory, place.nbytes, start + NBYTES_HEADER)
+        self._pins.hang(base, place.object_id)
+        view: memoryview = base.data
+        return view
+
+    def _array_of(self, memory: mmap.mmap, nbytes: int, start: int) -> Any:
         frombuffer = self._frombuffer
         if frombuffer is None:
             import numpy  # only now, because the number of its threads is set before it is loaded
 
             frombuffer = self._frombuffer = numpy.frombuffer
-        base = frombuffer(memory, "B", place.nbytes, start + NBYTES_HEADER)
-        self._pins.hang(base, place.object_id)
-        view: memoryview = base.data
-        return view
+        return frombuffer(memory, "B", nbytes, start)
 
     def _complaint(self, place: Place) -> str:
         what = (
@@ -245,6 +283,24 @@ class HostArena:
         self._maps.clear()
         del self._own, self._pages
         os.close(self._descriptor)
+
+
+def _checksum_of(memory: mmap.mmap, start: int, nbytes: int) -> int:
+    payload = memoryview(memory)[start + NBYTES_HEADER : start + NBYTES_HEADER + nbytes]
+    return xxhash.xxh3_64_intdigest(payload)
+
+
+def _is_unchanged(memory: mmap.mmap, start: int, nbytes: int) -> bool:
+    (checksum,) = _CHECKSUM.unpack_from(memory, start + _HEADER.size)
+    return bool(checksum == _checksum_of(memory, start, nbytes))
+
+
+def _complaint_of_change(object_id: int, nbytes: int, rank: int) -> str:
+    return (
+        f"Object {name_of(object_id)} of {nbytes} bytes in the memory of rank {rank} was changed after it was stored. "
+        f"This is done by writing to an array that was made over hpcfut.empty() before that was put or returned, or by "
+        f"a forked child of the rank. Write before the array is stored."
+    )
 
 
 def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:

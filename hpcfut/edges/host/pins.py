@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     import numpy
 
 
-class _Pin(weakref.ref[Any]):
+class Pin(weakref.ref[Any]):
     """Cheaper than ``weakref.finalize``, and does nothing when the process ends."""
 
     __slots__ = ("object_id",)
 
+    #: What is released in the end.
     object_id: int
 
 
@@ -34,16 +35,17 @@ class Pins:
                 whatever thread and in the middle of whatever that does, so that it may do no more than note it.
         """
         # Weak references die unheard with nobody to hold them.
-        self._pins: dict[int, _Pin] = {}
+        self._pins: dict[int, Pin] = {}
         self._on_released = on_released
 
-    def hang(self, base: numpy.ndarray[Any, Any], object_id: int) -> None:
+    def hang(self, base: numpy.ndarray[Any, Any], object_id: int) -> Pin:
         """Pin an object for as long as this array lives, which must be the base of all that is handed out."""
-        pin = _Pin(base, self._release)
+        pin = Pin(base, self._release)
         pin.object_id = object_id
         self._pins[id(pin)] = pin
+        return pin
 
-    def _release(self, pin: _Pin) -> None:
+    def _release(self, pin: Pin) -> None:
         del self._pins[id(pin)]
         self._on_released(pin.object_id)
 

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from hpcfut.wire.exceptions import StandInError
 from hpcfut.wire.packing import Pickled, pack_inline, pack_into
+from hpcfut.wire.pickling.blanks import Blank, blank_of
 from hpcfut.wire.pickling.errors import UnloadableError, UnpicklableError
 from hpcfut.wire.pickling.plain import payload_of_atoms
 from hpcfut.wire.pickling.values import EMPTY_CALL, Pickling
 
 __all__ = [
     "EMPTY_CALL",
+    "Blank",
     "Pickled",
     "Pickling",
     "StandInError",
     "UnloadableError",
     "UnpicklableError",
+    "blank_of",
     "pack_inline",
     "pack_into",
     "payload_of_atoms",

@@ -41,10 +41,11 @@ def reduce_array(array: Any) -> tuple[Any, ...]:
         data = pickle.PickleBuffer(array)
     except ValueError:  # a dtype that the buffer protocol has no name for, such as datetime64
         data = pickle.PickleBuffer(array.ravel("K").view("u1"))
-    return _array, (array.shape, kind, data, order)
+    return array_over, (array.shape, kind, data, order)
 
 
-def _array(shape: tuple[int, ...], dtype: Any, data: Any, order: Any) -> Any:
+def array_over(shape: tuple[int, ...], dtype: Any, data: Any, order: Any) -> Any:
+    """An array over memory, as it stands in streams."""
     import numpy
 
     # NumPy looks through a memoryview to what is below, and would let the user make the array writable if that is;

@@ -18,7 +18,7 @@ _N_PLAIN_MAX: Final = 32
 _dumps: Final = pickle.dumps
 
 
-class _Rebuilt:
+class Rebuilt:
     """Pickles as whatever a call makes of it when loaded."""
 
     __slots__ = ("how",)
@@ -64,9 +64,9 @@ def as_plain(value: Any, kind: type) -> Any:
         is_flat = len(value) <= _N_PLAIN_MAX and ATOMS.issuperset(map(type, value.values()))
         return value if is_flat and ATOMS.issuperset(map(type, value)) else None
     if kind is ndarray_type() and letter_of(value.dtype):
-        return _Rebuilt(reduce_array(value))
+        return Rebuilt(reduce_array(value))
     if (kind is bytes or kind is bytearray) and len(value) >= NBYTES_RAW_MIN:
-        return _Rebuilt((kind, (pickle.PickleBuffer(value),)))
+        return Rebuilt((kind, (pickle.PickleBuffer(value),)))
     return None
 
 

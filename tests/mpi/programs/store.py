@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import hpcfut
-from tests.mpi.support import WAIT_S, on_rank, own_session, raised
+from tests.mpi.support import WAIT_S, on_rank, own_session, raised, until
 
 Array = npt.NDArray[Any]
 
@@ -55,6 +55,18 @@ def segments(n_ranks: int) -> list[int]:
     return [hpcfut.get(on_rank(n_segments_here, rank).remote(), timeout=WAIT_S) for rank in range(n_ranks)]
 
 
+def assert_segments(expected: list[int] | dict[int, int]) -> None:
+    """The ranks hold so many segments, soon: refs and values that are dropped are told with the next messages."""
+    wanted = expected if isinstance(expected, dict) else dict(enumerate(expected))
+    n_ranks = len(hpcfut.nodes())
+
+    def is_so() -> bool:
+        found = segments(n_ranks)
+        return all(found[rank] == n for rank, n in wanted.items())
+
+    until(is_so)
+
+
 def sum_of(seed: int, start: int = 0, stop: int = N) -> float:
     return float(np.arange(seed, seed + N, dtype=np.float64)[start:stop].sum())
 
@@ -65,8 +77,7 @@ def case_arrays_are_read_where_they_lie(n_ranks: int) -> None:
         one, other = hpcfut.get(ref, timeout=WAIT_S), hpcfut.get(ref)
         assert np.shares_memory(one, other), "Two values of one object are one memory."
         assert float(one.sum()) == sum_of(rank)
-        n_there = segments(n_ranks)
-        assert n_there == [int(other == rank) for other in range(n_ranks)], "Nobody has a copy."
+        assert_segments([int(other == rank) for other in range(n_ranks)])  # Nobody has a copy.
         del one, other, ref
 
 
@@ -74,7 +85,7 @@ def case_one_object_is_read_by_all_ranks(n_ranks: int) -> None:
     ref = hpcfut.put(np.arange(N, dtype=np.float64))
     sums = [on_rank(hpcfut.remote(np.sum), rank).remote(ref) for rank in range(n_ranks) for _ in range(3)]
     assert set(map(float, hpcfut.get(sums, timeout=WAIT_S))) == {sum_of(0)}
-    assert segments(n_ranks) == [1] + [0] * (n_ranks - 1)
+    assert_segments([1] + [0] * (n_ranks - 1))
 
 
 def case_nothing_that_is_shared_can_be_written(n_ranks: int) -> None:
@@ -120,9 +131,9 @@ def case_a_part_of_a_value_keeps_its_memory(n_ranks: int) -> None:
         for seed in range(4):
             assert float(hpcfut.get(on_rank(make, rank).remote(seed), timeout=WAIT_S)[0]) == seed
         assert part.tolist() == [7 + 3 * N // 1000 + 2, 7 + 3 * N // 1000 + 3]
-        assert segments(n_ranks)[rank] == 1
+        assert_segments({rank: 1})
         del part
-        assert segments(n_ranks)[rank] == 0
+        assert_segments({rank: 0})
 
 
 def case_a_task_keeps_a_part_of_its_argument(n_ranks: int) -> None:
@@ -165,3 +176,177 @@ def case_very_many_values(n_ranks: int) -> None:
     assert [int(value[-1]) for value in values] == list(range(300))
     del refs[::2], values[1::2]
     assert [int(value[0]) for value in values] == list(range(0, 300, 2))
+
+
+@hpcfut.remote
+def build(seed: int) -> Array:
+    array = hpcfut.empty(N)
+    array[:] = np.arange(seed, seed + N)
+    assert not array.flags.owndata
+    return array
+
+
+def case_what_is_built_in_place_is_put_as_it_is(n_ranks: int) -> None:
+    array: Array = hpcfut.empty((50, N // 50), "f8", order="F")
+    assert (array.shape, array.dtype, array.strides) == ((50, N // 50), np.dtype("f8"), (8, 400))
+    array[:] = np.arange(N).reshape(array.shape)
+    ref = hpcfut.put(array)
+    raised(ValueError, array.__setitem__, 0, 1)
+    assert_segments({0: 1})
+    sums = [on_rank(hpcfut.remote(np.sum), rank).remote(ref) for rank in range(n_ranks)]
+    assert set(map(float, hpcfut.get(sums, timeout=WAIT_S))) == {sum_of(0)}
+    found = hpcfut.get(ref)
+    assert found.flags.f_contiguous
+    assert (found == array).all()
+    raised(ValueError, found.setflags, write=True)
+    # The array keeps its memory, and is put with a copy from now on.
+    del ref, found
+    again = hpcfut.put(array)
+    assert_segments({0: 2})
+    del again
+    hpcfut.get([build.remote(seed) for seed in range(3)], timeout=WAIT_S)
+    assert float(array.sum()) == sum_of(0)
+    part = array[3:]
+    del array
+    assert_segments({0: 1})
+    del part
+    assert_segments({0: 0})
+
+
+def case_tasks_return_what_they_build_in_place(n_ranks: int) -> None:
+    def two() -> tuple[Array, Array]:
+        one = hpcfut.empty(N)
+        one[:] = 1
+        return one, one
+
+    def items() -> Any:
+        for seed in range(3):
+            array = hpcfut.empty(N)
+            array[:] = seed
+            yield array
+
+    for rank in range(n_ranks):
+        array = hpcfut.get(on_rank(build, rank).remote(rank), timeout=WAIT_S)
+        assert float(array.sum()) == sum_of(rank)
+        assert_segments({rank: 1})
+        refs = on_rank(hpcfut.remote(two), rank, num_returns=2).remote()
+        assert [float(one.sum()) for one in hpcfut.get(refs, timeout=WAIT_S)] == [N, N]
+        found = [hpcfut.get(ref, timeout=WAIT_S) for ref in on_rank(hpcfut.remote(items), rank).remote()]
+        assert [float(one[-1]) for one in found] == [0, 1, 2]
+        del array, refs, found
+        assert_segments({rank: 0})
+
+
+def case_what_is_built_in_place_and_dropped_leaves_nothing(n_ranks: int) -> None:
+    def drop() -> int:
+        array = hpcfut.empty(N)
+        array[:] = 1
+        return len(array)
+
+    def fail() -> None:
+        array = hpcfut.empty(N)
+        raise ValueError(array[0] * 0)
+
+    def fail_late() -> tuple[Array, Any]:
+        import threading
+
+        return hpcfut.empty(N), threading.Lock()
+
+    for rank in range(n_ranks):
+        assert hpcfut.get(on_rank(hpcfut.remote(drop), rank).remote(), timeout=WAIT_S) == N
+        raised(ValueError, hpcfut.get, on_rank(hpcfut.remote(fail), rank).remote(), timeout=WAIT_S)
+        refs = on_rank(hpcfut.remote(fail_late), rank, num_returns=2).remote()
+        raised(TypeError, hpcfut.get, refs, timeout=WAIT_S)
+    assert_segments([0] * n_ranks)
+    with own_session(object_store_memory=5 * N):
+        error = raised(hpcfut.exceptions.ObjectStoreFullError, hpcfut.empty, N)
+        assert f"of {8 * N + 128} bytes on rank 0" in str(error)
+        assert_segments({0: 0})
+
+
+def case_odd_arrays_to_be_built(n_ranks: int) -> None:
+    fields = np.dtype([("x", "f4"), ("n", "i4", (2,))])
+    stored: list[tuple[Any, Any]] = [
+        (N, fields),
+        ((N, 2), "M8[ns]"),
+        ((N,), ">f8"),
+        (N, "U3"),
+        (np.int64(N), (np.int16, (2, 2))),
+    ]
+    for shape, dtype in stored:
+        array = hpcfut.empty(shape, dtype)
+        plain = np.empty(shape, dtype)
+        assert (array.shape, array.dtype, array.strides) == (plain.shape, plain.dtype, plain.strides)
+        array[:] = np.zeros(1, array.dtype)
+        found = hpcfut.get(hpcfut.put(array))
+        assert np.shares_memory(found, array) or (found == array).all()
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
+        assert_segments({0: 1})
+        del found, array
+    ordinary: list[tuple[Any, Any]] = [(3, "f8"), ((0, 7), "i4"), ((), "f8"), (N, object)]
+    for shape, dtype in ordinary:
+        array = hpcfut.empty(shape, dtype)
+        array[...] = 1
+        ref = hpcfut.put(array)
+        assert array.flags.writeable, "It is an ordinary array."
+        assert (hpcfut.get(ref) == array).all()
+    del ref
+    raised(ValueError, hpcfut.empty, (-1, -N))
+    raised(ValueError, hpcfut.empty, (1,) * 100 + (N,))
+    raised(ValueError, hpcfut.empty, N, order="K")
+    raised(TypeError, hpcfut.empty, N, "no type")
+    raised(TypeError, hpcfut.empty, "N")
+    assert_segments({0: 0})
+
+
+def case_what_is_built_is_stored_as_it_looks_now(n_ranks: int) -> None:
+    array = hpcfut.empty(N)
+    array[:] = np.arange(N)
+    array.shape = (N // 2, 2)
+    ref = hpcfut.put(array)
+    array[0] = 7
+    assert hpcfut.get(ref).shape == (N // 2, 2)
+    assert float(hpcfut.get(ref).sum()) == sum_of(0), "It was no draft any more, and was copied."
+    inside = hpcfut.put({"array": array, "part": array[:3]})
+    array[0] = 0
+    assert hpcfut.get(inside)["array"][0].tolist() == [7, 7]
+    total = hpcfut.remote(lambda array: float(array.sum()))
+    n_ranks_sum = hpcfut.get([on_rank(total, rank).remote(array) for rank in range(n_ranks)], timeout=WAIT_S)
+    assert n_ranks_sum == [sum_of(0) - 1] * n_ranks
+    assert array.flags.writeable
+
+
+def case_what_was_built_in_an_old_session() -> None:
+    with own_session():
+        array = hpcfut.empty(N)
+        sealed = hpcfut.empty(N)
+        sealed[:] = 2
+        hpcfut.put(sealed)
+    with own_session():
+        array[:] = 3
+        ref = hpcfut.put(array)
+        array[:] = 4
+        other = hpcfut.put(sealed)
+        assert (float(hpcfut.get(ref)[0]), float(hpcfut.get(other)[0])) == (3, 2), "They are ordinary arrays now."
+
+
+@hpcfut.remote
+def forks() -> tuple[int, float]:
+    import os
+
+    array = hpcfut.empty(N)
+    array[:] = 1
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            hpcfut.put(array)
+        except RuntimeError:
+            status = 0
+        os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    return status, float(hpcfut.get(hpcfut.put(array)).sum())
+
+
+def case_a_forked_child_cannot_store_what_its_parent_builds(n_ranks: int) -> None:
+    assert hpcfut.get([on_rank(forks, rank).remote() for rank in range(n_ranks)], timeout=WAIT_S) == [(0, N)] * n_ranks
