@@ -114,6 +114,8 @@ class Doorbell(Protocol):
     asleep: memoryview
     #: Whether every rank of the job can ring this one, so that it may sleep for long.
     reaches_all: bool
+    #: When this rank rang another one last, 0 before.
+    rang_at: float
 
     def ring(self, rank: int) -> None:
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""

@@ -14,8 +14,9 @@ waits for something of its own. Every other waiting thread is a follower and sle
   other closely (``post_soon``) and releases of refs: these wait for the next turn, the helper's at the latest.
 * A sleeping leader does not hold ``_lock``: who posts meanwhile turns the core, and rings it if that ended its wait.
 
-A leader that finds nothing stays awake for a moment, unless other threads need the GIL for user code. It yields its
-core meanwhile only if ranks share cores, because others may keep that for milliseconds. Then it sleeps (``rest.py``).
+A leader that finds nothing stays awake for a moment, unless other threads need the GIL for user code, or it has woken
+another rank (``Rest.makes_way``). It yields its core meanwhile only if ranks share cores, because others may keep that
+for milliseconds. Then it sleeps (``rest.py``).
 """
 
 from __future__ import annotations
@@ -285,7 +286,7 @@ class Engine(Turns):
             if not idle_since:
                 idle_since = now
             idle_s = now - idle_since
-            if idle_s < self._awake_for_s and not self.busy:
+            if idle_s < self._awake_for_s and not self.busy and not self.rest.makes_way():
                 if not self.may_spin:
                     os.sched_yield()
             elif self.rest.pause(waiter, idle_s, deadline):

@@ -39,6 +39,8 @@ SLEEP_SHARE = 0.3
 DOZE_MAX_UNRUNG_S = 0.001
 #: Against user code on other threads a leader naps for this long, so that many frames cost that few looks.
 NAP_S = 0.0005
+#: A rank that has rung no other for this long makes way for the next one that it wakes.
+RINGS_APART_S = 0.01
 #: Looks between saying that the rank sleeps and the sleep.
 N_LOOKS = 2
 
@@ -66,6 +68,9 @@ class Rest:
         self._computed_s = 0.0
         #: Whether the leader has got the rank up while the helper dozed, which may have missed a ring by that.
         self._is_unheard = False
+        #: The last ring of another rank that the leader knows of, and whether it makes way for who was woken by that.
+        self._rang_at = 0.0
+        self._makes_way = False
         #: How often the leader has looked since it said that the rank sleeps.
         self._n_looks = 0
 
@@ -107,8 +112,21 @@ class Rest:
             self.wakes_at = inf
         return is_rung
 
+    def makes_way(self) -> bool:
+        """Whether this rank has woken another one, after a time in which it woke none, and has found nothing since.
+
+        Whom it woke may have no other core than this one: so a task to a rank that had been idle took a third less than
+        with a spin of 0.15 ms, and a spin of 1 ms tripled its time. While ranks ring each other often they stay awake.
+        """
+        rang_at = self._doorbell.rang_at
+        if rang_at != self._rang_at:
+            self._makes_way = rang_at - self._rang_at > RINGS_APART_S
+            self._rang_at = rang_at
+        return self._makes_way
+
     def end(self) -> None:
         """The leader has found something."""
+        self._makes_way = False
         if self._n_looks:
             self.get_up()
 

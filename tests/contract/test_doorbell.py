@@ -55,6 +55,16 @@ def test_a_rank_that_has_not_met_others_is_rung_by_its_own_threads() -> None:
     bell.close()
 
 
+def test_a_rank_knows_when_it_rang_another_one(pair: tuple[HostDoorbell, HostDoorbell]) -> None:
+    one, other = pair
+    started = time.monotonic()
+    one.ring(0)
+    assert one.rang_at == 0
+    one.ring(1)
+    assert started <= one.rang_at <= time.monotonic()
+    assert other.rang_at == 0
+
+
 def test_ranks_see_who_sleeps(pair: tuple[HostDoorbell, HostDoorbell]) -> None:
     one, other = pair
     assert (one.reaches_all, other.reaches_all) == (False, False)

@@ -131,6 +131,24 @@ def test_a_sleeping_leader_is_told_of_its_news(mill: Mill) -> None:
             pass
 
 
+def test_a_leader_that_has_woken_another_rank_does_not_stay_awake(mill: Mill) -> None:
+    mill.engine._awake_for_s = FOREVER_S
+    mill.bell.rang_at = time.monotonic()
+    with leading(mill):
+        pass
+
+
+def test_ranks_that_ring_each_other_often_stay_awake(mill: Mill) -> None:
+    resting, at = mill.engine.rest, 100.0
+    assert not resting.makes_way()
+    for apart_s, makes_way in [(100.0, True), (0.02, True), (0.005, False), (0.005, False), (0.02, True)]:
+        at += apart_s
+        mill.bell.rang_at = at
+        assert (resting.makes_way(), resting.makes_way()) == (makes_way, makes_way)
+    resting.end()
+    assert not resting.makes_way(), "It has found something since."
+
+
 def test_a_sleeping_leader_hears_what_is_posted_soon(mill: Mill) -> None:
     with leading(mill):
         for number in range(1, 40):

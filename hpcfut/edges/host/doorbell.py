@@ -25,6 +25,7 @@ import mmap
 import os
 import platform
 import select
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -61,6 +62,7 @@ class HostDoorbell:
         self._pipes: dict[int, int] = {rank: writing}
         self.asleep = memoryview(bytearray(n_ranks))
         self.reaches_all = n_ranks == 1
+        self.rang_at = 0.0
         # With the GIL, which takes longer to come back than the call.
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._number = _MEMBARRIER.get(platform.machine(), -1)
@@ -123,6 +125,8 @@ class HostDoorbell:
     def ring(self, rank: int) -> None:
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""
         self.asleep[rank] = 0
+        if rank != self._rank:
+            self.rang_at = time.monotonic()
         # A full pipe is a ring as well.
         with suppress(BlockingIOError):
             os.write(self._pipes[rank], b"r")
