@@ -11,15 +11,20 @@ while counts as open no more, so that the next rank is asked; and a rank that ha
 for long, so that the next one is asked at once. While tasks wait, a lease that was full is filled up only when half of
 its tasks have ended, because each frame disturbs a rank that runs tasks. A lease that has had nothing to do for a while
 is returned.
+
+A task with stored arguments is sent near them (``locality.py`` says where). If that lease has no room, the task waits
+in its line. With room again the lease takes the older of what waits in its line and what waits for any; another lease
+takes from a line that is much longer than its own queue. A line ends, and its tasks go anywhere, when its lease is
+closed, or has not opened in the time after which tasks are handed back.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-import msgspec
-
 from hpcfut.core.context import Context
+from hpcfut.core.lease import KeyQueue, Lease
+from hpcfut.core.locality import N_LONGER_MAX, Locality
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import STORED
 from hpcfut.core.references import References
@@ -30,46 +35,6 @@ from hpcfut.model.errors import InvariantError
 from hpcfut.model.ids import NO_ID
 from hpcfut.model.template import SchedulingKey
 from hpcfut.wire.messages import Argument, LeaseGranted, LeaseRequested, LeaseReturned, TaskPushed
-
-
-class Lease(msgspec.Struct, gc=False, eq=False):
-    """The right to run tasks of one key on one rank."""
-
-    lease_id: int
-    rank: int
-    queue: KeyQueue
-    #: Tasks of the lease that may be on the rank at a time; 0 while the rank has no room.
-    depth: int = 0
-    #: Tasks of the lease that are on the rank.
-    n_there: int = 0
-    #: With so few there, it is filled up again.
-    n_low: int = 0
-    idle_since: float = 0.0
-    #: Whether it is closed and the last of our tasks there came back, so that the rank has no room for long.
-    is_shut: bool = False
-
-
-class KeyQueue(msgspec.Struct, gc=False, eq=False):
-    """The tasks of one scheduling key that wait for a lease, and the leases of the key."""
-
-    key: SchedulingKey
-    #: Ranks that can ever run a task of the key.
-    candidates: tuple[int, ...]
-    tasks: deque[TaskRecord]
-    #: Cancelled or inlined tasks leave the queue lazily; this is the number of those that really wait.
-    n_queued: int = 0
-    leases: dict[int, Lease] = {}
-    #: Leases with room, in the order in which they were last used.
-    open: dict[int, Lease] = {}
-    #: Leases that may open soon: closed, with none of our tasks there. One that was closed because our tasks there take
-    #: long, or that is shut, is not one of them.
-    n_asking: int = 0
-    last: Lease | None = None
-
-    @property
-    def is_spread(self) -> bool:
-        """Whether the calls shall spread over the ranks."""
-        return self.key[3]
 
 
 class Leases:
@@ -88,6 +53,7 @@ class Leases:
         self._transfers = transfers
         self._templates = templates
         self._membership = membership
+        self._locality = Locality(references, membership)
         self._on_push = context.make_table("task", TRANSITIONS).on("push")
         self.queues: dict[SchedulingKey, KeyQueue] = {}
         self.leases: dict[int, Lease] = {}
@@ -100,7 +66,7 @@ class Leases:
         """The queue of a scheduling key."""
         queue = self.queues.get(key)
         if queue is None:
-            queue = self.queues[key] = KeyQueue(key, self._membership.candidates(key), deque(), 0, {}, {})
+            queue = self.queues[key] = KeyQueue(key, self._membership.candidates(key), deque())
         return queue
 
     # -- tasks -------------------------------------------------------------------------------------------------------
@@ -111,6 +77,27 @@ class Leases:
             self._push(task, queue)
             return
         queue.tasks.append(task)
+        queue.n_queued += 1
+        self.n_queued += 1
+        self._pump(queue)
+
+    def enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
+        """The same for a task that may have stored arguments."""
+        rank = self._locality.rank_for(task, queue)
+        if rank < 0:
+            self.enqueue(task, queue)
+            return
+        lease = queue.leases.get(rank) or self._request(queue, rank)
+        if lease.lease_id in queue.open:
+            self._push(task, queue, lease)
+            return
+        if not lease.line:
+            queue.lines[lease.lease_id] = lease
+            lease.lined_since = self._context.now
+            if not lease.depth:
+                self._check_by(self._context.now + self._context.config.hand_back_after_s)
+        lease.line.append(task)
+        task.awaits = rank
         queue.n_queued += 1
         self.n_queued += 1
         self._pump(queue)
@@ -128,11 +115,12 @@ class Leases:
         queue.n_queued -= 1
         self.n_queued -= 1
 
-    def _push(self, task: TaskRecord, queue: KeyQueue) -> None:
+    def _push(self, task: TaskRecord, queue: KeyQueue, lease: Lease | None = None) -> None:
         """Send a task to the rank that was used last, if none of our tasks is there, else to the next in turn."""
-        lease = queue.last
-        if lease is None or lease.n_there or not lease.depth or queue.is_spread:
-            lease = next(iter(queue.open.values()))
+        if lease is None:
+            lease = queue.last
+            if lease is None or lease.n_there or not lease.depth or queue.is_spread:
+                lease = next(iter(queue.open.values()))
         template = task.template
         rank = lease.rank
         if rank not in template.known:
@@ -186,21 +174,76 @@ class Leases:
     def _pump(self, queue: KeyQueue) -> None:
         """Push while there is room; ask for more room if tasks are left."""
         tasks = queue.tasks
-        while queue.n_queued and queue.open:
+        if queue.lines:
+            self._serve_lines(queue)
+        while tasks and queue.open:
             task = tasks.popleft()
             if task.state == QUEUED:
                 queue.n_queued -= 1
                 self.n_queued -= 1
                 self._push(task, queue)
+        if queue.lines:
+            self._shorten_lines(queue)
         if not queue.n_queued:
             tasks.clear()
         elif queue.n_asking < queue.n_queued and len(queue.leases) < len(queue.candidates):
-            self._request(queue)
+            self._request(queue, self._membership.nearest_idle(queue.candidates, queue.leases))
+
+    # -- lines -------------------------------------------------------------------------------------------------------
+
+    def _serve_lines(self, queue: KeyQueue) -> None:
+        """Each lease with room takes the older of what waits for it and what waits for any."""
+        tasks = queue.tasks
+        for lease in list(queue.open.values()):
+            line = lease.line
+            if not line:
+                continue
+            while line and lease.lease_id in queue.open:
+                is_older = tasks and tasks[0].task_id < line[0].task_id
+                self._push_from(tasks if is_older else line, queue, lease)
+            self._forget_line_if_empty(lease)
+
+    def _shorten_lines(self, queue: KeyQueue) -> None:
+        """Leases with room, for which nothing waits, take from much longer lines, first from those of their hosts."""
+        host_of = self._membership.host_of
+        while queue.lines and queue.open:
+            shortest = min(queue.open.values(), key=lambda lease: (lease.n_there, lease.rank))
+            n_max, host = shortest.n_there + N_LONGER_MAX, host_of[shortest.rank]
+            lines = [
+                (host_of[lease.rank] == host, lease.n_there + len(lease.line), -lease.rank, lease)
+                for lease in queue.lines.values()
+                if lease.n_there + len(lease.line) > n_max
+            ]
+            if not lines:
+                return
+            longest = max(lines)[-1]
+            self._push_from(longest.line, queue, shortest)
+            self._forget_line_if_empty(longest)
+
+    def _push_from(self, waiting: deque[TaskRecord], queue: KeyQueue, lease: Lease) -> None:
+        task = waiting.popleft()
+        if task.state == QUEUED:
+            queue.n_queued -= 1
+            self.n_queued -= 1
+            task.awaits = -1
+            self._push(task, queue, lease)
+
+    def _forget_line_if_empty(self, lease: Lease) -> None:
+        if not lease.line:
+            del lease.queue.lines[lease.lease_id]
+
+    def _end_line(self, lease: Lease) -> None:
+        """The tasks that wait for a lease go anywhere; they have waited longest."""
+        for task in reversed(lease.line):
+            task.awaits = -1
+            lease.queue.tasks.appendleft(task)
+            self._context.runnable.append(task.task_id)
+        lease.line.clear()
+        self._forget_line_if_empty(lease)
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
-    def _request(self, queue: KeyQueue) -> None:
-        rank = self._membership.nearest_idle(queue.candidates, queue.leases)
+    def _request(self, queue: KeyQueue, rank: int) -> Lease:
         self._n_leases += 1
         lease = Lease(self._n_leases, rank, queue)
         self.leases[lease.lease_id] = lease
@@ -208,6 +251,7 @@ class Leases:
         queue.n_asking += 1
         self._note_idle(lease)
         self._context.send(rank, LeaseRequested(lease.lease_id, queue.key[0]))
+        return lease
 
     def on_granted(self, message: LeaseGranted) -> None:
         """A rank opens, deepens or closes a lease."""
@@ -218,10 +262,12 @@ class Leases:
         queue = lease.queue
         lease.n_low = (message.depth + message.n_blocked) // 2
         self._set_depth(lease, message.depth)
+        if lease.line and not message.depth:
+            self._end_line(lease)
         self._pump(queue)
         if queue.is_spread and message.depth and len(queue.leases) < len(queue.candidates):
             # Calls that come one at a time would find room on the first rank for ever.
-            self._request(queue)
+            self._request(queue, self._membership.nearest_idle(queue.candidates, queue.leases))
 
     def _set_depth(self, lease: Lease, depth: int) -> None:
         queue = lease.queue
@@ -256,14 +302,19 @@ class Leases:
     def _note_idle(self, lease: Lease) -> None:
         lease.idle_since = self._context.now
         if self.check_at is None:
-            self.check_at = self._context.now + self._context.config.lease_linger_s
-            self._context.wake_at(self.check_at)
+            self._check_by(self._context.now + self._context.config.lease_linger_s)
+
+    def _check_by(self, at: float) -> None:
+        if self.check_at is None or at < self.check_at:
+            self.check_at = at
+            self._context.wake_at(at)
 
     def _return(self, lease: Lease) -> None:
         queue = lease.queue
         del self.leases[lease.lease_id]
         del queue.leases[lease.rank]
         queue.open.pop(lease.lease_id, None)
+        queue.lines.pop(lease.lease_id, None)
         if not (lease.depth or lease.is_shut):
             queue.n_asking -= 1
         if queue.last is lease:
@@ -272,29 +323,42 @@ class Leases:
 
     def tick(self) -> None:
         """Return the leases that have had nothing to do for a while; where tasks wait meanwhile, ask one rank more."""
-        now, linger_s = self._context.now, self._context.config.lease_linger_s
-        next_at: float | None = None
+        now, config = self._context.now, self._context.config
+        linger_s, line_s = config.lease_linger_s, config.hand_back_after_s
+        self.check_at = None
         for lease in list(self.leases.values()):
             if lease.n_there:
                 continue
             queue = lease.queue
+            if lease.line and not lease.depth:
+                if lease.lined_since + line_s <= now:
+                    self._shut(lease)
+                else:
+                    self._check_by(lease.lined_since + line_s)
             if lease.idle_since + linger_s <= now:
                 if not queue.n_queued:
                     self._return(lease)
                     continue
                 lease.idle_since = now
                 if len(queue.leases) < len(queue.candidates):
-                    self._request(queue)
-            if next_at is None or lease.idle_since + linger_s < next_at:
-                next_at = lease.idle_since + linger_s
-        self.check_at = next_at
+                    self._request(queue, self._membership.nearest_idle(queue.candidates, queue.leases))
+            self._check_by(lease.idle_since + linger_s)
+
+    def _shut(self, lease: Lease) -> None:
+        """A lease that tasks wait for has not opened soon enough."""
+        lease.is_shut = True
+        lease.queue.n_asking -= 1
+        self._end_line(lease)
+        self._pump(lease.queue)
 
     def check(self) -> None:
         """Assert what must hold between turns."""
         if self.n_queued != sum(queue.n_queued for queue in self.queues.values()):
             raise InvariantError(f"The queues do not hold the {self.n_queued} tasks that are counted together.")
         for queue in self.queues.values():
-            n_queued = len({task.task_id for task in queue.tasks if task.state == QUEUED})
+            lines = [lease.line for lease in queue.leases.values() if lease.line]
+            waiting = [task for line in (queue.tasks, *lines) for task in line if task.state == QUEUED]
+            n_queued = len({task.task_id for task in waiting})
             if n_queued != queue.n_queued:
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_queued} tasks and holds {n_queued}.")
             if queue.n_asking != sum(
@@ -307,5 +371,9 @@ class Leases:
                     lease.lease_id not in queue.open and has_room and lease.n_there <= lease.n_low
                 ):
                     raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} is in the wrong list.")
-                if queue.n_queued and has_room and lease.n_there <= lease.n_low:
-                    raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} has room while tasks wait.")
+                if has_room and lease.n_there <= lease.n_low:
+                    waiting = [task for line in (queue.tasks, lease.line) for task in line if task.state == QUEUED]
+                    if waiting:
+                        raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} has room while tasks wait.")
+                if (lease.lease_id in queue.lines) != bool(lease.line):
+                    raise InvariantError(f"The line of lease {lease.lease_id} on rank {lease.rank} is in no list.")

@@ -34,6 +34,8 @@ class Membership:
         self._context = context
         self._next = context.make_table("membership", TRANSITIONS)
         self.roster = tuple(roster)
+        #: Rank → its host, as a key.
+        self.host_of = [record.host_key for record in roster]
         #: Last gossip of each rank: runs that it had, running or ready. The own one is asked for when it is wanted.
         self.load = [0] * len(self.roster)
         self.own_load: Callable[[], int] = lambda: 0
@@ -77,6 +79,10 @@ class Membership:
             (rank for rank in candidates if rank not in but_not),
             key=lambda rank: (load[rank], (rank - own) % n_ranks),
         )
+
+    def load_of(self, rank: int) -> int:
+        """How busy a rank is, by its last gossip."""
+        return self.own_load() if rank == self._context.rank else self.load[rank]
 
     def why_unschedulable(self, name: str, key: SchedulingKey) -> str:
         """The sentence for a task that no rank can ever run."""

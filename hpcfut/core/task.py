@@ -53,6 +53,8 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     lease_id: int = 0
     #: Where it was pushed.
     rank: int = -1
+    #: The rank that it waits for, because its arguments are near; -1 while any would do.
+    awaits: int = -1
     #: Failed attempts so far.
     n_retries: int = 0
     #: For a generator: names for its further items, the last of which is kept back for telling its end.

@@ -11,7 +11,8 @@ from collections import deque
 
 from hpcfut.core.context import Context
 from hpcfut.core.events import StreamAdvanced, StreamEndWanted, TaskSubmitted
-from hpcfut.core.leases import KeyQueue, Leases
+from hpcfut.core.lease import KeyQueue
+from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import FAILED as OBJECT_FAILED
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
@@ -93,6 +94,8 @@ class Tasks:
             self._fail(task, failure, "fail")
         elif task.n_missing:
             task.state = self._next[task.state, "wait"]
+        elif task.arguments:
+            self._enqueue_near(task, queue)
         else:
             self._enqueue(task, queue)
 
@@ -121,6 +124,12 @@ class Tasks:
         if task.state == QUEUED:
             self._context.runnable.append(task.task_id)
 
+    def _enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
+        task.state = self._on_queue[task.state]
+        self._leases.enqueue_near(task, queue)
+        if task.state == QUEUED:
+            self._context.runnable.append(task.task_id)
+
     def on_argument_ready(self, task_id: int, object_id: int) -> None:
         """An object that this task has as argument is ready, or has failed."""
         task = self.tasks[task_id]
@@ -132,7 +141,7 @@ class Tasks:
         task.n_missing -= 1
         if not task.n_missing:
             assert task.template.queue is not None
-            self._enqueue(task, task.template.queue)
+            self._enqueue_near(task, task.template.queue)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -345,7 +354,9 @@ class Tasks:
             return None
         queue = task.template.queue
         assert queue is not None
-        return task if self._context.rank in queue.candidates else None
+        own = self._context.rank
+        # What waits for another rank does so for a moment, and would here have its arguments moved.
+        return task if own in queue.candidates and task.awaits in (-1, own) else None
 
     def take_to_run(self, task: TaskRecord) -> TaskPushed:
         """Take a task out of the queue, to run it here without a lease."""

@@ -18,7 +18,7 @@ from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import TemplateForgotten, TemplateRegistered
 
 if TYPE_CHECKING:
-    from hpcfut.core.leases import KeyQueue
+    from hpcfut.core.lease import KeyQueue
 
 
 class OwnTemplate(msgspec.Struct, gc=False, eq=False):

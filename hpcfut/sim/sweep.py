@@ -14,7 +14,7 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.rank import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
-from hpcfut.wire.messages import LoanReturned
+from hpcfut.wire.messages import LoanReturned, TaskPushed
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -117,6 +117,12 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "standstills": len(world.truth.given_up),
         "reads without link": len(world.truth.injected),
         "rooms denied": sum(type(effect) is DenyRoom for entry in world.trace.entries for effect in entry[3]),
+        "tasks beside their bytes": sum(
+            any(argument.payload is None and argument.rank == effect.rank for argument in effect.message.arguments)
+            for entry in world.trace.entries
+            for effect in entry[3]
+            if type(effect) is SendMessage and type(effect.message) is TaskPushed
+        ),
         "loans": sum(
             type(effect) is SendMessage and type(effect.message) is LoanReturned
             for entry in world.trace.entries

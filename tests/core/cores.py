@@ -133,6 +133,7 @@ class Hand:
         cpus: int = 4,
         nbytes_store: int = 1 << 24,
         neighbours: tuple[int, ...] = (),
+        hosts: str = "",
         **config: Any,
     ) -> None:
         self.rank = rank
@@ -143,7 +144,9 @@ class Hand:
         #: Whether user code keeps the stored values that it is given, until the test drops them.
         self.keeps_values = False
         amounts = {"CPU": cpus * RESOURCE_UNIT}
-        roster = [RankRecord(other, 0, f"host{other}", "", 100 + other, amounts) for other in range(n_ranks)]
+        # A letter for the host of each rank; without any they are on one host.
+        keys = hosts or "a" * n_ranks
+        roster = [RankRecord(other, 0, f"host{other}", keys[other], 100 + other, amounts) for other in range(n_ranks)]
         self.core = RankCore(
             rank,
             roster,
@@ -278,6 +281,17 @@ def of(effects: Iterable[Effect], kind: type[Kind]) -> list[Kind]:
     """The effects of one kind, or the messages of one kind."""
     things = [effect.message if isinstance(effect, SendMessage) else effect for effect in effects]
     return [thing for thing in things if isinstance(thing, kind)]
+
+
+def asked(effects: Iterable[Effect]) -> list[int]:
+    """The ranks that are asked for a lease."""
+    return [rank for rank, message in sent(effects) if isinstance(message, LeaseRequested)]
+
+
+def pushed(effects: Iterable[Effect]) -> list[tuple[int, int]]:
+    """(rank, task) of every push."""
+    messages = sent(effects)
+    return [(rank, message.task_id) for rank, message in messages if isinstance(message, TaskPushed)]
 
 
 def only(effects: Iterable[Effect], kind: type[Kind]) -> Kind:

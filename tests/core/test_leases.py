@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcfut.core.effects import Effect, RunTask, WakeWaiter
+from hpcfut.core.effects import RunTask, WakeWaiter
 from hpcfut.core.events import ObjectPut, RunReturned, WaitAbandoned
 from hpcfut.core.grants import EXPECTED_FOR_S
 from hpcfut.model.errors import FrameRefusedError, InvariantError
@@ -16,24 +16,12 @@ from hpcfut.wire.messages import (
     LeaseRequested,
     LeaseReturned,
     TaskDone,
-    TaskPushed,
     TasksHandedBack,
 )
-from tests.core.cores import ON_RANK_2, PLAIN, SMALL, MakeCore, foreign, of, only, sent
+from tests.core.cores import ON_RANK_2, PLAIN, SMALL, MakeCore, asked, foreign, of, only, pushed, sent
 
 SPREAD = TaskTemplate(7, "spread", b"", spread=True)
 HALF = TaskTemplate(8, "half", b"", resources=(("CPU", RESOURCE_UNIT // 2),))
-
-
-def asked(effects: list[Effect]) -> list[int]:
-    """The ranks that are asked for a lease."""
-    return [rank for rank, message in sent(effects) if isinstance(message, LeaseRequested)]
-
-
-def pushed(effects: list[Effect]) -> list[tuple[int, int]]:
-    """(rank, task) of every push."""
-    messages = sent(effects)
-    return [(rank, message.task_id) for rank, message in messages if isinstance(message, TaskPushed)]
 
 
 # --- as the holder ---

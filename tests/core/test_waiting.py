@@ -225,7 +225,7 @@ def test_a_thread_runs_a_task_when_its_argument_has_come(make_core: MakeCore) ->
     borrow(hand)
     hand.submit(2, arguments=(THEIRS,))
     hand.get(1, LeaseGranted(1, 0))
-    hand.get(2, ObjectLocated(THEIRS, 2, 100))
+    hand.get(2, ObjectLocated(THEIRS, 2, 100), load=100)
     effects = hand.start_waiting(hand.own(2), may_run=True)
     assert of(effects, StartRead) == [StartRead(1, THEIRS, 2, 0, 100)]
     assert only(hand.tell(ReadCompleted(1)), RunTask).task_id == hand.own(2)

@@ -27,6 +27,8 @@ from hpcfut.wire.messages import ObjectLocated, Result
 
 PLAIN, RETRIED, GENERATOR = 1, 2, 3
 SMALL = (Result(b"value", 5),)
+#: A rank with so much to do is not waited for.
+BUSY = 10_000
 
 
 def make_core(n_ranks: int = 1, *, n_slots: int = 1, n_blocked_max: int = 256, nbytes_store: int = 1 << 24) -> RankCore:
@@ -116,12 +118,15 @@ def test_a_run_that_came_for_a_waiting_thread_can_be_handed_back() -> None:
     told(core, RefsAdded([stored]))
     told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
     told(core, FrameReceived(1, 0, [ObjectLocated(stored, 1, 10**6)]))
-    effects = core.handle(wait_for(1, reads), 0.0)
-    assert any(isinstance(effect, StartRead) for effect in effects)
-    told(core, TaskSubmitted(long, PLAIN, b"", (long,)))
-    assert told(core, wait_for(2, long)) == [(long, 2)]
-    told(core, ReadCompleted(1))
-    now = core.context.config.hand_back_after_s
+    told(core, wait_for(1, reads))
+    effects: list[Effect] = []
+    then = core.context.config.hand_back_after_s
+    core.turn((), then, effects.extend)
+    assert any(isinstance(effect, StartRead) for effect in effects), "The rank that holds the bytes was waited for."
+    told(core, TaskSubmitted(long, PLAIN, b"", (long,)), now=then)
+    assert told(core, wait_for(2, long), now=then) == [(long, 2)]
+    told(core, ReadCompleted(1), now=then)
+    now = 2 * then
     while (deadline := core.next_deadline()) is not None and deadline <= now:
         core.turn((), now, lambda effects: None)
         core.check()
@@ -135,7 +140,7 @@ def test_a_run_that_came_for_a_waiting_thread_can_fail_at_once() -> None:
     stored, reads = first_id(1, 0), 11
     told(core, RefsAdded([stored]))
     told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
-    told(core, FrameReceived(1, 0, [ObjectLocated(stored, 1, 10**6)]))
+    told(core, FrameReceived(1, BUSY, [ObjectLocated(stored, 1, 10**6)]))
     effects = core.handle(wait_for(1, reads), 0.0)
     core.check()
     ((failure,),) = (effect.values for effect in effects if isinstance(effect, WakeWaiter))

@@ -350,3 +350,16 @@ def forks() -> tuple[int, float]:
 
 def case_a_forked_child_cannot_store_what_its_parent_builds(n_ranks: int) -> None:
     assert hpcfut.get([on_rank(forks, rank).remote() for rank in range(n_ranks)], timeout=WAIT_S) == [(0, N)] * n_ranks
+
+
+def case_tasks_go_where_their_arguments_are(n_ranks: int) -> None:
+    where = hpcfut.remote(lambda array: hpcfut.get_runtime_context().get_rank())
+    workers = list(range(1, n_ranks)) * 4
+    refs = {rank: on_rank(make, rank).remote(rank) for rank in workers}
+    for ref in refs.values():
+        hpcfut.wait([ref], timeout=WAIT_S, fetch_local=False)
+    one_by_one = [hpcfut.get(where.remote(refs[rank]), timeout=WAIT_S) for rank in workers]
+    at_once = hpcfut.get([where.remote(refs[rank]) for rank in workers[: len(workers) // 2]], timeout=WAIT_S)
+    n_right = sum(map(int.__eq__, one_by_one + at_once, workers + workers))
+    # A rank that comes late, because there are fewer cores, is not waited for.
+    assert n_right >= 0.75 * len(one_by_one + at_once), (one_by_one, at_once)
