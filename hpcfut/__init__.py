@@ -14,6 +14,7 @@ from hpcfut.api.calls import as_completed, empty, get, put, wait
 from hpcfut.api.cancellation import cancel
 from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
+from hpcfut.api.memory import memory_summary
 from hpcfut.api.options import NodeAffinitySchedulingStrategy
 from hpcfut.api.refs import ObjectRef
 from hpcfut.api.remote import RemoteFunction, remote
@@ -37,6 +38,7 @@ __all__ = [
     "get_runtime_context",
     "init",
     "is_initialized",
+    "memory_summary",
     "nodes",
     "put",
     "remote",

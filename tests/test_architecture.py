@@ -117,7 +117,8 @@ OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copies transfers references templates membership task lease "
-    "locality leases tasks run grants scheduler runs waits watches stuck standstills statistics rank"
+    "locality leases tasks run grants scheduler runs waits watches inventories stuck "
+    "standstills statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

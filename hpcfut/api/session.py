@@ -380,5 +380,6 @@ def _config(
         resources=everywhere,
         resources_of_ranks=by_rank,
         nbytes_store=object_store_memory or 0,
+        notes_sites=os.environ.get("HPCFUT_RECORD_REF_CREATION_SITES", "0") not in ("", "0"),
         spill_folder=os.path.abspath(os.path.expanduser(os.fsdecode(spill_folder))) if spill_folder else "",
     )

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from hpcfut.model.failure import Failure
+from hpcfut.model.inventory import Inventory
 from hpcfut.model.place import Place
 from hpcfut.wire.messages import Argument, Message
 
@@ -139,10 +140,10 @@ class ForgetTemplate(msgspec.Struct, gc=False):
 
 
 class AnswerQuery(msgspec.Struct, gc=False):
-    """What is free on each rank, in units of ``RESOURCE_UNIT``."""
+    """What the ranks have answered: what is free, in units of ``RESOURCE_UNIT``, or what they hold."""
 
     query_id: int
-    available: dict[int, dict[str, int]]
+    answers: dict[int, dict[str, int]] | dict[int, Inventory]
 
 
 class EndJob(msgspec.Struct, gc=False):

@@ -227,6 +227,19 @@ class ResourcesQueried(msgspec.Struct, gc=False):
     query_id: int
 
 
+class InventoriesQueried(msgspec.Struct, gc=False):
+    """User code wants to know what each rank holds."""
+
+    query_id: int
+
+
+class SiteNoted(msgspec.Struct, gc=False):
+    """User code has made these objects, at this place."""
+
+    object_ids: tuple[int, ...]
+    site: str
+
+
 class RankLost(msgspec.Struct, gc=False):
     """An edge has proof that a rank is dead."""
 
@@ -284,6 +297,8 @@ Event = (
     | DraftTaken
     | ViewsClosed
     | ResourcesQueried
+    | InventoriesQueried
+    | SiteNoted
     | RankLost
     | FrameRefused
     | DriverEnded

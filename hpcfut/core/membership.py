@@ -7,14 +7,22 @@ that dies, or sends what cannot be accepted, ends the job, and rank 0 says so: i
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import Final
+from typing import Any, Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
-from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed, ResourcesAsked, ResourcesReported
+from hpcfut.wire.messages import (
+    DriverDone,
+    InventoryAsked,
+    InventoryReported,
+    JobEnded,
+    RankFailed,
+    ResourcesAsked,
+    ResourcesReported,
+)
 
 ALIVE: Final = "alive"
 STOPPING: Final = "stopping"
@@ -42,7 +50,8 @@ class Membership:
         self.states = [ALIVE] * len(self.roster)
         #: Where every rank has a driver: what rank 0 knows of those that have ended.
         self._done: dict[int, DriverDone] = {}
-        self._queries: dict[int, dict[int, dict[str, int]]] = {}
+        #: Query → the answers so far, by rank.
+        self._queries: dict[int, dict[int, Any]] = {}
         self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
 
     @property
@@ -110,22 +119,29 @@ class Membership:
 
     # -- queries -----------------------------------------------------------------------------------------------------
 
-    def ask_resources(self, query_id: int) -> None:
-        """Somebody here wants to know what is free everywhere."""
+    def ask(self, query_id: int, question: ResourcesAsked | InventoryAsked) -> None:
+        """Somebody here wants to know something of every rank."""
         self._queries[query_id] = {}
         for record in self.roster:
-            self._context.send(record.rank, ResourcesAsked(query_id))
+            self._context.send(record.rank, question)
 
     def on_resources_reported(self, source: int, message: ResourcesReported) -> None:
-        """One rank's answer."""
-        answers = self._queries.get(message.query_id)
+        """What is free on one rank."""
+        self._take(source, message.query_id, message.available)
+
+    def on_inventory_reported(self, source: int, message: InventoryReported) -> None:
+        """What one rank holds."""
+        self._take(source, message.query_id, message.inventory)
+
+    def _take(self, source: int, query_id: int, answer: Any) -> None:
+        answers = self._queries.get(query_id)
         if answers is None:
             self._context.count_stale("answer to a finished query")
             return
-        answers[source] = message.available
+        answers[source] = answer
         if len(answers) == len(self.roster):
-            del self._queries[message.query_id]
-            self._context.effects.append(AnswerQuery(message.query_id, dict(sorted(answers.items()))))
+            del self._queries[query_id]
+            self._context.effects.append(AnswerQuery(query_id, dict(sorted(answers.items()))))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

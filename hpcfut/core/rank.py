@@ -15,6 +15,7 @@ from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Ta
 from hpcfut.core.copies import Copies
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
+from hpcfut.core.inventories import Inventories
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
@@ -70,6 +71,7 @@ class RankCore:
         self.standstills = Standstills(
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
+        self.inventories = Inventories(context, self.references, copies, self.tasks)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -161,17 +163,8 @@ class RankCore:
         context = self.context
         if context.inbox or context.ready or context.runnable or context.arrived:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
-        for machine in (
-            self.references,
-            self.copies,
-            self.templates,
-            self.leases,
-            self.tasks,
-            self.scheduler,
-            self.runs,
-            self.waits,
-            self.watches,
-        ):
+        machines = (self.references, self.copies, self.templates, self.leases, self.tasks, self.scheduler, self.runs)
+        for machine in (*machines, self.waits, self.watches):
             machine.check()
 
     def statistics(self) -> Statistics:
@@ -230,7 +223,9 @@ class RankCore:
             e.DraftBegun: lambda event: self.copies.begin_draft(event.object_id),
             e.DraftTaken: self.copies.take_draft,
             e.ViewsClosed: lambda event: self.copies.close_views(event.object_ids),
-            e.ResourcesQueried: lambda event: self.membership.ask_resources(event.query_id),
+            e.ResourcesQueried: lambda event: self.membership.ask(event.query_id, m.ResourcesAsked(event.query_id)),
+            e.InventoriesQueried: lambda event: self.membership.ask(event.query_id, m.InventoryAsked(event.query_id)),
+            e.SiteNoted: self.inventories.note,
             e.RankLost: self._on_rank_lost,
             e.FrameRefused: self._on_frame_refused,
             e.DriverEnded: lambda event: self.membership.end_driver(event.status, is_final=event.is_final),
@@ -270,6 +265,8 @@ class RankCore:
             m.ObjectFreed: lambda _, message: self.copies.free(message.object_id),
             m.ResourcesAsked: self.scheduler.on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
+            m.InventoryAsked: self.inventories.on_asked,
+            m.InventoryReported: self.membership.on_inventory_reported,
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
             m.StandstillFound: lambda _, message: tasks.give_up(message.task_id, message.failure),

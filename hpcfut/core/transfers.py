@@ -139,8 +139,7 @@ class Transfers:
 
     def accept_loan(self, object_id: int, rank: int, offset: int, nbytes: int, *, is_held: bool) -> None:
         """A holder lends bytes, perhaps unasked; the caller pins or holds the copy."""
-        if rank not in self.neighbours:
-            raise IllegalTransitionError(f"Rank {rank} lends object {name_of(object_id)}, but is on another host.")
+        self._demand_neighbour(object_id, rank)
         copy = self._table.get(object_id)
         if copy is None or copy.state == ASKED:
             if copy is None:
@@ -155,8 +154,13 @@ class Transfers:
         copy.is_held |= is_held
         self._tell(copy)
 
+    def _demand_neighbour(self, object_id: int, rank: int) -> None:
+        if rank not in self.neighbours:
+            raise IllegalTransitionError(f"Rank {rank} lends object {name_of(object_id)}, but is on another host.")
+
     def return_loan(self, object_id: int, rank: int) -> None:
         """A loan came with something that nobody wants any more."""
+        self._demand_neighbour(object_id, rank)
         self._context.send(rank, LoanReturned(object_id, 1))
 
     def return_loans(self, arguments: tuple[Argument, ...]) -> None:

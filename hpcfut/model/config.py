@@ -7,7 +7,13 @@ from typing import Final
 import msgspec
 
 #: Environment variables that configure ranks; all of them must see the same.
-SETTINGS: Final = ("HPCFUT_CPUS_PER_RANK", "HPCFUT_SLOTS", "HPCFUT_RESOURCES", "HPCFUT_DEBUG")
+SETTINGS: Final = (
+    "HPCFUT_CPUS_PER_RANK",
+    "HPCFUT_SLOTS",
+    "HPCFUT_RESOURCES",
+    "HPCFUT_DEBUG",
+    "HPCFUT_RECORD_REF_CREATION_SITES",
+)
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +45,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     nbytes_store: int = 0
     #: The folder that objects are spilled to on every host; empty for the nearest disk that each rank finds.
     spill_folder: str = ""
+    #: Whether it is noted which line of user code made an object.
+    notes_sites: bool = False
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.
     resources: dict[str, int] = {}
     #: The same for single ranks, which have it instead.

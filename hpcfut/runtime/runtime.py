@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
-from hpcfut.core.effects import AnswerQuery, EndJob
+from hpcfut.core.effects import EndJob
 from hpcfut.core.events import (
     CancelRequested,
     DriverEnded,
+    InventoriesQueried,
     ObjectPut,
     ResourcesQueried,
     StopRequested,
@@ -25,6 +26,7 @@ from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError, TaskCancelledError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id, name_of
+from hpcfut.model.inventory import Inventory
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.ports import Clock
@@ -32,6 +34,8 @@ from hpcfut.runtime.callbacks import CallbackThread
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
+from hpcfut.runtime.queries import ask_ranks
+from hpcfut.runtime.sites import noting
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.packing import pack_inline
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
@@ -88,6 +92,9 @@ class Runtime:
         self.callbacks = CallbackThread()
         #: What the API keeps of each event loop in which somebody awaits a ref.
         self.loops: dict[Any, Any] = {}
+        if config.notes_sites:
+            for name in ("submit", "put"):
+                setattr(self, name, noting(engine.post, getattr(self, name)))
 
     @property
     def is_over(self) -> bool:
@@ -338,22 +345,11 @@ class Runtime:
 
     def available_resources(self) -> dict[int, dict[str, int]]:
         """What is free on each rank now."""
-        self.demand_session()
-        engine = self.engine
-        query_id = next(self._query_ids)
-        waiter = engine.new_waiter()
-        try:
-            engine.post(ResourcesQueried(query_id))
-            while query_id not in engine.answers:
-                if engine.end is not None:
-                    self.demand_session()
-                engine.wait(waiter, None)
-                waiter.has_news = False
-                self.demand_no_interruption()
-            answer: AnswerQuery = engine.answers.pop(query_id)
-            return answer.available
-        finally:
-            engine.forget(waiter)
+        return ask_ranks(self, ResourcesQueried(next(self._query_ids)))
+
+    def inventories(self) -> dict[int, Inventory]:
+        """What each rank holds now."""
+        return ask_ranks(self, InventoriesQueried(next(self._query_ids)))
 
     def demand_session(self) -> None:
         """Raise if the session is over."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hpcfut.core.events import ResourcesQueried
+from hpcfut.core.events import InventoriesQueried, ResourcesQueried
 from hpcfut.model.failure import ENDED, LOST, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
@@ -302,7 +302,8 @@ class RandomProgram:
 
     def _query(self, me: Frame) -> Steps:
         self._n_queries += 1
-        me.world_rank.post(ResourcesQueried(self._n_queries))
+        kind = ResourcesQueried if self._n_queries % 2 else InventoriesQueried
+        me.world_rank.post(kind(self._n_queries))
         return
         yield
 

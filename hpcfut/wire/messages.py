@@ -1,8 +1,8 @@
 """Messages between the cores of two ranks.
 
-Messages are nouns or past facts, one class per outcome. Each is a msgspec record with an integer tag, so that a frame
-of them costs one encode and one decode. Payloads are opaque: nobody between two edges reads, copies or compares them.
-Between two ranks messages arrive in the order in which they were sent; between different pairs there is no order.
+Messages are nouns or past facts, one class per outcome: msgspec records with integer tags, so that a frame of them
+costs one encode and one decode. Payloads are opaque: nobody between two edges reads, copies or compares them. Between
+two ranks messages arrive in the order in which they were sent; between different pairs there is no order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import msgspec
 
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import Count, Rank
+from hpcfut.model.inventory import Inventory
 from hpcfut.model.template import SchedulingKey, TaskTemplate
 
 
@@ -30,10 +31,7 @@ class Argument(msgspec.Struct, array_like=True, gc=False):
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):
-    """One return value: inline (``payload``), or stored on the rank that sends it (``payload`` is ``None``).
-
-    An ``offset``, if it is not negative, says that the bytes are lent to the receiver.
-    """
+    """One return value: inline, or stored on the sender (no ``payload``), and lent if ``offset`` is not negative."""
 
     payload: bytes | None
     nbytes: Count = 0
@@ -267,6 +265,19 @@ class ResourcesReported(msgspec.Struct, array_like=True, tag=26, gc=False):
     available: dict[str, int]
 
 
+class InventoryAsked(msgspec.Struct, array_like=True, tag=60, gc=False):
+    """Somebody wants to know what the receiver holds."""
+
+    query_id: int
+
+
+class InventoryReported(msgspec.Struct, array_like=True, tag=61, gc=False):
+    """What the sender holds now."""
+
+    query_id: int
+    inventory: Inventory
+
+
 class JobEnded(msgspec.Struct, array_like=True, tag=27, gc=False):
     """Rank 0 ends the session. ``failure`` is empty after an orderly end. ``is_final``: no session will follow."""
 
@@ -376,6 +387,8 @@ Message = (
     | ObjectFreed
     | ResourcesAsked
     | ResourcesReported
+    | InventoryAsked
+    | InventoryReported
     | JobEnded
     | RankFailed
     | WaitersAsked

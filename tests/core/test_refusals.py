@@ -74,6 +74,7 @@ def test_only_rank_0_ends_the_session() -> None:
     [
         m.TaskPushed(foreign(0, 9), 1, PLAIN.template_id, b"", nested=(foreign(7, 1),)),
         m.TaskPushed(foreign(0, 9), 1, PLAIN.template_id, b"", (m.Argument(foreign(0, 3), None, 7, 10),)),
+        m.TaskPushed(foreign(0, 9), 5, PLAIN.template_id, b"", (m.Argument(foreign(0, 3), None, 7, 10, offset=0),)),
         m.BorrowAdded(foreign(1, 1), 7),
         m.CancelAsked(foreign(7, 1), False),
         m.BorrowConfirmed(foreign(0, 77)),

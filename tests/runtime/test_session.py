@@ -343,3 +343,40 @@ def test_debug_mode_names_what_was_changed_after_it_was_stored() -> None:
     assert "of 800128 bytes in the memory of rank 0 was changed after it was stored" in sentence
     plain = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (plain.stdout, plain.stderr) == ("0.0\n", "")
+
+
+def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
+    script = tmp_path / "leaks.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import hpcfut
+
+            LEAKED = []
+
+            @hpcfut.remote
+            def work(n):
+                LEAKED.append(hpcfut.put(bytes(n)))  # the leak
+                return bytes(n // 2)
+
+            kept = work.remote(700_000)
+            hpcfut.get(kept)
+            array = hpcfut.empty(50_000)
+            print(hpcfut.memory_summary())
+            """
+        )
+    )
+    environ = {**os.environ, "HPCFUT_RECORD_REF_CREATION_SITES": "1"}
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environ)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "3 objects are held by 1 rank"
+    (leak,) = (line for line in lines if "700.1 kB" in line)
+    assert f"{script}:8 in work" in leak
+    assert "stored  0 " in leak
+    assert "1 ref on rank 0" in leak
+    (result,) = (line for line in lines if "350.1 kB" in line)
+    assert f"{script}:11 in <module>" in result
+    (draft,) = (line for line in lines if "400.1 kB" in line)
+    assert "draft" in draft
+    assert "1 view on rank 0" in draft

@@ -75,6 +75,6 @@ class Values:
             raise SimulationError(f"Object {name_of(object_id)} is {payload!r} and should be {value}.", [object_id])
 
     def on_answer(self, rank: SimRank, effect: AnswerQuery) -> None:
-        """A query of resources is answered for every rank."""
-        if list(effect.available) != list(range(len(self._world.ranks))):
-            raise SimulationError(f"Rank {rank.rank} was told the resources of {list(effect.available)} only.")
+        """A query is answered for every rank."""
+        if list(effect.answers) != list(range(len(self._world.ranks))):
+            raise SimulationError(f"Rank {rank.rank} was told the answers of {list(effect.answers)} only.")

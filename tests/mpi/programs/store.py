@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import hpcfut
-from tests.mpi.support import WAIT_S, on_rank, own_session, raised, until
+from tests.mpi.support import WAIT_S, Gate, on_rank, own_session, pass_gate, raised, until
 
 Array = npt.NDArray[Any]
 
@@ -328,6 +328,35 @@ def case_what_was_built_in_an_old_session() -> None:
         array[:] = 4
         other = hpcfut.put(sealed)
         assert (float(hpcfut.get(ref)[0]), float(hpcfut.get(other)[0])) == (3, 2), "They are ordinary arrays now."
+
+
+def case_what_fills_the_memory_is_told(n_ranks: int) -> None:
+    last = n_ranks - 1
+    ref = on_rank(make, last).remote(0)
+    array = hpcfut.get(ref, timeout=WAIT_S)
+    outer = hpcfut.put([ref])
+    with Gate() as gate:
+        waiting = pass_gate.remote(gate, ref)
+        summary = hpcfut.memory_summary()
+        gate.open()
+        hpcfut.get(waiting, timeout=WAIT_S)
+    heading, _, *lines = summary.splitlines()
+    assert heading.endswith(f"held by {n_ranks} rank{'s' * (n_ranks > 1)}")
+    assert [line.split()[0] for line in lines[1 : n_ranks + 1]] == [str(rank) for rank in range(n_ranks)]
+    assert "4.0 MB" in lines[1 + last]
+    (told,) = (line for line in lines if line.startswith(repr(ref)[10:-1] + " "))
+    assert f"4.0 MB  stored   {last} " in told
+    (inside,) = (line for line in lines if line.startswith(repr(outer)[10:-1] + " "))
+    assert "inline" in inside
+    for reason in (
+        "1 ref on rank 0",
+        "1 argument of unfinished task on rank 0",
+        f"inside {repr(outer)[10:-1]}",
+        "view",
+    ):
+        assert reason in told, told
+    assert (f"lent by rank {last} to rank 0" in told) == (last != 0)
+    del ref, outer, array
 
 
 @hpcfut.remote
