@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.testbed]
 
 TRANSPORT_RANKS = CHECKOUT / "tests" / "contract" / "transport_ranks.py"
 BUSY = CHECKOUT / "benchmarks" / "busy.py"
+BETWEEN = CHECKOUT / "benchmarks" / "between_hosts.py"
 WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
 NEAR = CHECKOUT / "tests" / "testbed" / "near.py"
 
@@ -48,6 +49,12 @@ def test_a_busy_owner_answers_the_other_host(hosts: TwoHosts, mpi: Mpi) -> None:
     assert "pure Python on a spare thread, p95 ms, two hosts" in job.stdout, job.story()
     # Not one system call of the user's was cut short; tests/benchmarks finds the same on one host.
     assert "result hash 69f0e58ec6ae3056" in job.stdout, job.story()
+
+
+def test_large_objects_beside_plain_mpi(hosts: TwoHosts, mpi: Mpi) -> None:
+    job = hosts.run(mpi, 2, BETWEEN, "--small", options=["--spmd"]).check()
+    assert "get, holder NumPy" in job.stdout, job.story()
+    assert "result hash f6f2f9992b618404" in job.stdout, job.story()
 
 
 def test_doctor_measures_between_the_hosts(hosts: TwoHosts, mpi: Mpi) -> None:
