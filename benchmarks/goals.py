@@ -127,6 +127,35 @@ ROWS: tuple[Row, ...] = (
         "20,000 tasks of 1 ms, share of the ideal", "tasks of 1 ms, share of the ideal", 0.85, 0.95, "", is_cost=False
     ),
     _figure("import hpcfut", "import hpcfut, s", 0.15, None, " s"),
+    _figure("get of 64 MiB, both ranks awake", "store: get, both awake, µs", 60, 15, " µs"),
+    _figure("get of 64 MiB, the owner idle for 100 ms", "store: get, owner idle for 100 ms, µs", 250, 120, " µs"),
+    _figure("get and first sum, of a private sum", "store: get and first sum, of a private sum", 1.6, 1.3, " ×"),
+    _figure("second sum, of a private sum", "store: second sum, of a private sum", 1.1, 1.0, " ×"),
+    _figure("put, of warm memcpy", "store: put, of a copy's bandwidth", 0.85, 0.95, "", is_cost=False),
+    _figure(
+        "64 MiB from a task to a consumer, of mpi4py.futures",
+        "store: mpi4py.futures, of task to consumer",
+        5,
+        10,
+        " ×",
+        is_cost=False,
+    ),
+    _figure(
+        "64 MiB built with empty, not read, of mpi4py.futures",
+        "store: mpi4py.futures, of the same built with empty, not read",
+        100,
+        None,
+        " ×",
+        is_cost=False,
+    ),
+    _figure(
+        "tasks with a stored argument, of tasks without",
+        "store: tasks with a stored argument, of tasks without",
+        0.8,
+        None,
+        "",
+        is_cost=False,
+    ),
     _figure("spilling, of plain files", "spill write and read, of plain", 0.7, 0.9, "", is_cost=False),
 )
 

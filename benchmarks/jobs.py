@@ -96,6 +96,7 @@ BENCHMARKS = {
     "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py"),
     "task-life": Benchmark(TWO_RANKS, "task_life.py"),
     "importing": Benchmark(("python",), "importing.py"),
+    "store": Benchmark(TWO_RANKS, "store.py"),
     "spill": Benchmark(("python",), "spill.py"),
     "core": Benchmark(("python",), "core.py"),
     "arena": Benchmark(("python",), "arena.py"),
