@@ -225,6 +225,9 @@ class Engine(Turns):
         if event is not None:
             with self._lock:
                 self._turn(self._now(), then=event)
+                is_left = self.mailbox or self.frames.outboxes or self._context.put_off
+            if waiter.is_done and not is_left:
+                return
         if not self._lead.acquire(blocking=False) and not self._follow(waiter, deadline):
             return
         self.leader = waiter

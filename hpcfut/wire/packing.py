@@ -4,7 +4,8 @@ A payload is the bare pickle stream where the value holds neither large buffers 
 
     magic | n_buffers | nbytes of the stream | nbytes of each buffer … | stream | buffer | buffer …
 
-with every buffer at a multiple of 64 bytes from the start, so that arrays are views over it, wherever it lies.
+with every buffer at a multiple of 64 bytes from the start, so that arrays are views over it, wherever it lies. For one
+array of numbers alone there is no pickle: the stream is its type, its order and its shape.
 """
 
 from __future__ import annotations

@@ -340,7 +340,7 @@ def test_debug_mode_names_what_was_changed_after_it_was_stored() -> None:
     assert ended.returncode == 0, ended.stderr
     zero, sentence = ended.stdout.splitlines()
     assert zero == "0.0"
-    assert "of 800128 bytes in the memory of rank 0 was changed after it was stored" in sentence
+    assert "of 800064 bytes in the memory of rank 0 was changed after it was stored" in sentence
     plain = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (plain.stdout, plain.stderr) == ("0.0\n", "")
 

@@ -589,10 +589,20 @@ def test_damaged_payloads_are_refused(payload):
 
 
 def test_truncated_payloads_are_refused():
-    payload = pack_inline(PICKLING.dumps([np.arange(1000), Ref(1)]))
-    for size in (10, 100, len(payload) - 1):
+    for value in ([np.arange(1000), Ref(1)], np.arange(1000)):
+        payload = pack_inline(PICKLING.dumps(value))
+        for size in (10, 24, 26, 100, len(payload) - 1):
+            with pytest.raises(UnloadableError):
+                PICKLING.loads(payload[:size])
+
+
+def test_damaged_payloads_of_arrays_are_refused():
+    payload = pack_inline(PICKLING.dumps(np.arange(1000)))
+    start = payload.index(b"alC")
+    for damage in (b"aOC", b"a!C", b"alX", b"alC\xff\xff", b"alC" + bytes(7) + b"\x80"):
         with pytest.raises(UnloadableError):
-            PICKLING.loads(payload[:size])
+            PICKLING.loads(payload[:start] + damage + payload[start + len(damage) :])
+    assert PICKLING.loads(payload).tolist() == list(range(1000))
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

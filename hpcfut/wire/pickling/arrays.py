@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import pickle
+import struct
 import sys
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ _NUMBERS: Final = frozenset("?bBhHiIlLqQefdgFDG")
 _NATIVE_FORMATS: Final = frozenset("cbB?hHiIlLqQnNfd")
 
 
+#: The first byte of a stream that is no pickle but describes an array.
+SOLE_ARRAY: Final = ord("a")
+
+
 class NoArray:
     """Stands for NumPy's array class where nobody has loaded NumPy; has no instances."""
 
@@ -22,6 +27,31 @@ class NoArray:
 def ndarray_type() -> Any:
     """NumPy's array class, if anybody has loaded NumPy; else a class without instances."""
     return getattr(sys.modules.get("numpy"), "ndarray", NoArray)
+
+
+def stream_of_array(shape: tuple[int, ...], letter: str, order: str) -> bytes:
+    """What stands for a pickle stream where a value is one array of numbers: reading it takes a third of the time."""
+    return struct.pack(f"<B1s1s{len(shape)}Q", SOLE_ARRAY, letter.encode(), order.encode(), *shape)
+
+
+def array_of_stream(stream: memoryview, data: memoryview) -> Any:
+    """The array over its bytes."""
+    _, code, order, *shape = struct.unpack(f"<BBB{(len(stream) - 3) // 8}Q", stream)
+    letter = chr(code)
+    if letter not in _NUMBERS:
+        raise ValueError(f"an array has the type {letter!r}, which is none of numbers")
+    return array_over(tuple(shape), letter, data, chr(order))
+
+
+def parts_of_array(array: Any) -> tuple[bytes, memoryview] | None:
+    """The stream and the bytes of a large array of numbers; ``None`` for other arrays."""
+    letter = letter_of(array.dtype)
+    if not letter or array.nbytes <= _NBYTES_IN_STREAM_MAX:
+        return None
+    flags = array.flags
+    if not flags.forc:
+        array = array.copy("C")
+    return stream_of_array(array.shape, letter, "F" if flags.fnc else "C"), pickle.PickleBuffer(array).raw()
 
 
 def reduce_array(array: Any) -> tuple[Any, ...]:

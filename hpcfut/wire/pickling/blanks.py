@@ -15,7 +15,7 @@ from typing import Any, Literal, SupportsIndex
 import msgspec
 
 from hpcfut.wire.packing import head_of_one
-from hpcfut.wire.pickling.arrays import array_over, letter_of
+from hpcfut.wire.pickling.arrays import array_over, letter_of, stream_of_array
 from hpcfut.wire.pickling.plain import Rebuilt, dump_plain
 
 
@@ -66,7 +66,11 @@ def blank_of(
     nbytes = math.prod(sizes) * kind.itemsize
     if kind.hasobject or kind.metadata is not None or nbytes < nbytes_min or min(sizes, default=0) < 0:
         return Blank(sizes, kind, order)
-    # What its buffer is does not stand in the stream, only that it has one.
-    rebuilt = Rebuilt((array_over, (sizes, letter_of(kind) or kind, pickle.PickleBuffer(b""), order)))
-    head = head_of_one(dump_plain(rebuilt).stream, nbytes)
+    letter = letter_of(kind)
+    if letter:
+        stream = stream_of_array(sizes, letter, order)
+    else:
+        # What its buffer is does not stand in the stream, only that it has one.
+        stream = dump_plain(Rebuilt((array_over, (sizes, kind, pickle.PickleBuffer(b""), order)))).stream
+    head = head_of_one(stream, nbytes)
     return Blank(sizes, kind, order, head, len(head) + nbytes)

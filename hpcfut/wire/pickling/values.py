@@ -14,7 +14,8 @@ from hpcfut.wire import exceptions
 from hpcfut.wire.calls import join_call, split_call
 from hpcfut.wire.culprit import find_culprit
 from hpcfut.wire.importable import is_importable
-from hpcfut.wire.packing import Pickled, unpack
+from hpcfut.wire.packing import Pickled, pickled_of, unpack
+from hpcfut.wire.pickling.arrays import SOLE_ARRAY, array_of_stream, ndarray_type, parts_of_array
 from hpcfut.wire.pickling.errors import UnloadableError, UnpicklableError, complaint_of
 from hpcfut.wire.pickling.pickler import Pickler, loading
 from hpcfut.wire.pickling.plain import ATOMS, NBYTES_RAW_MIN, as_plain, as_plain_tuple, dump_atoms, dump_plain
@@ -61,6 +62,9 @@ class Pickling:
         kind = type(value)
         if kind in ATOMS and (kind is not bytes or len(value) < NBYTES_RAW_MIN):
             return dump_atoms(value)
+        if kind is ndarray_type() and (parts := parts_of_array(value)) is not None:
+            stream, data = parts
+            return pickled_of(stream, (data,), ())
         plain = as_plain(value, kind)
         if plain is value:
             return dump_atoms(value)
@@ -161,6 +165,8 @@ class Pickling:
 
     def _loads_packed(self, payload: bytes | bytearray | memoryview) -> Any:
         stream, buffers = unpack(memoryview(payload).toreadonly())
+        if stream[0] == SOLE_ARRAY:
+            return array_of_stream(stream, buffers[0])
         outer = loading.pickling
         loading.pickling = self
         try:

@@ -260,7 +260,7 @@ def case_what_is_built_in_place_and_dropped_leaves_nothing(n_ranks: int) -> None
     assert_segments([0] * n_ranks)
     with own_session(object_store_memory=5 * N):
         error = raised(hpcfut.exceptions.ObjectStoreFullError, hpcfut.empty, N)
-        assert f"of {8 * N + 128} bytes on rank 0" in str(error)
+        assert f"of {8 * N + 64} bytes on rank 0" in str(error)
         assert_segments({0: 0})
 
 
