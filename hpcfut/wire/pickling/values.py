@@ -26,6 +26,8 @@ _loads: Final = pickle.loads
 
 #: A call without arguments.
 EMPTY_CALL: Final = Pickled(b"", (), (), 0)
+#: A call whose only argument is a ref: its place is all that there is to tell.
+_CALL_OF_ONE_REF: Final = dump_atoms([(None,), {}, {0: 0}])
 
 
 class Pickling:
@@ -87,6 +89,8 @@ class Pickling:
         if not kwargs:
             if not args:
                 return EMPTY_CALL, ()
+            if len(args) == 1 and type(args[0]) is self.ref_type:
+                return _CALL_OF_ONE_REF, (self.id_of(args[0]),)
             plain = as_plain_tuple(args)
             if plain is args:
                 return dump_atoms(args), ()
