@@ -19,7 +19,7 @@ import msgspec
 #: Copies from this size on let other threads run meanwhile, so that a busy rank still answers.
 _NBYTES_COPY_HELD_MAX: Final = 1 << 20
 
-_MAGIC: Final = b"hfut"
+MAGIC: Final = b"hfut"
 _HEADER: Final = struct.Struct("<4sIQ")
 _ALIGNMENT: Final = 64
 _PADDING: Final = bytes(_ALIGNMENT)
@@ -43,7 +43,7 @@ def pickled_of(stream: bytes, views: Sequence[memoryview], contained: tuple[int,
         return Pickled(stream, (), (), len(stream))
     nbytes = _HEADER.size + 8 * len(views) + len(stream)
     for view in views:
-        nbytes = _aligned(nbytes) + view.nbytes
+        nbytes = aligned(nbytes) + view.nbytes
     return Pickled(stream, tuple(views), contained, nbytes)
 
 
@@ -56,7 +56,7 @@ def pack_inline(pickled: Pickled) -> bytes:
     for buffer in pickled.buffers:
         parts.append(_PADDING[: -offset % _ALIGNMENT])
         parts.append(buffer)
-        offset = _aligned(offset) + buffer.nbytes
+        offset = aligned(offset) + buffer.nbytes
     return b"".join(parts)
 
 
@@ -70,14 +70,14 @@ def pack_into(pickled: Pickled, target: memoryview) -> None:
     _copy(pickled.stream, target[offset : offset + len(pickled.stream)])
     offset += len(pickled.stream)
     for buffer in pickled.buffers:
-        offset = _aligned(offset)
+        offset = aligned(offset)
         _copy(buffer, target[offset : offset + buffer.nbytes])
         offset += buffer.nbytes
 
 
 def head_of_one(stream: bytes, nbytes: int) -> bytes:
     """The payload of a value with one buffer of this size, up to where the buffer begins."""
-    head = struct.pack("<4sIQQ", _MAGIC, 1, len(stream), nbytes) + stream
+    head = struct.pack("<4sIQQ", MAGIC, 1, len(stream), nbytes) + stream
     return head + _PADDING[: -len(head) % _ALIGNMENT]
 
 
@@ -88,7 +88,7 @@ def unpack(payload: memoryview) -> tuple[memoryview, list[memoryview]]:
         ValueError: It is no payload.
     """
     magic, n_buffers, nbytes_stream = _HEADER.unpack_from(payload)
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise ValueError(f"a payload of {len(payload)} bytes begins with {magic!r}, so that it is none of hpcfut's")
     sizes = struct.unpack_from(f"<{n_buffers}Q", payload, _HEADER.size)
     start = _HEADER.size + 8 * n_buffers
@@ -96,7 +96,7 @@ def unpack(payload: memoryview) -> tuple[memoryview, list[memoryview]]:
     stream = payload[start:offset]
     buffers = []
     for nbytes in sizes:
-        offset = _aligned(offset)
+        offset = aligned(offset)
         buffers.append(payload[offset : offset + nbytes])
         offset += nbytes
     if offset > len(payload):
@@ -106,10 +106,11 @@ def unpack(payload: memoryview) -> tuple[memoryview, list[memoryview]]:
 
 def _head(pickled: Pickled) -> bytes:
     sizes = [buffer.nbytes for buffer in pickled.buffers]
-    return struct.pack(f"<4sIQ{len(sizes)}Q", _MAGIC, len(sizes), len(pickled.stream), *sizes)
+    return struct.pack(f"<4sIQ{len(sizes)}Q", MAGIC, len(sizes), len(pickled.stream), *sizes)
 
 
-def _aligned(offset: int) -> int:
+def aligned(offset: int) -> int:
+    """Where the next buffer begins."""
     return (offset + _ALIGNMENT - 1) & -_ALIGNMENT
 
 

@@ -596,6 +596,14 @@ def test_truncated_payloads_are_refused():
                 PICKLING.loads(payload[:size])
 
 
+@pytest.mark.parametrize("n", [1, 257, 65_537])
+def test_many_buffers_are_not_taken_for_one_array(n):
+    # The second size begins where the stream of one array does, with the letter that such a stream begins with.
+    value = [bytearray(65_536 + ord("a")) if number == 1 else memoryview(b"abc") for number in range(n)]
+    twin = PICKLING.loads(pack_inline(PICKLING.dumps(value)))
+    assert (len(twin), bytes(twin[0])) == (n, b"abc")
+
+
 def test_damaged_payloads_of_arrays_are_refused():
     payload = pack_inline(PICKLING.dumps(np.arange(1000)))
     start = payload.index(b"alC")

@@ -8,6 +8,8 @@ import struct
 import sys
 from typing import Any, Final
 
+from hpcfut.wire.packing import MAGIC, aligned
+
 #: Arrays up to this size are copied into the stream: a buffer of its own costs more than the copy.
 _NBYTES_IN_STREAM_MAX: Final = 1024
 #: NumPy's letters for numbers.
@@ -18,6 +20,9 @@ _NATIVE_FORMATS: Final = frozenset("cbB?hHiIlLqQnNfd")
 
 #: The first byte of a stream that is no pickle but describes an array.
 SOLE_ARRAY: Final = ord("a")
+#: The head of a payload with one buffer (see ``packing.py``), and the stream up to the shape.
+_SOLE: Final = struct.Struct("<4sIQQBBB")
+_AT_STREAM: Final = 24
 
 
 class NoArray:
@@ -34,13 +39,24 @@ def stream_of_array(shape: tuple[int, ...], letter: str, order: str) -> bytes:
     return struct.pack(f"<B1s1s{len(shape)}Q", SOLE_ARRAY, letter.encode(), order.encode(), *shape)
 
 
-def array_of_stream(stream: memoryview, data: memoryview) -> Any:
-    """The array over its bytes."""
-    _, code, order, *shape = struct.unpack(f"<BBB{(len(stream) - 3) // 8}Q", stream)
+def sole_array_of(payload: memoryview) -> Any:
+    """The array over its payload; ``None`` if that is not one of a single array of numbers.
+
+    Made in as few steps as can be: whoever has just awaited a large array has nothing in the caches.
+    """
+    if len(payload) < _SOLE.size:
+        return None
+    magic, n_buffers, nbytes_stream, _, first, code, order = _SOLE.unpack_from(payload)
+    if first != SOLE_ARRAY or n_buffers != 1:
+        return None
     letter = chr(code)
-    if letter not in _NUMBERS:
-        raise ValueError(f"an array has the type {letter!r}, which is none of numbers")
-    return array_over(tuple(shape), letter, data, chr(order))
+    if magic != MAGIC or letter not in _NUMBERS:
+        raise ValueError(f"a payload of {len(payload)} bytes is not that of an array")
+    import numpy
+
+    shape = struct.unpack_from(f"<{(nbytes_stream - 3) // 8}Q", payload, _SOLE.size)
+    buffer: Any = pickle.PickleBuffer(payload)  # as in ``array_over``
+    return numpy.ndarray(shape, letter, buffer, aligned(_AT_STREAM + nbytes_stream), None, chr(order))  # type: ignore[arg-type]
 
 
 def parts_of_array(array: Any) -> tuple[bytes, memoryview] | None:

@@ -15,7 +15,7 @@ from hpcfut.wire.calls import join_call, split_call
 from hpcfut.wire.culprit import find_culprit
 from hpcfut.wire.importable import is_importable
 from hpcfut.wire.packing import Pickled, pickled_of, unpack
-from hpcfut.wire.pickling.arrays import SOLE_ARRAY, array_of_stream, ndarray_type, parts_of_array
+from hpcfut.wire.pickling.arrays import ndarray_type, parts_of_array, sole_array_of
 from hpcfut.wire.pickling.errors import UnloadableError, UnpicklableError, complaint_of
 from hpcfut.wire.pickling.pickler import Pickler, loading
 from hpcfut.wire.pickling.plain import ATOMS, NBYTES_RAW_MIN, as_plain, as_plain_tuple, dump_atoms, dump_plain
@@ -168,9 +168,11 @@ class Pickling:
             ) from error
 
     def _loads_packed(self, payload: bytes | bytearray | memoryview) -> Any:
-        stream, buffers = unpack(memoryview(payload).toreadonly())
-        if stream[0] == SOLE_ARRAY:
-            return array_of_stream(stream, buffers[0])
+        view = memoryview(payload).toreadonly()
+        array = sole_array_of(view)
+        if array is not None:
+            return array
+        stream, buffers = unpack(view)
         outer = loading.pickling
         loading.pickling = self
         try:
