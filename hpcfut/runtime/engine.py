@@ -227,6 +227,9 @@ class Engine(Turns):
                 self._turn(self._now(), then=event)
                 is_left = self.mailbox or self.frames.outboxes or self._context.put_off
             if waiter.is_done and not is_left:
+                # The helper may doze, and the turn may have put something on the calendar.
+                if self.rest.wakes_at:
+                    self._wake_for_what_is_left()
                 return
         if not self._lead.acquire(blocking=False) and not self._follow(waiter, deadline):
             return

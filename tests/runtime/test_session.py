@@ -380,3 +380,20 @@ def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
     (draft,) = (line for line in lines if "400.1 kB" in line)
     assert "draft" in draft
     assert "1 view on rank 0" in draft
+
+
+def test_a_get_that_is_over_at_once_takes_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = session.current().engine
+    ref = hpcfut.put(np.arange(100_000))
+    value = hpcfut.get(ref)
+    turns: list[object] = []
+    turn = engine._turn
+
+    def counted(now: float, **how: Any) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            turns.append(how)
+        return turn(now, **how)
+
+    monkeypatch.setattr(engine, "_turn", counted)
+    assert np.shares_memory(hpcfut.get(ref), value)
+    assert len(turns) == 1
