@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 #: The size of every stored value.
 NBYTES_STORED: Final = 1000
+#: One of so many stored values is built in place.
+_DRAFT_EVERY: Final = 4
+#: With one of so many, room is taken for what never becomes a value.
+_WASTE_EVERY: Final = 10
 
 
 class SimRank:
@@ -149,12 +153,39 @@ class SimRank:
     def seal(self, object_id: int, value: Value) -> Result:
         """Store a value here if it is large; gives what the core is told. Where there is no room it stays small."""
         if value.is_stored and self.ended is None and not self.is_dead:
-            self._room = -1
-            self._tell([e.RoomWanted(0, object_id, NBYTES_STORED)])
-            if self._room >= 0:
+            if object_id % _WASTE_EVERY == 0:
+                self._waste_room()
+            is_draft = object_id % _DRAFT_EVERY == 0
+            room_id = self.new_id() if is_draft else object_id
+            if self._ask_for_room(room_id):
                 self.window.store(object_id, self._room, value.payload)
+                if is_draft:
+                    # The array is dropped at once, which may be told before or after what it has become.
+                    self._tell([e.DraftBegun(room_id), e.DraftTaken(room_id, object_id)])
+                    self.post(e.ViewsClosed([object_id]))
                 return Result(None, NBYTES_STORED, value.contained)
         return Result(value.payload, len(value.payload), value.contained)
+
+    def _ask_for_room(self, object_id: int) -> bool:
+        self._room = -1
+        self._tell([e.RoomWanted(0, object_id, NBYTES_STORED)])
+        return self._room >= 0
+
+    def _waste_room(self) -> None:
+        """User code here cannot write a value, drops an array that it builds, and cannot store what follows one."""
+        unwritten, dropped, draft, given_up = (self.new_id() for _ in range(4))
+        if self._ask_for_room(unwritten):
+            self.window.store(unwritten, self._room, b"")
+            self.post(e.RoomReturned(unwritten))
+        if self._ask_for_room(dropped):
+            self.window.store(dropped, self._room, b"")
+            self._tell([e.DraftBegun(dropped)])
+            self.post(e.ViewsClosed([dropped]))
+        if self._ask_for_room(draft):
+            self.window.store(given_up, self._room, b"")
+            self._tell([e.DraftBegun(draft), e.DraftTaken(draft, given_up)])
+            self.post(e.RoomReturned(given_up))
+            self.post(e.ViewsClosed([given_up]))
 
     def open_views(self, places: Sequence[Place]) -> None:
         """User code here builds values over segments of this rank or of others of its host."""
