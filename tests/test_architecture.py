@@ -142,6 +142,9 @@ MAY_BLOCK: Final = {
     ("edges.mpi.start", "start_mpi"),
     ("edges.mpi.transport", "MpiTransport.__init__"),
     ("edges.mpi.transport", "MpiTransport.close"),
+    ("edges.mpi.fabric", "reads_without_target"),
+    ("edges.mpi.one_sided", "OneSided.expose"),
+    ("edges.mpi.one_sided", "OneSided.hide"),
     # Groups of ranks, which are local.
     ("edges.mpi.failures", "_failed_ranks"),
 }

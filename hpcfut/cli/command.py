@@ -12,6 +12,7 @@ import msgspec
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE
+from hpcfut.model.config import SETTINGS
 from hpcfut.model.resources import split_resources, unknown_rank
 
 CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
@@ -137,7 +138,8 @@ def _openmpi(launcher: Launcher, options: RunOptions, environ: Mapping[str, str]
         command += ["--map-by", f"slot:PE={n_cpus}", "--bind-to", "core:if-supported"]
     else:
         command += ["--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none"]
-    for name in [*sorted(rank_environment(options, "", "")), *(name for name in _FORWARDED if name in environ)]:
+    forwarded = (name for name in (*_FORWARDED, *SETTINGS) if name in environ)
+    for name in dict.fromkeys([*sorted(rank_environment(options, "", "")), *forwarded]):
         command += ["-x", name]
     return [*command, *options.launcher_args]
 

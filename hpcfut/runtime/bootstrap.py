@@ -31,6 +31,7 @@ from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.job import Job, is_interactive, is_typed
+from hpcfut.runtime.route import has_means, is_one_sided, trouble_with_route
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
+ONE_HOST_VARIABLE = "HPCFUT_ONE_HOST"
 
 
 def start_job(environ: MutableMapping[str, str]) -> Job:
@@ -74,6 +76,7 @@ def _has_user_started_mpi() -> bool:
 
 def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
+    from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
 
@@ -86,6 +89,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     world = start_mpi()
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
+    _refuse(trouble_with_route(environ), launch, files, world, guard)
     places = world.gather_records(own_place())
     neighbours = ranks_on_host_of(places, world.rank)
     segments = StartSegments()
@@ -99,11 +103,20 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
     _refuse(lack_of_memory(roster), launch, files, world, guard)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
-    arena = HostArena.among(neighbours, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
-    transport = MpiTransport(world.comm, doorbell)
+    # Tests let objects travel between the ranks of one host as between hosts.
+    readers = [world.rank] if environ.get(ONE_HOST_VARIABLE) == "no" else neighbours
+    arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
+    is_read = is_one_sided(
+        environ,
+        [place.host_key for place in places],
+        lambda: b"0" not in world.gather(b"%d" % has_means(environ)),
+        lambda reader, target: reads_without_target(world, reader, target),
+    )
+    transport = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
     if files is not None:
         files.note_segments(world.rank)
-    return Job(world, transport, doorbell, arena, roster, len(neighbours), files, guard)
+    expose = transport.expose if is_read else None
+    return Job(world, transport, doorbell, arena, roster, len(neighbours), files, guard, expose)
 
 
 def _refuse_typed(launch: Launch) -> None:

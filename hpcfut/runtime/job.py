@@ -69,10 +69,13 @@ class Job:
         n_on_host: int,
         files: JobFiles | None,
         guard: RankGuard | None = None,
+        expose: Callable[[memoryview], None] | None = None,
     ) -> None:
         self._world = world
         self._files = files
         self._guard = guard
+        #: Where objects are read out of the memory of their holders: makes that of a session readable, collectively.
+        self._expose = expose
         self._transport = transport
         self._doorbell = doorbell
         self._arena = arena
@@ -156,12 +159,15 @@ class Job:
         roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
         if self._n_sessions > 1:
             self._arena.renew()
+        nbytes_store = min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes)
+        if self._expose is not None:
+            self._expose(self._arena.memory(nbytes_store))
         core = RankCore(
             self.rank,
             roster,
             config,
             is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()),
-            nbytes_store=min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes),
+            nbytes_store=nbytes_store,
             neighbours=self._arena.neighbours,
         )
         engine = Engine(

@@ -61,6 +61,11 @@ def test_variables_reach_other_hosts() -> None:
     for name in ("HPCFUT_JOB_ID", "HPCFUT_JOB_SCRATCH", "HPCFUT_RESOURCES", "PYTHONPATH", "HPCFUT_SPILL_FOLDER"):
         assert f"-x {name}" in line
     assert "HPCFUT_SLOTS" not in line
+    assert (
+        command(OPENMPI, {"HPCFUT_ROUTE": "rma", "HPCFUT_SLOTS": "2"}, n_ranks=2, n_slots=2).count("-x HPCFUT_SLOTS")
+        == 1
+    )
+    assert "-x HPCFUT_ROUTE" in command(OPENMPI, {"HPCFUT_ROUTE": "rma"}, n_ranks=2)
 
 
 def test_the_user_has_the_last_word() -> None:

@@ -30,9 +30,9 @@ def test_loopback_has_one_rank() -> None:
         LoopbackTransport().send(1, b"")
 
 
-def run_ranks(mpi: Mpi, n_ranks: int, who: str, folder: Path, **env: str) -> None:
+def run_ranks(mpi: Mpi, n_ranks: int, who: str, folder: Path, route: str = "two-sided", **env: str) -> None:
     env |= {**OPENMPI_SETTINGS, "PYTHONPATH": str(CHECKOUT), "OMPI_MCA_osc": "^ucx"}
-    job = run_job(mpi, n_ranks, RANKS, folder, who, how="mpirun python", env=env, timeout_s=120)
+    job = run_job(mpi, n_ranks, RANKS, folder, who, route, how="mpirun python", env=env, timeout_s=120)
     job.check()
     assert job.stdout.count("is done") == n_ranks, job.story()
 
@@ -41,6 +41,13 @@ def run_ranks(mpi: Mpi, n_ranks: int, who: str, folder: Path, **env: str) -> Non
 @pytest.mark.parametrize(("n_ranks", "who"), [(2, "ours"), (3, "ours"), (2, "users")])
 def test_mpi(mpi: Mpi, n_ranks: int, who: str, tmp_path: Path) -> None:
     run_ranks(mpi, n_ranks, who, tmp_path)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_mpi_one_sided(mpi: Mpi, n_ranks: int, tmp_path: Path) -> None:
+    """Data are read out of windows; the ranks are inside MPI all the time, which it may need on one host."""
+    run_ranks(mpi, n_ranks, "ours", tmp_path, "one-sided")
 
 
 @pytest.mark.mpi

@@ -19,12 +19,14 @@ TRANSPORT_RANKS = CHECKOUT / "tests" / "contract" / "transport_ranks.py"
 BUSY = CHECKOUT / "benchmarks" / "busy.py"
 BETWEEN = CHECKOUT / "benchmarks" / "between_hosts.py"
 WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
+CROSSING = CHECKOUT / "tests" / "testbed" / "crossing.py"
 NEAR = CHECKOUT / "tests" / "testbed" / "near.py"
 
 
-def test_transport_keeps_its_contract(hosts: TwoHosts, mpi: Mpi, tmp_path: Path) -> None:
+@pytest.mark.parametrize("route", ["two-sided", "one-sided"])
+def test_transport_keeps_its_contract(hosts: TwoHosts, mpi: Mpi, tmp_path: Path, route: str) -> None:
     before = hosts.nbytes_crossed()
-    job = hosts.run(mpi, 2, TRANSPORT_RANKS, tmp_path, "ours", how="mpirun python").check()
+    job = hosts.run(mpi, 2, TRANSPORT_RANKS, tmp_path, "ours", route, how="mpirun python").check()
     assert job.stdout.count("is done") == 2, job.story()
     assert hosts.nbytes_crossed() - before > 2 * NBYTES_LARGE, job.story()
 
@@ -73,3 +75,19 @@ def test_tasks_go_to_the_host_of_their_arguments(hosts: TwoHosts, mpi: Mpi) -> N
     # Wherever they ran by chance, half of it would cross. One host's cores are the other's here, so that ranks are late
     # now and then, and are not waited for; and a queue that is too long is left to itself.
     assert crossed < nbytes_read / 6, f"{crossed} of {nbytes_read} bytes crossed.\n{job.story()}"
+
+
+@pytest.mark.parametrize("route", ["rma", "two-sided", "auto"])
+def test_large_objects_cross_by_each_route(hosts: TwoHosts, mpi: Mpi, route: str) -> None:
+    job = hosts.run(mpi, 2, CROSSING, env={"HPCFUT_ROUTE": route}).check()
+    found = [tuple(map(int, pair)) for pair in re.findall(r"read here (\d+), there (\d+)", job.stdout)]
+    assert len(found) == 2, job.story()
+    if route == "rma":
+        assert all(here == 4 for here, _ in found), f"The driver waits on its main thread.\n{job.story()}"
+    else:
+        assert found == [(0, 0), (0, 0)], f"TCP only emulates one-sided reads.\n{job.story()}"
+
+
+def test_a_route_that_is_none(hosts: TwoHosts, mpi: Mpi) -> None:
+    job = hosts.run(mpi, 2, CROSSING, env={"HPCFUT_ROUTE": "detour"}).check(returncode=1)
+    assert "HPCFUT_ROUTE=detour names no route. Set it to rma, two-sided or auto" in job.stderr, job.story()

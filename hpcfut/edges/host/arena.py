@@ -187,6 +187,10 @@ class HostArena:
                 return mapped
         return None
 
+    def memory(self, nbytes: int) -> memoryview:
+        """The own memory of this session, as far as its segments may take so many bytes; for a window over it."""
+        return memoryview(self._own)[: _NBYTES_PROOF + nbytes]
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def buffer(self, offset: int, nbytes: int) -> memoryview:

@@ -19,7 +19,7 @@ TAG_FRAME: Final = 0
 _N_TRANSFERS_TESTED: Final = 16
 #: One test moves what is in the kernel's buffers; after so many in vain the rank does something else. With a single one
 #: a turn of the engine stood between any two, and 64 MiB from another host took a fifth more.
-_N_TESTS: Final = 8
+N_TESTS: Final = 8
 
 _Key = tuple[bool, int, int]
 
@@ -96,7 +96,7 @@ class Bulk:
             transfer = transfers.popleft()
             requests = transfer.requests
             try:
-                n_tests = _N_TESTS
+                n_tests = N_TESTS
                 while requests and n_tests:
                     if requests[0].Test():
                         requests.popleft()

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 from hpcfut.edges.mpi.bulk import TAG_FRAME, Bulk
 from hpcfut.edges.mpi.failures import explain
+from hpcfut.edges.mpi.one_sided import OneSided
 from hpcfut.model.errors import FrameRefusedError, HpcfutError
 from hpcfut.ports import HAS_WORK, Doorbell
 
@@ -58,12 +59,13 @@ _N_UNFINISHED_MAX: Final = 4
 class MpiTransport:
     """Implements ``ports.Transport`` on two communicators of its own."""
 
-    def __init__(self, comm: MPI.Comm, doorbell: Doorbell | None = None) -> None:
+    def __init__(self, comm: MPI.Comm, doorbell: Doorbell | None = None, *, is_one_sided: bool = False) -> None:
         """Duplicate the communicator, which all of its ranks do together, and get ready to receive.
 
         Args:
             comm: All ranks of the job.
             doorbell: Rings ranks that sleep; without one nobody does.
+            is_one_sided: Whether data are read out of what ranks ``expose``; the same on all of them.
         """
         from mpi4py import MPI
 
@@ -72,7 +74,13 @@ class MpiTransport:
         bulk_comm = comm.Dup()
         bulk_comm.Set_errhandler(MPI.ERRORS_RETURN)
         # Without a limit from MPI, the one that the standard promises.
-        self._bulk = Bulk(bulk_comm, bulk_comm.Get_attr(MPI.TAG_UB) or 32767, MPI.Exception)
+        tag_max = bulk_comm.Get_attr(MPI.TAG_UB) or 32767
+        self._bulk = Bulk(bulk_comm, tag_max, MPI.Exception)
+        self._route: Bulk | OneSided = self._bulk
+        if is_one_sided:
+            notes_comm = comm.Dup()
+            notes_comm.Set_errhandler(MPI.ERRORS_RETURN)
+            self._route = OneSided(notes_comm, self._bulk, tag_max, MPI.Exception)
         self.rank: int = self._comm.Get_rank()
         self.n_ranks: int = self._comm.Get_size()
         self._error = MPI.Exception
@@ -219,31 +227,31 @@ class MpiTransport:
     def send_data(self, rank: int, transfer_id: int, data: memoryview) -> None:
         """Start sending bulk data; the buffer stays untouched until ``completed_data`` names the transfer."""
         try:
-            self._bulk.start(True, rank, transfer_id, data)
+            self._route.start(True, rank, transfer_id, data)
         except self._error as error:
             raise explain(error, self._comm, f"sending {data.nbytes} bytes to rank {rank}") from error
 
     def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
         """Get ready for bulk data of exactly ``len(buffer)`` bytes from ``rank``."""
         try:
-            self._bulk.start(False, rank, transfer_id, buffer)
+            self._route.start(False, rank, transfer_id, buffer)
         except self._error as error:
             raise explain(error, self._comm, f"receiving {buffer.nbytes} bytes from rank {rank}") from error
 
     def abandon_data(self, rank: int, transfer_id: int) -> None:
         """Forget a ``receive_data`` for which the other rank has said that it will send nothing."""
-        self._bulk.abandon(rank, transfer_id)
+        self._route.abandon(rank, transfer_id)
 
     def completed_data(self) -> Sequence[tuple[bool, int, int]]:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
-        if not self._bulk.is_busy:
+        if not self._route.is_busy:
             return ()
-        return self._bulk.completed()
+        return self._route.completed()
 
     @property
     def is_busy(self) -> bool:
         """Whether frames or data are still under way to or from here, so that the rank should go on polling."""
-        return bool(self._sends or self._waiting or self._bulk.is_busy)
+        return bool(self._sends or self._waiting or self._route.is_busy)
 
     def start_barrier(self) -> None:
         """Say that this rank has sent its last frame; to be called when ``is_busy`` is false."""
@@ -266,6 +274,14 @@ class MpiTransport:
         except self._error as error:
             raise explain(error, self._comm, "waiting for the barrier at the end") from error
 
+    def expose(self, memory: memoryview) -> None:
+        """Let other ranks read this memory one-sidedly, in place of what they could read before, if that is the route.
+
+        All ranks do it together, when nothing is under way.
+        """
+        if isinstance(self._route, OneSided):
+            self._route.expose(memory)
+
     def close(self) -> None:
         """Give everything back. After an orderly barrier only, because freeing a communicator takes all its ranks."""
         self._post_again()
@@ -276,5 +292,8 @@ class MpiTransport:
                 pass
             request.Free()
         self._receives, self._tests = [], []
+        if isinstance(self._route, OneSided):
+            self._route.hide()
+            self._route.comm.Free()
         self._comm.Free()
         self._bulk.comm.Free()
