@@ -106,6 +106,34 @@ SLEEPS = 1
 HAS_WORK = 2
 
 
+class SpillFile(Protocol):
+    """Objects that were spilled together."""
+
+    @property
+    def file_id(self) -> int:
+        """Its name."""
+
+
+class SpillStore(Protocol):
+    """Files of this rank to which objects are moved that there is no room for in memory. Any thread may call."""
+
+    def write(self, parts: Sequence[tuple[int, memoryview]]) -> SpillFile:
+        """Write objects together; when this returns, they are on the disk. Raises if none of them is kept."""
+
+    def read(self, file_id: int, object_id: int, target: memoryview) -> None:
+        """Read an object back into memory of its size. Raises if it is not what was written."""
+
+    def drop(self, file_id: int, object_id: int) -> None:
+        """Give the room of an object back."""
+
+    @property
+    def n_files(self) -> int:
+        """Files that hold objects now."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
 class Doorbell(Protocol):
     """Wakes this rank where it sleeps, and ranks of its host. Any thread may ring; one at a time does the rest."""
 

@@ -17,46 +17,58 @@ With the last wish and the last use the segment is freed, or the loan returned. 
 it is given to nobody any more, because its object is collected; unless it is a mere cached copy, which lives on if its
 object is wanted again. A segment whose bytes are still being written or read is freed when that has ended, because
 until then the memory belongs to an edge.
+
+Who needs room waits for it (``pressure.py``), as *held back* writer or *queued* reader. A copy that nobody uses may
+have to go meanwhile: a cached copy is forgotten, a primary copy is *spilled* to a file, from which it is read back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from hpcfut.core.arena import Arena
 from hpcfut.core.context import Context
-from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom
-from hpcfut.core.events import DraftTaken, RoomWanted
+from hpcfut.core.effects import DropSpilled, FreeSegment
+from hpcfut.core.events import DraftTaken
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import FULL, Failure
+from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
-from hpcfut.wire.messages import LoanReturned
+from hpcfut.wire.messages import LoanReturned, ReadRefused
 
 ABSENT: Final = "absent"
+HELD_BACK: Final = "held back"
 WRITING: Final = "writing"
 DRAFT: Final = "draft"
+QUEUED: Final = "queued"
 READING: Final = "reading"
 ABANDONED: Final = "abandoned"
 ASKED: Final = "asked"
 LENT: Final = "lent"
 LOCAL: Final = "local"
+SPILLED: Final = "spilled"
 MISSING: Final = "missing"
 DOOMED: Final = "doomed"
 FREED: Final = "freed"
 
 TRANSITIONS: Final = {
-    (ABSENT, "write"): WRITING,
+    (ABSENT, "write"): HELD_BACK,
+    (HELD_BACK, "room"): WRITING,
+    (HELD_BACK, "no room"): FREED,
+    (HELD_BACK, "give up"): FREED,
     (WRITING, "seal"): LOCAL,
     (WRITING, "give up"): FREED,
     (WRITING, "give up while used"): DOOMED,
     (WRITING, "lay out"): DRAFT,
     (DRAFT, "take"): WRITING,
     (DRAFT, "free"): FREED,
-    (ABSENT, "read"): READING,
-    (ABSENT, "no room"): MISSING,
+    (ABSENT, "read"): QUEUED,
+    (QUEUED, "room"): READING,
+    (QUEUED, "no room"): MISSING,
+    (QUEUED, "free"): FREED,
     (READING, "completed"): LOCAL,
     (READING, "failed"): MISSING,
     (READING, "free"): ABANDONED,
@@ -69,7 +81,13 @@ TRANSITIONS: Final = {
     (ASKED, "failed"): MISSING,
     (ASKED, "free"): FREED,
     (LENT, "free"): FREED,
+    (LENT, "recall"): ASKED,
     (MISSING, "free"): FREED,
+    (MISSING, "retry"): SPILLED,
+    (LOCAL, "evict"): FREED,
+    (LOCAL, "unload"): SPILLED,
+    (SPILLED, "read"): QUEUED,
+    (SPILLED, "free"): FREED,
     (LOCAL, "free"): FREED,
     (LOCAL, "free while used"): DOOMED,
     (DOOMED, "want"): LOCAL,
@@ -102,7 +120,17 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     lent: dict[int, int] | None = None
     #: How often it was lent to this rank.
     n_loans: int = 0
+    #: Whether the holder has asked for its loans back.
+    is_recalled: bool = False
     transfer_id: int = 0
+    #: Who holds the bytes that are to be read.
+    source: int = -1
+    #: The thread that is going to write it.
+    waiter_id: int = 0
+    #: The file that it has been spilled to, 0 for none.
+    file_id: int = 0
+    #: Ranks that want the bytes as soon as they are here: (rank, transfer, or 0 for a loan).
+    askers: list[tuple[int, int]] | None = None
     #: Runs (positive) and waiters (negative) to tell when it has arrived.
     watchers: dict[int, None] | None = None
     failure: Failure | None = None
@@ -127,25 +155,21 @@ class Copies:
         self.next = context.make_table("copies", TRANSITIONS)
         self.arena = Arena(nbytes)
         self.copies: dict[int, Copy] = {}
+        #: Copies that are local, the least recently used first.
+        self.local: dict[int, Copy] = {}
+        #: Called when memory is free, or may be made free, that was not before.
+        self.on_room: Callable[[], None] = lambda: None
+        #: Called when nobody wants a queued copy any more.
+        self.on_unqueued: Callable[[Copy], None] = lambda copy: None
 
     # -- memory --------------------------------------------------------------------------------------------------------
-
-    def on_room_wanted(self, event: RoomWanted) -> None:
-        """User code here is about to write a value."""
-        offset = self.arena.allocate(event.nbytes)
-        if offset is None:
-            failure = Failure(FULL, self.complaint(event.object_id, event.nbytes))
-            self._context.effects.append(DenyRoom(event.waiter_id, failure))
-            return
-        state = self.next[ABSENT, "write"]
-        self.copies[event.object_id] = Copy(event.object_id, state, event.nbytes, self._rank, offset, is_primary=True)
-        self._context.effects.append(GiveRoom(event.waiter_id, event.object_id, offset))
 
     def give_up(self, object_id: int) -> None:
         """User code could not write the value to its end."""
         copy = self.copies[object_id]
         if copy.is_used:  # User code has the array that was a draft.
             copy.state = self.next[copy.state, "give up while used"]
+            self.local[object_id] = copy
             return
         copy.state = self.next[copy.state, "give up"]
         self.forget(copy)
@@ -168,10 +192,16 @@ class Copies:
         copy = self.copies[object_id]
         copy.state = self.next[copy.state, "seal"]
         copy.is_held = True
+        self.local[object_id] = copy
         return copy
 
-    def complaint(self, object_id: int, nbytes: int) -> str:
-        """Why there is no room."""
+    def touch(self, copy: Copy) -> None:
+        """A local copy is used."""
+        del self.local[copy.object_id]
+        self.local[copy.object_id] = copy
+
+    def complaint(self, object_id: int, nbytes: int, trouble: str) -> str:
+        """Why there is no room; ``trouble``: why nothing could be spilled."""
         arena = self.arena
         largest = sorted(
             (copy for copy in self.copies.values() if copy.rank == self._rank and copy.offset >= 0),
@@ -182,7 +212,8 @@ class Copies:
             f"There is no room for object {name_of(object_id)} of {nbytes} bytes on rank {self._rank}: its object "
             f"store has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
             + (f", the largest of them {names}" if names else "")
-            + ". Drop refs and arrays that are not needed, use more ranks, or give each rank a larger store: "
+            + f". {trouble or 'They are in use: values over them are kept, or tasks have them as arguments.'} "
+            "Drop refs and arrays that are not needed, use more ranks, or give each rank a larger store: "
             "init(object_store_memory=BYTES)."
         )
 
@@ -200,9 +231,23 @@ class Copies:
             return copy
         return None
 
+    def retry(self, object_id: int) -> None:
+        """Somebody new wants an object: that its bytes could not be had before does not count any more."""
+        copy = self.copies.get(object_id)
+        if copy is None or copy.state != MISSING or copy.n_pins:
+            return
+        copy.failure = None
+        if copy.file_id:
+            copy.state = self.next[MISSING, "retry"]
+        else:
+            copy.is_held = False
+            self.let_go(copy)
+
     def open_view(self, copy: Copy) -> Place:
         """User code is going to read the bytes in place; ``close_views`` tells when it does no more."""
         copy.n_views += 1
+        if copy.state == LOCAL:
+            self.touch(copy)
         return Place(copy.object_id, copy.rank, copy.offset, copy.nbytes)
 
     def close_views(self, object_ids: list[int]) -> None:
@@ -238,9 +283,11 @@ class Copies:
 
     def let_go(self, copy: Copy) -> None:
         """A wish or a use has gone; if it was the last one, the memory goes too."""
-        if copy.is_held or copy.n_pins:
-            return
         state = copy.state
+        if copy.n_pins or (copy.is_held and not (copy.is_recalled and state == LENT)):
+            if state == LOCAL and not (copy.n_pins or copy.is_used):
+                self.on_room()
+            return
         if state == LOCAL:
             if copy.is_used:
                 copy.state = self.next[LOCAL, "free while used"]
@@ -258,6 +305,8 @@ class Copies:
         elif state == WRITING:
             return  # It was a draft, and is about to be sealed.
         elif state != ABANDONED:
+            if state == QUEUED:
+                self.on_unqueued(copy)
             copy.state = self.next[state, "free"]
             if copy.state == ABANDONED:
                 return
@@ -266,9 +315,13 @@ class Copies:
         self.forget(copy)
 
     def forget(self, copy: Copy) -> None:
-        """Take a copy out of the table, and its segment out of the arena."""
+        """Take a copy out of the table, its segment out of the arena, and its bytes out of the file."""
         del self.copies[copy.object_id]
         self.give_back(copy)
+        for rank, transfer_id in copy.askers or ():
+            self._context.send(rank, ReadRefused(copy.object_id, transfer_id))
+        if copy.file_id:
+            self._context.effects.append(DropSpilled(copy.file_id, copy.object_id))
 
     def give_back(self, copy: Copy) -> None:
         """Free the segment of a copy, if it has one here."""
@@ -276,6 +329,8 @@ class Copies:
             self.arena.free(copy.offset)
             self._context.effects.append(FreeSegment(copy.object_id, copy.offset))
             copy.offset = -1
+            self.local.pop(copy.object_id, None)
+            self.on_room()
 
     def check(self) -> None:
         """Assert what must hold between turns."""
@@ -291,7 +346,10 @@ class Copies:
                 raise InvariantError(f"The copy of object {name} is used by nobody and was not freed.")
             if copy.state == LENT and not (copy.is_wanted or copy.n_views):
                 raise InvariantError(f"The loan of object {name} was not returned: {copy}.")
-            if copy.watchers and copy.state not in (READING, ASKED):
+            if (copy.state in (LOCAL, DOOMED)) != (object_id in self.local):
+                raise InvariantError(f"The copy of object {name} is {copy.state}, which the list of local ones denies.")
+            is_coming = copy.state in (QUEUED, READING, ASKED)
+            if (copy.watchers and not is_coming) or (copy.askers and not (is_coming or copy.state == ABANDONED)):
                 raise InvariantError(f"The copy of object {name} is {copy.state}, but its watchers were not told.")
             n_segments += copy.rank == self._rank and copy.offset >= 0
         if n_segments != self.arena.n_segments:

@@ -108,6 +108,30 @@ class DenyRoom(msgspec.Struct, gc=False):
     failure: Failure
 
 
+class SpillObjects(msgspec.Struct, gc=False):
+    """Write these segments of the own arena to one file; ends as ``ObjectsSpilled`` or ``SpillFailed``."""
+
+    spill_id: int
+    places: list[Place]
+
+
+class RestoreObject(msgspec.Struct, gc=False):
+    """Read a spilled object into a segment; ends as ``ReadCompleted``, when it is sealed, or as ``ReadFailed``."""
+
+    transfer_id: int
+    object_id: int
+    file_id: int
+    offset: int
+    nbytes: int
+
+
+class DropSpilled(msgspec.Struct, gc=False):
+    """Nobody needs what the file has of this object."""
+
+    file_id: int
+    object_id: int
+
+
 class FreeSegment(msgspec.Struct, gc=False):
     """Nobody reads or writes this segment any more, and it may be given to another object."""
 
@@ -163,6 +187,9 @@ Effect = (
     | SendObject
     | GiveRoom
     | DenyRoom
+    | SpillObjects
+    | RestoreObject
+    | DropSpilled
     | FreeSegment
     | InterruptTask
     | ResumeGenerator

@@ -215,6 +215,20 @@ class DraftTaken(msgspec.Struct, gc=False):
     object_id: int
 
 
+class ObjectsSpilled(msgspec.Struct, gc=False):
+    """All segments that a ``SpillObjects`` named are in this file now, on the disk."""
+
+    spill_id: int
+    file_id: int
+
+
+class SpillFailed(msgspec.Struct, gc=False):
+    """None of the segments that a ``SpillObjects`` named is in a file."""
+
+    spill_id: int
+    reason: str
+
+
 class ViewsClosed(msgspec.Struct, gc=False):
     """Code on this rank has dropped a value built over the bytes of each of these (an id may stand several times)."""
 
@@ -295,6 +309,8 @@ Event = (
     | RoomReturned
     | DraftBegun
     | DraftTaken
+    | ObjectsSpilled
+    | SpillFailed
     | ViewsClosed
     | ResourcesQueried
     | InventoriesQueried

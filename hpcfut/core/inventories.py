@@ -67,7 +67,8 @@ class Inventories:
             for copy in self._copies.copies.values()
         )
         arena = self._copies.arena
-        return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, 0, held, copies)
+        nbytes_spilled = sum(copy.nbytes for copy in self._copies.copies.values() if copy.file_id)
+        return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, nbytes_spilled, held, copies)
 
     def _held(self, record: Record, n_tasks: int) -> HeldObject:
         borrowers: tuple[int, ...] = ()

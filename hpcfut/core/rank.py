@@ -19,12 +19,14 @@ from hpcfut.core.inventories import Inventories
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
+from hpcfut.core.pressure import Pressure
 from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.standstills import Standstills
 from hpcfut.core.statistics import Statistics
+from hpcfut.core.streams import Streams
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import Transfers
@@ -56,7 +58,10 @@ class RankCore:
         self.ownership = Ownership(context)
         self.borrowing = Borrowing(context)
         self.copies = copies = Copies(context, nbytes_store)
-        self.transfers = Transfers(context, copies, dict.fromkeys(other for other in neighbours if other != rank))
+        self.pressure = pressure = Pressure(context, copies)
+        self.transfers = Transfers(
+            context, copies, pressure, dict.fromkeys(other for other in neighbours if other != rank)
+        )
         self.references = References(context, self.ownership, self.borrowing, copies, self.transfers)
         self.templates = Templates(context, self.references)
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
@@ -64,6 +69,7 @@ class RankCore:
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
+        self.streams = Streams(context, self.runs)
         self.waits = Waits(
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler
         )
@@ -72,6 +78,7 @@ class RankCore:
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
         self.inventories = Inventories(context, self.references, copies, self.tasks)
+        pressure.hand_back = self.runs.hand_back_waiting
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -130,11 +137,8 @@ class RankCore:
             return None
         if self.context.put_off:
             return self.context.now
-        deadline = self.scheduler.next_deadline()
-        at = self.leases.check_at
-        if at is not None and (deadline is None or at < deadline):
-            return at
-        return deadline
+        deadlines = (self.scheduler.next_deadline(), self.leases.check_at, self.pressure.deny_at)
+        return min((at for at in deadlines if at is not None), default=None)
 
     def _reach_deadline(self, now: float) -> list[Effect]:
         context = self.context
@@ -153,6 +157,8 @@ class RankCore:
             self.standstills.look()
         if self.scheduler.tick():
             self.runs.hand_back_all()
+        if self.pressure.deny_at is not None and self.pressure.deny_at <= now:
+            self.pressure.tick()
         self._settle()
         deadline = self.next_deadline()
         context.due_at = NEVER if deadline is None else deadline
@@ -163,26 +169,13 @@ class RankCore:
         context = self.context
         if context.inbox or context.ready or context.runnable or context.arrived:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
-        machines = (self.references, self.copies, self.templates, self.leases, self.tasks, self.scheduler, self.runs)
-        for machine in (*machines, self.waits, self.watches):
+        memory = (self.references, self.copies, self.pressure, self.templates)
+        for machine in (*memory, self.leases, self.tasks, self.scheduler, self.runs, self.waits, self.watches):
             machine.check()
 
     def statistics(self) -> Statistics:
         """The sizes of all tables."""
-        return Statistics(
-            n_owned=len(self.ownership.objects),
-            n_borrowed=len(self.borrowing.objects),
-            n_tasks=len(self.tasks.tasks),
-            n_queued=sum(queue.n_queued for queue in self.leases.queues.values()),
-            n_leases=len(self.leases.leases),
-            n_runs=len(self.runs.runs),
-            n_grants=len(self.scheduler.grants),
-            n_copies=len(self.copies.copies),
-            n_waits=len(self.waits.waits) + len(self.waits.covered),
-            n_watches=len(self.watches.watches),
-            n_templates=len(self.templates.own) + len(self.templates.here),
-            stale=dict(self.context.stale),
-        )
+        return Statistics.of(self)
 
     @property
     def load(self) -> int:
@@ -212,16 +205,18 @@ class RankCore:
             e.StreamEndWanted: self.tasks.want_end,
             e.RunReturned: self._on_run_returned,
             e.RunRaised: self._on_run_raised,
-            e.RunYielded: lambda event: self.runs.yielded(event.task_id, event.object_id, event.result),
-            e.RunHeldBack: lambda event: self.runs.held_back(event.task_id),
+            e.RunYielded: lambda event: self.streams.yielded(event.task_id, event.object_id, event.result),
+            e.RunHeldBack: lambda event: self.streams.held_back(event.task_id),
             e.CancelRequested: lambda event: self.tasks.cancel_maker(event.object_id, is_recursive=event.is_recursive),
             e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
-            e.RoomWanted: self.copies.on_room_wanted,
-            e.RoomReturned: lambda event: self.copies.give_up(event.object_id),
             e.DraftBegun: lambda event: self.copies.begin_draft(event.object_id),
             e.DraftTaken: self.copies.take_draft,
+            e.RoomWanted: self.pressure.on_room_wanted,
+            e.RoomReturned: self.pressure.on_room_returned,
+            e.ObjectsSpilled: self.pressure.on_spilled,
+            e.SpillFailed: self.pressure.on_spill_failed,
             e.ViewsClosed: lambda event: self.copies.close_views(event.object_ids),
             e.ResourcesQueried: lambda event: self.membership.ask(event.query_id, m.ResourcesAsked(event.query_id)),
             e.InventoriesQueried: lambda event: self.membership.ask(event.query_id, m.InventoryAsked(event.query_id)),
@@ -246,7 +241,7 @@ class RankCore:
             m.TaskReturned: tasks.on_returned,
             m.TaskRaised: tasks.on_raised,
             m.ItemYielded: tasks.on_item,
-            m.StreamCredit: lambda _, message: self.runs.on_credit(message),
+            m.StreamCredit: lambda _, message: self.streams.on_credit(message),
             m.CancelAsked: lambda _, message: tasks.cancel_maker(message.object_id, is_recursive=message.recursive),
             m.TaskCancelled: self._on_task_cancelled,
             m.ObjectAsked: references.on_asked,
@@ -260,8 +255,8 @@ class RankCore:
             m.ReadRefused: self.transfers.on_read_refused,
             m.LoanRequested: self.transfers.on_loan_requested,
             m.BytesLent: self.transfers.on_lent,
-            m.LoanRefused: self.transfers.on_loan_refused,
             m.LoanReturned: self.transfers.on_loan_returned,
+            m.LoanRecalled: self.transfers.on_recalled,
             m.ObjectFreed: lambda _, message: self.copies.free(message.object_id),
             m.ResourcesAsked: self.scheduler.on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
@@ -310,7 +305,7 @@ class RankCore:
                             self.scheduler.remove_ready(run)
                             self.runs.hand_back([run])
                     elif -watcher in self.waits.waits:
-                        self.waits.on_arrived(-watcher)
+                        self.waits.on_arrived(-watcher, object_id)
                     else:
                         self.watches.on_arrived(-watcher, object_id)
             elif context.runnable:

@@ -25,6 +25,7 @@ TRANSITIONS: Final = {
     (FETCHING, "hand back"): ENDED,
     (READY, "start"): RUNNING,
     (READY, "drop"): ENDED,
+    (READY, "fetch again"): FETCHING,
     (READY, "hand back"): ENDED,
     (RUNNING, "block"): BLOCKED,
     (BLOCKED, "unblock"): RUNNING,

@@ -8,8 +8,8 @@ came with it are covered by its caller; the reply lists those that user code her
 from __future__ import annotations
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import MISSING, Copies
-from hpcfut.core.effects import InterruptTask, ResumeGenerator, RunTask
+from hpcfut.core.copies import LOCAL, MISSING, Copies, Copy
+from hpcfut.core.effects import InterruptTask, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
 from hpcfut.core.scheduler import Scheduler
@@ -21,9 +21,7 @@ from hpcfut.model.ids import NO_ID, name_of, owner_of
 from hpcfut.model.place import Place
 from hpcfut.wire.messages import (
     Argument,
-    ItemYielded,
     Result,
-    StreamCredit,
     TaskDone,
     TaskPushed,
     TaskRaised,
@@ -53,6 +51,7 @@ class Runs:
         self._transfers = transfers
         self._scheduler = scheduler
         self.runs: dict[int, Run] = {}
+        transfers.on_pinned = self.give_way
 
     # -- arrival -----------------------------------------------------------------------------------------------------
 
@@ -109,6 +108,7 @@ class Runs:
         self._context.demand_rank(argument.rank)
         if argument.offset >= 0:
             transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)
+        copies.retry(object_id)
         # The same object may stand at several places of one call; it arrives once.
         if copies.find(object_id) is None and transfers.need(
             object_id, argument.rank, argument.nbytes, run.task_id, is_held=False
@@ -206,10 +206,11 @@ class Runs:
         if run is None or run.state not in (RUNNING, BLOCKED):
             self._context.count_stale("wait that outlived its task")
             return None
-        self._block(run)
+        self.suspend(run)
         return run
 
-    def _block(self, run: Run) -> None:
+    def suspend(self, run: Run) -> None:
+        """A thread of the run waits, or the run itself for its consumer."""
         run.n_waits += 1
         if run.state == RUNNING:
             run.state = self._next[run.state, "block"]
@@ -220,11 +221,12 @@ class Runs:
     def unblock(self, run: Run) -> None:
         """A thread of the task goes on. By now the task may have ended, and even have come here once more."""
         if self.runs.get(run.task_id) is run:
-            self._unblock(run)
+            self.go_on(run)
         else:
             self._context.count_stale("wait that outlived its task")
 
-    def _unblock(self, run: Run) -> None:
+    def go_on(self, run: Run) -> None:
+        """What ``suspend`` said is over."""
         run.n_waits -= 1
         if not run.n_waits:
             run.state = self._next[run.state, "unblock"]
@@ -236,6 +238,42 @@ class Runs:
             return
         self._scheduler.close_all()
         self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
+
+    def give_way(self, copy: Copy) -> None:
+        """A holder wants its memory back: runs that have not started wait for it anew, if nobody else uses it.
+
+        They would else keep tasks on other ranks from coming to an end.
+        """
+        waiting = [
+            (run, n)
+            for run in self.runs.values()
+            if run.state in (FETCHING, READY) and (n := sum(a.object_id == copy.object_id for a in run.arguments))
+        ]
+        if sum(n for _, n in waiting) != copy.n_pins:
+            return
+        self._transfers.ask_again(copy)
+        assert copy.watchers is not None
+        for run, _ in waiting:
+            copy.watchers[run.task_id] = None
+            run.n_missing += 1
+            if run.state == READY:
+                self._scheduler.remove_ready(run)
+                run.state = self._next[READY, "fetch again"]
+
+    def hand_back_waiting(self, first: Copy) -> bool:
+        """Hand back what waits with arguments in memory, but for who waits for ``first``; gives whether any did."""
+        kept, copies = first.watchers or {}, self._copies.copies
+        waiting = [
+            run
+            for run in self.runs.values()
+            if run.state in (FETCHING, READY) and run.lease_id and run.task_id not in kept
+            if any(a.payload is None and copies[a.object_id].state == LOCAL for a in run.arguments)
+        ]
+        for run in waiting:
+            if run.state == READY:
+                self._scheduler.remove_ready(run)
+        self.hand_back(waiting)
+        return bool(waiting)
 
     def hand_back(self, runs: list[Run]) -> None:
         """Give these runs back to their owners; the caller takes them out of the scheduler."""
@@ -267,7 +305,7 @@ class Runs:
                 return run
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
-                self._keep(run, object_id, result)
+                self.keep(run, object_id, result)
         borrowed = self._end(run)
         if payload is not None and not borrowed:
             self._context.send(run.owner, TaskDone(task_id, payload))
@@ -281,7 +319,7 @@ class Runs:
         self._scheduler.end(run)
         self.dispatch()
 
-    def _keep(self, run: Run, object_id: int, result: Result) -> None:
+    def keep(self, run: Run, object_id: int, result: Result) -> None:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
         if result.payload is None:
             self._copies.seal(object_id)
@@ -350,44 +388,6 @@ class Runs:
         failure = Failure(CANCELLED, f"Task {name_of(task_id)} ({run.template.name}) was cancelled before it started.")
         self._context.send(run.owner, TaskRaised(task_id, failure, False, borrowed))
         self.dispatch()
-
-    # -- generators --------------------------------------------------------------------------------------------------
-
-    def yielded(self, task_id: int, object_id: int, result: Result) -> None:
-        """A generator made an item; id 0 means that the owner has it already."""
-        run = self.runs[task_id]
-        run.n_items += 1
-        run.item_ids = run.item_ids[1:]
-        if object_id:
-            self._keep(run, object_id, result)
-            self._context.send(run.owner, ItemYielded(task_id, object_id, result))
-
-    def held_back(self, task_id: int) -> None:
-        """A generator has used its credit: it gives its slot back until more comes."""
-        run = self.runs[task_id]
-        if run.item_ids:
-            # That it was resumed may have come before its code had begun, when there was nobody to hear it.
-            self._context.count_stale("generator held back after credit had come")
-            self._context.effects.append(ResumeGenerator(task_id, run.n_items, run.item_ids))
-            return
-        run.is_held_back = True
-        self._block(run)
-        self.dispatch()
-
-    def on_credit(self, message: StreamCredit) -> None:
-        """The owner allows further items."""
-        run = self.runs.get(message.task_id)
-        if run is None:
-            self._context.count_stale("credit for an ended generator")
-            return
-        position = run.n_items + len(run.item_ids)
-        run.item_ids += message.item_ids
-        if run.state not in (RUNNING, BLOCKED):
-            return
-        if run.is_held_back:
-            run.is_held_back = False
-            self._unblock(run)
-        self._context.effects.append(ResumeGenerator(message.task_id, position, message.item_ids))
 
     def check(self) -> None:
         """Assert what must hold between turns."""

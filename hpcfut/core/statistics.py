@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from hpcfut.core.rank import RankCore
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -20,6 +25,24 @@ class Statistics(msgspec.Struct, frozen=True):
     n_watches: int
     n_templates: int
     stale: dict[str, int]
+
+    @classmethod
+    def of(cls, core: RankCore) -> Statistics:
+        """Those of one rank's core."""
+        return cls(
+            n_owned=len(core.ownership.objects),
+            n_borrowed=len(core.borrowing.objects),
+            n_tasks=len(core.tasks.tasks),
+            n_queued=sum(queue.n_queued for queue in core.leases.queues.values()),
+            n_leases=len(core.leases.leases),
+            n_runs=len(core.runs.runs),
+            n_grants=len(core.scheduler.grants),
+            n_copies=len(core.copies.copies),
+            n_waits=len(core.waits.waits) + len(core.waits.covered),
+            n_watches=len(core.watches.watches),
+            n_templates=len(core.templates.own) + len(core.templates.here),
+            stale=dict(core.context.stale),
+        )
 
     @property
     def is_empty(self) -> bool:

@@ -9,9 +9,14 @@ is returned at once.
 From other hosts bytes are read into a segment of this rank. The holder is asked only when the reader has a buffer
 ready, so the request leaves with the performing of ``StartRead`` and not here: what a holder sends, somebody must
 receive. A read that is no longer wanted cannot be stopped in the middle; it is abandoned, and freed when it completes.
+
+What has been spilled is read back before it is lent or sent; who asks for it waits meanwhile. A holder that needs
+memory recalls its loans.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from hpcfut.core.context import Context
 from hpcfut.core.copies import (
@@ -20,19 +25,21 @@ from hpcfut.core.copies import (
     FREED,
     LENT,
     LOCAL,
-    MISSING,
+    QUEUED,
     READING,
+    SPILLED,
     Copies,
     Copy,
 )
-from hpcfut.core.effects import SendObject, StartRead
+from hpcfut.core.effects import SendObject
+from hpcfut.core.pressure import Pressure
 from hpcfut.model.errors import IllegalTransitionError
-from hpcfut.model.failure import FULL, LOST, Failure
+from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
-    LoanRefused,
+    LoanRecalled,
     LoanRequested,
     LoanReturned,
     ReadRefused,
@@ -43,14 +50,18 @@ from hpcfut.wire.messages import (
 class Transfers:
     """Reads and loans, to this rank and from it."""
 
-    def __init__(self, context: Context, copies: Copies, neighbours: dict[int, None]) -> None:
+    def __init__(self, context: Context, copies: Copies, pressure: Pressure, neighbours: dict[int, None]) -> None:
         self._context = context
+        self._pressure = pressure
+        pressure.on_denied = self._miss
         self._copies = copies
         self._table = copies.copies
         self._next = copies.next
+        #: Told of a recalled copy that runs or waits here have pinned; bound in ``runs.py``.
+        self.on_pinned: Callable[[Copy], None] = lambda copy: None
         #: The other ranks whose arenas can be read in place from here, and that can read this one's.
         self.neighbours = neighbours
-        self._reads: dict[int, int] = {}
+        self._reads = pressure.reads
         self._n_transfers = 0
 
     # -- as a reader ---------------------------------------------------------------------------------------------------
@@ -61,9 +72,12 @@ class Transfers:
         ``watcher`` is told when they are there; gives false if it is going to be told already.
         """
         copy = self._table.get(object_id)
+        is_new = copy is None or copy.state == SPILLED
         if copy is None:
-            copy = self._table[object_id] = self._begin(object_id, rank, nbytes)
-        elif copy.state not in (READING, ASKED):
+            state = self._next[ABSENT, "ask" if rank in self.neighbours else "read"]
+            holder = rank if state == ASKED else self._context.rank
+            copy = self._table[object_id] = Copy(object_id, state, nbytes, holder, source=rank)
+        elif copy.state not in (QUEUED, READING, ASKED):
             copy.state = self._next[copy.state, "read"]
         if is_held:
             copy.is_held = True
@@ -72,26 +86,19 @@ class Transfers:
         elif watcher in copy.watchers:
             return False
         copy.watchers[watcher] = None
-        if copy.state == MISSING:
-            self._tell(copy)
+        if is_new:
+            self._begin(copy, is_urgent=watcher < 0)
+        elif watcher < 0:
+            self._pressure.promote(copy)
         return True
 
-    def _begin(self, object_id: int, rank: int, nbytes: int) -> Copy:
-        if rank in self.neighbours:
-            self._context.send(rank, LoanRequested(object_id))
-            return Copy(object_id, self._next[ABSENT, "ask"], nbytes, rank)
-        copies, own = self._copies, self._context.rank
-        offset = copies.arena.allocate(nbytes)
-        if offset is None:
-            copy = Copy(object_id, self._next[ABSENT, "no room"], nbytes, own)
-            copy.failure = Failure(FULL, copies.complaint(object_id, nbytes))
-            return copy
-        copy = Copy(object_id, self._next[ABSENT, "read"], nbytes, own, offset)
+    def _begin(self, copy: Copy, *, is_urgent: bool) -> None:
+        if copy.state == ASKED:
+            self._context.send(copy.rank, LoanRequested(copy.object_id))
+            return
         self._n_transfers += 1
         copy.transfer_id = self._n_transfers
-        self._reads[copy.transfer_id] = object_id
-        self._context.effects.append(StartRead(copy.transfer_id, object_id, rank, offset, nbytes))
-        return copy
+        self._pressure.ask(copy, is_urgent=is_urgent)
 
     def on_read_completed(self, transfer_id: int) -> None:
         """The bytes are here and sealed."""
@@ -99,8 +106,12 @@ class Transfers:
         copy.state = self._next[copy.state, "completed"]
         if copy.state == FREED:
             self._copies.forget(copy)
-        else:
-            self._tell(copy)
+            return
+        self._copies.local[copy.object_id] = copy
+        self._tell(copy)
+        askers, copy.askers = copy.askers, None
+        for rank, asked_id in askers or ():
+            self._serve(copy, rank, asked_id)
 
     def on_read_failed(self, transfer_id: int, failure: Failure) -> None:
         """The bytes will not come."""
@@ -114,11 +125,19 @@ class Transfers:
 
     def on_read_refused(self, source: int, message: ReadRefused) -> None:
         """The holder does not hold it."""
-        self.on_read_failed(message.transfer_id, _not_held(source, message.object_id))
+        if not message.transfer_id:
+            self._on_loan_refused(source, message)
+            return
+        if self._table[self._reads[message.transfer_id]].source != source:
+            raise IllegalTransitionError(
+                f"Rank {source} refuses transfer {message.transfer_id}, which it was not asked for."
+            )
+        self.on_read_failed(message.transfer_id, message.failure or _not_held(source, message.object_id))
 
     def _miss(self, copy: Copy, failure: Failure) -> None:
         copy.failure = failure
         self._tell(copy)
+        self._refuse(copy, failure)
 
     def _tell(self, copy: Copy) -> None:
         """Whoever waits for the bytes has them, or is told that they will never come."""
@@ -169,28 +188,76 @@ class Transfers:
             if argument.offset >= 0:
                 self.return_loan(argument.object_id, argument.rank)
 
-    def on_loan_refused(self, source: int, message: LoanRefused) -> None:
+    def _on_loan_refused(self, source: int, message: ReadRefused) -> None:
         """The holder does not hold it."""
         copy = self._table.get(message.object_id)
         if copy is None or copy.state != ASKED:
             self._context.count_stale("refusal of a loan that nobody wants")
             return
         copy.state = self._next[ASKED, "failed"]
-        self._miss(copy, _not_held(source, message.object_id))
+        self._miss(copy, message.failure or _not_held(source, message.object_id))
+
+    def on_recalled(self, source: int, message: LoanRecalled) -> None:
+        """The holder needs its memory."""
+        copy = self._table.get(message.object_id)
+        if copy is None or copy.state != LENT or copy.rank != source:
+            self._context.count_stale("recall of a loan that was returned")
+            return
+        copy.is_recalled = True
+        if copy.n_views:
+            return
+        if copy.n_pins:
+            self.on_pinned(copy)
+        else:
+            self._copies.let_go(copy)
+
+    def ask_again(self, copy: Copy) -> None:
+        """Return the loans of a copy that only runs want that have not started, and wait for new ones."""
+        copy.state = self._next[LENT, "recall"]
+        self._context.send(copy.rank, LoanReturned(copy.object_id, copy.n_loans))
+        copy.n_loans, copy.offset, copy.is_recalled = 0, -1, False
+        copy.watchers = {}
+        self._context.send(copy.rank, LoanRequested(copy.object_id))
 
     # -- as a holder ---------------------------------------------------------------------------------------------------
 
     def on_read_requested(self, source: int, message: ReadRequested) -> None:
         """A reader has room for an object that it believes to be here."""
-        copy = self._table.get(message.object_id)
-        if copy is None or copy.state != LOCAL:
+        self._on_asked(source, message.object_id, message.transfer_id)
+
+    def _on_asked(self, source: int, object_id: int, transfer_id: int) -> None:
+        """Somebody wants bytes: to be sent, or (0) lent."""
+        self._copies.retry(object_id)
+        copy = self._table.get(object_id)
+        if copy is not None and copy.state == LOCAL:
+            self._serve(copy, source, transfer_id)
+        elif copy is not None and copy.state in (SPILLED, QUEUED, READING):
+            if copy.askers is None:
+                copy.askers = []
+            copy.askers.append((source, transfer_id))
+            if copy.state == SPILLED:
+                copy.state = self._next[SPILLED, "read"]
+                self._begin(copy, is_urgent=True)
+            else:
+                self._pressure.promote(copy)
+        else:
             self._context.count_stale("read of an object that is not here")
-            self._context.send(source, ReadRefused(message.object_id, message.transfer_id))
+            failure = copy.failure if copy is not None else None
+            self._context.send(source, ReadRefused(object_id, transfer_id, failure))
+
+    def _serve(self, copy: Copy, rank: int, transfer_id: int) -> None:
+        object_id = copy.object_id
+        if not transfer_id:
+            self._context.send(rank, BytesLent(object_id, self.lend(object_id, rank), copy.nbytes))
             return
         copy.n_sends += 1
-        self._context.effects.append(
-            SendObject(message.transfer_id, message.object_id, source, copy.offset, copy.nbytes)
-        )
+        self._copies.touch(copy)
+        self._context.effects.append(SendObject(transfer_id, object_id, rank, copy.offset, copy.nbytes))
+
+    def _refuse(self, copy: Copy, failure: Failure | None) -> None:
+        askers, copy.askers = copy.askers, None
+        for rank, transfer_id in askers or ():
+            self._context.send(rank, ReadRefused(copy.object_id, transfer_id, failure))
 
     def on_send_completed(self, object_id: int) -> None:
         """All bytes have left."""
@@ -200,12 +267,10 @@ class Transfers:
 
     def on_loan_requested(self, source: int, message: LoanRequested) -> None:
         """A reader of this host wants to read an object that it believes to be here."""
-        offset = self.lend(message.object_id, source)
-        if offset < 0:
-            self._context.count_stale("read of an object that is not here")
-            self._context.send(source, LoanRefused(message.object_id))
-        else:
-            self._context.send(source, BytesLent(message.object_id, offset, self._table[message.object_id].nbytes))
+        if source not in self.neighbours:
+            name = name_of(message.object_id)
+            raise IllegalTransitionError(f"Rank {source} wants to be lent object {name}, but is on another host.")
+        self._on_asked(source, message.object_id, 0)
 
     def lend(self, object_id: int, rank: int) -> int:
         """Lend an object to a rank that is told about it; gives the offset, or -1 if that cannot be."""
@@ -217,6 +282,7 @@ class Transfers:
         if copy.lent is None:
             copy.lent = {}
         copy.lent[rank] = copy.lent.get(rank, 0) + 1
+        self._copies.touch(copy)
         return copy.offset
 
     def on_loan_returned(self, source: int, message: LoanReturned) -> None:
@@ -231,6 +297,8 @@ class Transfers:
             copy.lent[source] = n_left
         else:
             del copy.lent[source]
+            if not copy.lent:
+                copy.is_recalled = False
             self._copies.let_go(copy)
 
 

@@ -66,6 +66,8 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     state: str = WAITING
     #: The run whose thread waits, None for a driver's.
     run: Run | None = None
+    #: Copies that were counted as ready, and stay until the thread has its values.
+    pinned: list[int] | None = None
 
 
 class Waits:
@@ -106,19 +108,26 @@ class Waits:
             event.is_fetching,
         )
         missing = []
+        pinned: list[int] = []
         n_ready = 0
         owned, ensure = self._owned, self._references.ensure
         for object_id in object_ids:
             record = owned.get(object_id) or ensure(object_id)
+            if record.state == STORED:
+                self._copies.retry(object_id)
             if record.state == PENDING or record.state in NOT_READY or not self.is_ready(record, is_fetching):
                 missing.append(record)
                 continue
+            if is_fetching and record.state == STORED:
+                self._copies.pin(object_id)
+                pinned.append(object_id)
             n_ready += 1
             if n_ready >= n_wanted:
                 break
         wait = Wait(
             waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id, event.is_for_good
         )
+        wait.pinned = pinned or None
         if n_ready >= n_wanted:
             self._wake(wait)
             return
@@ -135,6 +144,10 @@ class Waits:
         if wait.may_run and (self._scheduler.ready or self._leases.n_queued):
             self._run_one(wait)
         self._runs.dispatch()
+
+    def retry(self, object_id: int) -> None:
+        """Somebody new waits for a stored object."""
+        self._copies.retry(object_id)
 
     def is_ready(self, record: Record, is_fetching: bool) -> bool:
         """Whether an object is ready for who waits for it or watches it."""
@@ -164,16 +177,30 @@ class Waits:
         if record.state == STORED and not self.is_ready(record, wait.is_fetching):
             self.watch(record, waiter_id, is_fetching=wait.is_fetching)
             return
+        if wait.is_fetching and record.state == STORED:
+            self._pin(wait, record.object_id)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
 
-    def on_arrived(self, waiter_id: int) -> None:
+    def on_arrived(self, waiter_id: int, object_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
         wait = self.waits[waiter_id]
+        self._pin(wait, object_id)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
+
+    def _pin(self, wait: Wait, object_id: int) -> None:
+        self._copies.pin(object_id)
+        if wait.pinned is None:
+            wait.pinned = []
+        wait.pinned.append(object_id)
+
+    def _unpin(self, wait: Wait) -> None:
+        pinned, wait.pinned = wait.pinned, None
+        for object_id in pinned or ():
+            self._copies.unpin(object_id)
 
     def _end(self, wait: Wait) -> None:
         """All that the thread waits for is there."""
@@ -193,6 +220,7 @@ class Waits:
         if wait is not None:
             del self.waits[waiter_id]
             self.unwatch(wait.object_ids, wait.waiter_id)
+            self._unpin(wait)
         else:
             wait = self.covered.pop(waiter_id, None)
         if wait is None:
@@ -236,6 +264,8 @@ class Waits:
             if len(values) == n_wanted:
                 break
         self._context.effects.append(WakeWaiter(wait.waiter_id, object_ids, values, has_places))
+        if wait.pinned:
+            self._unpin(wait)
 
     def value_of(self, record: Record, *, is_fetching: bool) -> Value:
         """What a waiter, or a watch, is told of an object that is ready."""

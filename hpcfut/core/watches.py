@@ -55,6 +55,8 @@ class Watches:
         ready = []
         for object_id in event.object_ids:
             record = self._references.ensure(object_id)
+            if record.state == STORED:
+                self._waits.retry(object_id)
             if self._waits.is_ready(record, watch.is_fetching):
                 ready.append(record)
             else:

@@ -41,6 +41,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     standstill_after_s: float = 0.5
     #: Threads of one rank that may be blocked in ``get`` at a time; beyond, waiters run what they wait for.
     n_blocked_max: int = 256
+    #: Who waits for room while nothing at all can be moved away is told so after this time.
+    store_full_after_s: float = 3.0
+    #: Objects are spilled together in files of about this size.
+    nbytes_spill_file: int = 64 << 20
     #: Running tasks are abandoned this long after the end of the script.
     stop_grace_s: float = 2.0
     #: Bytes of large objects that a rank may hold; 0 means a share of the memory that the job has.

@@ -31,7 +31,7 @@ from typing import Final
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import Event, RunReturned
 from hpcfut.core.rank import RankCore
-from hpcfut.ports import Clock, Doorbell, Transport, Window
+from hpcfut.ports import Clock, Doorbell, SpillStore, Transport, Window
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.rest import Rest
 from hpcfut.runtime.turns import Turns
@@ -58,15 +58,16 @@ class Engine(Turns):
         *,
         session: int,
         may_spin: bool,
+        open_store: Callable[[], SpillStore],
     ) -> None:
-        super().__init__(core, transport, window, session=session)
+        super().__init__(core, transport, window, session=session, open_store=open_store, post=self.post)
         #: Called when the thread that drove leaves to run user code.
         self.on_leave: Callable[[], None] = lambda: None
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
         self.rest = Rest(doorbell, transport, core.context, clock, self.busy)
         self._transport = transport
-        self._now = clock.now
+        self._now = self.now = clock.now
         self.may_spin = may_spin
         self._awake_for_s = SPIN_FOR_S if may_spin else AWAKE_FOR_S
         self._lock = threading.Lock()
@@ -172,6 +173,7 @@ class Engine(Turns):
             self._is_closed = True
             self.frames.outboxes.clear()
             self.movement.close()
+            self.spilling.close()
 
     def tick(self) -> bool:
         """One turn, if nobody drives; returns whether. Never runs user code."""

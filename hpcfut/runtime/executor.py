@@ -6,7 +6,6 @@ which happens only while some are blocked in ``get``, or where a driver has the 
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -15,11 +14,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from hpcfut.core.effects import RunTask
-from hpcfut.core.events import RoomReturned, RoomWanted, RunRaised, RunReturned
+from hpcfut.core.events import RoomReturned, RunRaised, RunReturned
 from hpcfut.model.config import Config
-from hpcfut.model.errors import ObjectLostError, ObjectStoreFullError, SessionEndedError, TaskCancelledError
+from hpcfut.model.errors import ObjectLostError, TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
-from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
 from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
@@ -27,6 +25,7 @@ from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.interruption import Interruption
 from hpcfut.runtime.producers import Producers
+from hpcfut.runtime.room import Room
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.messages import Result
@@ -61,7 +60,8 @@ class Executor:
         self._forgotten: list[object] = []
         #: Of the functions that are tried again: after which exceptions.
         self._retried: dict[int, tuple[type[BaseException], ...]] = {}
-        self.drafts = Drafts(engine, self._room_for, config.nbytes_inline_max)
+        self.room = Room(engine)
+        self.drafts = Drafts(engine, self.room.take, config.nbytes_inline_max)
         self.environments = Environments(lambda: self.current.task_id)
         callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
         self.interruption = interruption = Interruption(
@@ -266,7 +266,7 @@ class Executor:
         if pickled.nbytes <= self._nbytes_inline_max:
             return Result(pack_inline(pickled), pickled.nbytes, pickled.contained)
         window, nbytes = self.engine.window, pickled.nbytes
-        offset = self._room_for(object_id, nbytes)
+        offset = self.room.take(object_id, nbytes)
         try:
             pack_into(pickled, window.buffer(offset, nbytes))
         except BaseException:  # Whatever stops the copy goes on upwards; the room must not stay taken.
@@ -274,36 +274,6 @@ class Executor:
             raise
         window.seal(offset, object_id, nbytes)
         return Result(None, nbytes, pickled.contained)
-
-    def _room_for(self, object_id: int, nbytes: int) -> int:
-        """Where this thread may write a value of so many bytes."""
-        given = self._ask_for_room(object_id, nbytes)
-        if isinstance(given, Failure):
-            self.engine.hear_now()  # Refs that were dropped a moment ago may make room,
-            given = self._ask_for_room(object_id, nbytes)
-        if isinstance(given, Failure):
-            gc.collect()  # and arrays that only cycles keep alive.
-            self.engine.hear_now()
-            given = self._ask_for_room(object_id, nbytes)
-        if isinstance(given, Failure):
-            raise ObjectStoreFullError(given.text)
-        return given
-
-    def _ask_for_room(self, object_id: int, nbytes: int) -> int | Failure:
-        engine = self.engine
-        waiter = engine.new_waiter()
-        wanted: RoomWanted | None = RoomWanted(waiter.waiter_id, object_id, nbytes)
-        try:
-            while not waiter.is_done:
-                if engine.end is not None:
-                    raise SessionEndedError(f"The session ended before object {name_of(object_id)} could be stored.")
-                engine.wait(waiter, None, wanted)
-                wanted = None
-                waiter.has_news = False
-        finally:
-            engine.forget(waiter)
-        given: int | Failure = waiter.values[0]
-        return given
 
     def _results(self, run: RunTask, value: Any, n_returns: int) -> tuple[Result, ...]:
         if n_returns <= 0:

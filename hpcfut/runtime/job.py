@@ -26,6 +26,7 @@ from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.parent import ParentWatch
+from hpcfut.edges.host.spill_files import SpillFiles
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE, find_spill_folder
 from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.model.config import Config
@@ -178,6 +179,7 @@ class Job:
             self._doorbell,
             session=self._n_sessions,
             may_spin=self._may_spin,
+            open_store=lambda: SpillFiles(find_spill_folder(config.spill_folder, os.environ)),
         )
         number = self._n_sessions & 0xFF
         engine.frames.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])

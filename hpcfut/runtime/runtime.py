@@ -86,6 +86,7 @@ class Runtime:
         self.executor = Executor(engine, self.pickling, config)
         engine.busy[0] = None
         self.executor.interruption.on_pending = self._alert
+        self.executor.room.raise_interruption = self.raise_interruption
         self._current = self.executor.current
         self.helper = Helper(engine)
         #: Runs the callbacks of futures.

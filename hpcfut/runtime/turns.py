@@ -12,31 +12,35 @@ from typing import Any
 from hpcfut.core.effects import (
     AnswerQuery,
     DenyRoom,
+    DropSpilled,
     Effect,
     EndJob,
     ForgetTemplate,
     FreeSegment,
     GiveRoom,
     InterruptTask,
+    RestoreObject,
     ResumeGenerator,
     RunTask,
     SendMessage,
     SendObject,
+    SpillObjects,
     StartRead,
     TellWatcher,
     Value,
     WakeWaiter,
 )
-from hpcfut.core.events import Event, RankLost, RefsReleased, RoomReturned, RunReturned, ViewsClosed
+from hpcfut.core.events import Event, RankLost, RefsReleased, RunReturned, ViewsClosed
 from hpcfut.core.rank import RankCore
 from hpcfut.model.errors import FrameRefusedError, ObjectLostError, RankLostError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.place import Place
-from hpcfut.ports import Transport, Window
+from hpcfut.ports import SpillStore, Transport, Window
 from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, Released, drain
 from hpcfut.runtime.movement import Movement
+from hpcfut.runtime.spilling import Spilling
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.runtime.watchers import Watchers
 
@@ -51,7 +55,16 @@ RELEASE_WITHIN_S = 0.001
 class Turns:
     """The core of one rank, what it is told, and what performs its effects."""
 
-    def __init__(self, core: RankCore, transport: Transport, window: Window, *, session: int) -> None:
+    def __init__(
+        self,
+        core: RankCore,
+        transport: Transport,
+        window: Window,
+        *,
+        session: int,
+        open_store: Callable[[], SpillStore],
+        post: Callable[[Event], None],
+    ) -> None:
         self.core = core
         self.window = window
         self.mailbox: Mailbox = Mailbox()
@@ -89,6 +102,7 @@ class Turns:
         self._context = core.context
         self.frames = Frames(core.context, transport, session, core.scheduler.load)
         self.movement = movement = Movement(transport, window, self.frames.send)
+        self.spilling = spilling = Spilling(open_store, window, post)
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
             WakeWaiter: self._wake,
@@ -96,6 +110,9 @@ class Turns:
             StartRead: movement.start_read,
             SendObject: movement.send_object,
             FreeSegment: movement.free_segment,
+            SpillObjects: spilling.spill,
+            RestoreObject: spilling.restore,
+            DropSpilled: spilling.drop,
             GiveRoom: self._give_room,
             DenyRoom: self._deny_room,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
@@ -256,12 +273,10 @@ class Turns:
 
     def _give_room(self, effect: GiveRoom) -> None:
         waiter = self.waiters.get(effect.waiter_id)
-        if waiter is None:  # Its thread was struck by an exception meanwhile.
-            self.mailbox.append(RoomReturned(effect.object_id))
-            return
-        waiter.values = [effect.offset]
-        waiter.is_done = True
-        waiter.tell()
+        if waiter is not None:  # Else its thread was struck by an exception meanwhile, and says so.
+            waiter.values = [effect.offset]
+            waiter.is_done = True
+            waiter.tell()
 
     def _deny_room(self, effect: DenyRoom) -> None:
         waiter = self.waiters.get(effect.waiter_id)

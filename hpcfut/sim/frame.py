@@ -15,6 +15,7 @@ from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.truth import Spec, Value
+from hpcfut.wire.messages import Result
 
 if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
@@ -55,6 +56,7 @@ class Frame:
         "is_covered",
         "is_held_back",
         "is_interrupted",
+        "is_writing",
         "item_ids",
         "main",
         "n_names",
@@ -106,6 +108,8 @@ class Frame:
         #: Whether its wait is over, while another frame stands on it.
         self.is_covered = False
         self.is_interrupted = False
+        #: Whether it stores a value, for which it may have to wait for room.
+        self.is_writing = False
         self.is_held_back = False
         self.item_ids: deque[int] = deque()
         #: Names that it has been told, those used included.
@@ -195,19 +199,26 @@ class Frame:
         rank.post(TaskSubmitted(task_id, template_id, spec.payload, return_ids, arguments, nested, self.task_id))
         return spec
 
-    def put(self, contained: Sequence[int] = (), *, is_stored: bool = False) -> int:
-        """Put a value."""
-        rank = self.world_rank
-        object_id = rank.new_id()
+    def put(self, contained: Sequence[int] = ()) -> int:
+        """Put a small value; for a large one, which may have to wait for room, yield ``Put``."""
+        object_id, value = self.new_value(contained, is_stored=False)
+        self.note_put(object_id, Result(value.payload, len(value.payload), value.contained))
+        return object_id
+
+    def new_value(self, contained: Sequence[int], *, is_stored: bool) -> tuple[int, Value]:
+        """A value that is about to be put."""
+        truth = self.world_rank.world.truth
+        object_id = self.world_rank.new_id()
         value = Value(f"put {name_of(object_id)}".encode(), tuple(contained), is_stored)
-        truth = rank.world.truth
         truth.values[object_id] = value
         truth.age[object_id] = len(truth.age)
-        result = rank.seal(object_id, value)
-        rank.hold(object_id)
+        return object_id, value
+
+    def note_put(self, object_id: int, result: Result) -> None:
+        """It has been put."""
+        self.world_rank.hold(object_id)
         self.refs.append(object_id)
-        rank.post(ObjectPut(object_id, result))
-        return object_id
+        self.world_rank.post(ObjectPut(object_id, result))
 
     def copy(self, object_id: int) -> None:
         """Make one more ref object."""
@@ -253,7 +264,7 @@ class Frame:
         truth.age[object_id] = len(truth.age)
         rank.hold(object_id)
         self.refs.append(object_id)
-        result = rank.seal(object_id, value)
+        result = Result(value.payload, len(value.payload), ())
         rank.post(StreamEndWanted(spec.task_id, object_id, result, tuple(item_ids), failure))
         return object_id
 

@@ -27,6 +27,12 @@ class Wait(msgspec.Struct, gc=False):
     timeout_s: float | None = None
 
 
+class Put(msgspec.Struct, gc=False):
+    """Store a large value with these refs inside; gives way until there is room."""
+
+    contained: Sequence[int] = ()
+
+
 class Make(msgspec.Struct, gc=False):
     """A value with these refs inside: a return value, or (yielded) an item of a generator."""
 
@@ -34,7 +40,7 @@ class Make(msgspec.Struct, gc=False):
     is_stored: bool = False
 
 
-Op = Sleep | Wait | Make
+Op = Sleep | Wait | Put | Make
 Program = Generator[Op, Any, Sequence[Make] | None]
 Body = Callable[["Frame"], Program]
 

@@ -11,7 +11,7 @@ from hpcfut.core.events import InventoriesQueried, ResourcesQueried
 from hpcfut.model.failure import ENDED, LOST, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
-from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Raised, Sleep, Wait
+from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Put, Raised, Sleep, Wait
 from hpcfut.sim.truth import Spec
 
 Steps = Generator[Op, Any, None]
@@ -205,9 +205,11 @@ class RandomProgram:
         me.release([end])
 
     def _put(self, me: Frame) -> Steps:
-        me.put(self._choose(me, 2), is_stored=me.rng.random() < self.mix.p_stored)
-        return
-        yield
+        contained = self._choose(me, 2)
+        if me.rng.random() < self.mix.p_stored:
+            yield Put(contained)
+        else:
+            me.put(contained)
 
     def _get(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 4)))

@@ -53,8 +53,12 @@ class SimRank:
         self.is_dead = False
         self._last_id = first_id(rank, 0) - 1
         self._outgoing: dict[int, list[Message]] = {}
-        #: Where the thread that steps now may write its value; negative for nowhere.
-        self._room = -1
+        #: Threads that wait for room to write a value: what each does when it is given some, or not.
+        self._writers: dict[int, Callable[[bool], None]] = {}
+        self._n_writers = 0
+        #: Files of spilled objects.
+        self.files: dict[int, dict[int, bytes]] = {}
+        self._n_files = 0
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
@@ -62,6 +66,9 @@ class SimRank:
             f.TellWatcher: self.threads.tell,
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,
+            f.SpillObjects: self._spill_objects,
+            f.RestoreObject: self._restore_object,
+            f.DropSpilled: self._drop_spilled,
             f.GiveRoom: self._give_room,
             f.DenyRoom: self._deny_room,
             f.FreeSegment: self._free_segment,
@@ -150,42 +157,85 @@ class SimRank:
         if object_ids:
             self.post(e.RefsReleased(object_ids))
 
-    def seal(self, object_id: int, value: Value) -> Result:
-        """Store a value here if it is large; gives what the core is told. Where there is no room it stays small."""
-        if value.is_stored and self.ended is None and not self.is_dead:
-            if object_id % _WASTE_EVERY == 0:
-                self._waste_room()
-            is_draft = object_id % _DRAFT_EVERY == 0
-            room_id = self.new_id() if is_draft else object_id
-            if self._ask_for_room(room_id):
-                self.window.store(object_id, self._room, value.payload)
-                if is_draft:
-                    # The array is dropped at once, which may be told before or after what it has become.
-                    self._tell([e.DraftBegun(room_id), e.DraftTaken(room_id, object_id)])
-                    self.post(e.ViewsClosed([object_id]))
-                return Result(None, NBYTES_STORED, value.contained)
-        return Result(value.payload, len(value.payload), value.contained)
+    def seal(self, object_id: int, value: Value, then: Callable[[Result], None]) -> None:
+        """Store a value here if it is large, as soon as there is room; ``then`` is given what the core is told.
 
-    def _ask_for_room(self, object_id: int) -> bool:
-        self._room = -1
-        self._tell([e.RoomWanted(0, object_id, NBYTES_STORED)])
-        return self._room >= 0
+        Who finds no room makes do with a small value.
+        """
+        small = Result(value.payload, len(value.payload), value.contained)
+        if not value.is_stored or self.ended is not None or self.is_dead:
+            then(small)
+            return
+        if object_id % _WASTE_EVERY == 0:
+            self._waste_room()
+        is_draft = object_id % _DRAFT_EVERY == 0
+        room_id = self.new_id() if is_draft else object_id
+        rng = self.world.rng
+
+        def write(is_given: bool) -> None:
+            if is_given and rng.random() < 0.02:
+                self.post(e.RoomReturned(room_id))
+                is_given = False
+            if not is_given:
+                then(small)
+                return
+            if is_draft:
+                self._take_draft(room_id, object_id)
+            self.window.store(object_id, value.payload)
+            then(Result(None, NBYTES_STORED, value.contained))
+            if is_draft:
+                # The array is dropped at once, which may be told before or after what it has become.
+                self.post(e.ViewsClosed([object_id]))
+
+        writer = self._ask_for_room(room_id, write)
+        if rng.random() < 0.05:
+            self.world.schedule(self.world.now + rng.random() * 0.05, self._stop_waiting, (writer, room_id))
+
+    def _ask_for_room(self, object_id: int, write: Callable[[bool], None]) -> int:
+        self._n_writers += 1
+        self._writers[self._n_writers] = write
+        self.post(e.RoomWanted(self._n_writers, object_id, NBYTES_STORED))
+        return self._n_writers
+
+    def _stop_waiting(self, what: tuple[int, int]) -> None:
+        """A thread does not wait for room any more."""
+        writer, room_id = what
+        write = self._writers.pop(writer, None)
+        if write is not None:
+            self.post(e.RoomReturned(room_id))
+            write(False)
+
+    def _take_draft(self, draft_id: int, object_id: int) -> None:
+        self.window.rename(draft_id, object_id)
+        self._tell([e.DraftBegun(draft_id), e.DraftTaken(draft_id, object_id)])
 
     def _waste_room(self) -> None:
         """User code here cannot write a value, drops an array that it builds, and cannot store what follows one."""
         unwritten, dropped, draft, given_up = (self.new_id() for _ in range(4))
-        if self._ask_for_room(unwritten):
-            self.window.store(unwritten, self._room, b"")
-            self.post(e.RoomReturned(unwritten))
-        if self._ask_for_room(dropped):
-            self.window.store(dropped, self._room, b"")
-            self._tell([e.DraftBegun(dropped)])
-            self.post(e.ViewsClosed([dropped]))
-        if self._ask_for_room(draft):
-            self.window.store(given_up, self._room, b"")
-            self._tell([e.DraftBegun(draft), e.DraftTaken(draft, given_up)])
-            self.post(e.RoomReturned(given_up))
-            self.post(e.ViewsClosed([given_up]))
+
+        def cannot_write(is_given: bool) -> None:
+            if is_given:
+                self.post(e.RoomReturned(unwritten))
+
+        def drop(is_given: bool) -> None:
+            if is_given:
+                self._tell([e.DraftBegun(dropped)])
+                self.post(e.ViewsClosed([dropped]))
+
+        def give_up(is_given: bool) -> None:
+            if is_given:
+                self._take_draft(draft, given_up)
+                self.post(e.RoomReturned(given_up))
+                self.post(e.ViewsClosed([given_up]))
+
+        self._ask_for_room(unwritten, cannot_write)
+        self._ask_for_room(dropped, drop)
+        self._ask_for_room(draft, give_up)
+
+    def keeps(self, object_id: int) -> bool:
+        """Whether the bytes of an object are complete here, in memory or in a file."""
+        segment = self.window.segments.get(object_id)
+        return (segment is not None and segment.is_sealed) or any(object_id in file for file in self.files.values())
 
     def open_views(self, places: Sequence[Place]) -> None:
         """User code here builds values over segments of this rank or of others of its host."""
@@ -240,10 +290,55 @@ class SimRank:
         self.world.send_object(self, effect)
 
     def _give_room(self, effect: f.GiveRoom) -> None:
-        self._room = effect.offset
+        self.window.give(effect.object_id, effect.offset)
+        write = self._writers.pop(effect.waiter_id, None)
+        if write is not None:
+            self.world.schedule(self.world.now, write, True)
 
     def _deny_room(self, effect: f.DenyRoom) -> None:
-        self._room = -1
+        self.world.truth.n_denied += 1
+        write = self._writers.pop(effect.waiter_id, None)
+        if write is not None:
+            self.world.schedule(self.world.now, write, False)
+
+    def _spill_objects(self, effect: f.SpillObjects) -> None:
+        world = self.world
+        payloads = {place.object_id: self.window.start_send(place) for place in effect.places}
+        at = world.now + world.rng.random() * 0.01
+
+        def end(_: None) -> None:
+            for object_id in payloads:
+                self.window.end_send(object_id)
+            if world.rng.random() < world.scenario.p_disk_full:
+                self.post(e.SpillFailed(effect.spill_id, "The disk is full."))
+                return
+            self._n_files += 1
+            self.files[self._n_files] = payloads
+            self.post(e.ObjectsSpilled(effect.spill_id, self._n_files))
+
+        world.schedule(at, end, None)
+
+    def _restore_object(self, effect: f.RestoreObject) -> None:
+        world = self.world
+        self.window.receive(effect.object_id, effect.offset)
+        payload = self.files[effect.file_id][effect.object_id]
+
+        def end(_: None) -> None:
+            if world.rng.random() < world.scenario.p_broken_read:
+                self.window.break_off(effect.object_id)
+                failure = broken_file(effect.object_id, self.rank)
+                world.truth.injected.append(failure)
+                self.post(e.ReadFailed(effect.transfer_id, failure))
+            else:
+                self.window.arrive(effect.object_id, payload)
+                self.post(e.ReadCompleted(effect.transfer_id))
+
+        world.schedule(world.now + world.rng.random() * 0.01, end, None)
+
+    def _drop_spilled(self, effect: f.DropSpilled) -> None:
+        del self.files[effect.file_id][effect.object_id]
+        if not self.files[effect.file_id]:
+            del self.files[effect.file_id]
 
     def _free_segment(self, effect: f.FreeSegment) -> None:
         self.world.cancel_read(self, effect.object_id)
@@ -259,6 +354,11 @@ class SimRank:
 
     def _end_job(self, effect: f.EndJob) -> None:
         self.ended = effect
+
+
+def broken_file(object_id: int, rank: int) -> Failure:
+    """The failure of an object that cannot be read back."""
+    return Failure(INTERNAL, f"The file of object {name_of(object_id)} on rank {rank} is damaged.")
 
 
 def broken_link(object_id: int, rank: int) -> Failure:

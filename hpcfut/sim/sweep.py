@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 
-from hpcfut.core.effects import DenyRoom, SendMessage
+from hpcfut.core.effects import RestoreObject, SendMessage, SpillObjects
 from hpcfut.core.events import WaitStarted, WatchStarted
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
@@ -14,7 +14,7 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.rank import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
-from hpcfut.wire.messages import LoanReturned, TaskPushed
+from hpcfut.wire.messages import LoanRecalled, LoanReturned, TaskPushed
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -53,6 +53,8 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         n_blocked_max=rng.choice((256, 256, 256, 3)),
         driver_lends_after_s=rng.choice((0.001, 0.0, 0.02)),
         standstill_after_s=rng.choice((0.5, 0.01)),
+        store_full_after_s=rng.choice((1.0, 0.05)),
+        nbytes_spill_file=rng.choice((3000, 100)),
     )
     is_cut = n_ranks > 1 and rng.random() < 0.1
     extra = ("GPU",) if rng.random() < 0.5 else ()
@@ -82,6 +84,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
     )
     if rng.random() < 0.3:
         scenario = msgspec.structs.replace(scenario, nbytes_store=rng.choice((3, 6, 12)) * (NBYTES_STORED + 100))
+        scenario = msgspec.structs.replace(scenario, p_disk_full=rng.choice((0.0, 0.0, 0.3, 1.0)))
     return n_ranks, scenario, mix
 
 
@@ -116,12 +119,19 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "retries": sum(max(spec.n_attempts - 1, 0) for spec in specs),
         "standstills": len(world.truth.given_up),
         "reads without link": len(world.truth.injected),
-        "rooms denied": sum(type(effect) is DenyRoom for entry in world.trace.entries for effect in entry[3]),
         "tasks beside their bytes": sum(
             any(argument.payload is None and argument.rank == effect.rank for argument in effect.message.arguments)
             for entry in world.trace.entries
             for effect in entry[3]
             if type(effect) is SendMessage and type(effect.message) is TaskPushed
+        ),
+        "rooms denied": world.truth.n_denied,
+        "objects spilled": _n_effects(world, SpillObjects),
+        "objects restored": _n_effects(world, RestoreObject),
+        "loans recalled": sum(
+            type(effect) is SendMessage and type(effect.message) is LoanRecalled
+            for entry in world.trace.entries
+            for effect in entry[3]
         ),
         "loans": sum(
             type(effect) is SendMessage and type(effect.message) is LoanReturned
@@ -129,3 +139,7 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
             for effect in entry[3]
         ),
     }
+
+
+def _n_effects(world: SimWorld, kind: type) -> int:
+    return sum(type(effect) is kind for entry in world.trace.entries for effect in entry[3])

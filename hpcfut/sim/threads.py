@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hpcfut.core import effects as f
@@ -11,7 +12,7 @@ from hpcfut.model.failure import CANCELLED, RAISED, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
 from hpcfut.sim.frame import Frame, Thread, Watched
-from hpcfut.sim.ops import Body, Cancelled, Make, Raised, Sleep, Wait
+from hpcfut.sim.ops import Body, Cancelled, Make, Put, Raised, Sleep, Wait
 from hpcfut.sim.truth import Value
 from hpcfut.wire.messages import Result
 
@@ -124,7 +125,7 @@ class Threads:
         if frame is None:
             return
         frame.is_interrupted = True
-        if frame.thread.stack[-1] is frame:
+        if frame.thread.stack[-1] is frame and not frame.is_writing:
             self._break_off(frame)
 
     def resume(self, effect: f.ResumeGenerator) -> None:
@@ -197,6 +198,8 @@ class Threads:
             self._world.schedule_step(thread, op.seconds)
         elif type(op) is Wait:
             self._wait(frame, op)
+        elif type(op) is Put:
+            self._put(frame, op)
         else:
             assert type(op) is Make
             self._make_item(frame, op)
@@ -287,16 +290,43 @@ class Threads:
 
     # -- generators and ends -----------------------------------------------------------------------------------------
 
+    def _store(self, frame: Frame, values: dict[int, Value], then: Callable[[list[Result]], None]) -> None:
+        """Store values one after the other; the frame gives way until there is room for all of them."""
+        left, results = deque(values.items()), list[Result]()
+        frame.is_writing = True
+
+        def go_on(result: Result | None) -> None:
+            if result is not None:
+                results.append(result)
+            if left:
+                self._rank.seal(*left.popleft(), go_on)
+            elif self._rank.ended is None and not self._rank.is_dead:
+                frame.is_writing = False
+                then(results)
+
+        go_on(None)
+
+    def _put(self, frame: Frame, op: Put) -> None:
+        object_id, value = frame.new_value(op.contained, is_stored=True)
+
+        def go_on(results: list[Result]) -> None:
+            frame.note_put(object_id, results[0])
+            self._world.schedule_step(frame.thread, 0.0)
+
+        self._store(frame, {object_id: value}, go_on)
+
     def _make_item(self, frame: Frame, op: Make) -> None:
-        value = Value(b"", op.contained, op.is_stored, frame.task_id)
         object_id = frame.item_ids.popleft()
-        result = Result(b"", 0, ())
-        if object_id:
-            value.payload = f"item {name_of(object_id)}, attempt {frame.attempt}".encode()
-            self._world.truth.values[object_id] = value
-            result = self._rank.seal(object_id, value)
+        if not object_id:
+            self._has_made(frame, 0, Result(b"", 0, ()))
+            return
+        payload = f"item {name_of(object_id)}, attempt {frame.attempt}".encode()
+        value = self._world.truth.values[object_id] = Value(payload, op.contained, op.is_stored, frame.task_id)
+        self._store(frame, {object_id: value}, lambda results: self._has_made(frame, object_id, results[0]))
+
+    def _has_made(self, frame: Frame, object_id: int, result: Result) -> None:
         self._rank.post(e.RunYielded(frame.task_id, object_id, result))
-        if not frame.item_ids:
+        if not frame.item_ids and not frame.is_interrupted:
             # It is not asked for the next item before there is a name for it.
             frame.is_held_back = True
             frame.n_waiting += 1
@@ -308,13 +338,15 @@ class Threads:
         if frame.spec is None:
             self._leave(frame, frame.refs)
             return
-        values = self._world.truth.values
-        results = []
+        values = {}
         for object_id, make in zip(frame.return_ids, made, strict=False):
             payload = f"result {name_of(object_id)}, attempt {frame.attempt}".encode()
-            value = Value(payload, make.contained, make.is_stored, frame.task_id)
-            values[object_id] = value
-            results.append(self._rank.seal(object_id, value))
+            values[object_id] = Value(payload, make.contained, make.is_stored, frame.task_id)
+        self._world.truth.values.update(values)
+        self._store(frame, values, lambda results: self._has_returned(frame, made, results))
+
+    def _has_returned(self, frame: Frame, made: tuple[Make, ...], results: list[Result]) -> None:
+        assert frame.spec is not None
         # Local variables that are not part of the result may die before it is sent.
         early = []
         if frame.rng.random() < 0.5:

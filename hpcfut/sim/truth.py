@@ -66,6 +66,8 @@ class Truth:
     def __init__(self, n_ranks: int, *, is_tight: bool) -> None:
         #: Whether the stores are so small that a read may find no room.
         self.is_tight = is_tight
+        #: How often there was no room for a value.
+        self.n_denied = 0
         self.specs: dict[int, Spec] = {}
         #: Object → the task that makes it.
         self.makers: dict[int, Spec] = {}

@@ -30,11 +30,20 @@ class SimWindow:
         self.rank = rank
         self.segments: dict[int, Segment] = {}
 
-    def store(self, object_id: int, offset: int, payload: bytes) -> None:
-        """Write and seal in one go: a put or a result."""
+    def give(self, object_id: int, offset: int) -> None:
+        """User code may write here."""
         if object_id in self.segments:
             raise SimulationError(f"Object {name_of(object_id)} is stored twice on rank {self.rank}.", [object_id])
-        self.segments[object_id] = Segment(offset, payload, True)
+        self.segments[object_id] = Segment(offset, b"")
+
+    def rename(self, object_id: int, other_id: int) -> None:
+        """What user code writes becomes another object."""
+        self.segments[other_id] = self.segments.pop(object_id)
+
+    def store(self, object_id: int, payload: bytes) -> None:
+        """Write and seal in one go: a put or a result."""
+        segment = self._find(object_id, "stores")
+        segment.payload, segment.is_sealed = payload, True
 
     def receive(self, object_id: int, offset: int) -> None:
         """Get ready for a transfer."""

@@ -54,6 +54,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     dies: int = -1
     #: Bytes of large objects that a rank has room for.
     nbytes_store: int = 1 << 20
+    #: Chance that objects cannot be spilled.
+    p_disk_full: float = 0.0
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
     uses_codec: bool = False

@@ -213,10 +213,11 @@ class ReadRequested(msgspec.Struct, array_like=True, tag=22, gc=False):
 
 
 class ReadRefused(msgspec.Struct, array_like=True, tag=23, gc=False):
-    """The sender does not hold the object."""
+    """The sender does not hold the object, or (``failure``) cannot get at it. Transfer 0 stands for a loan."""
 
     object_id: int
     transfer_id: int
+    failure: Failure | None = None
 
 
 class LoanRequested(msgspec.Struct, array_like=True, tag=37, gc=False):
@@ -233,17 +234,17 @@ class BytesLent(msgspec.Struct, array_like=True, tag=38, gc=False):
     nbytes: Count
 
 
-class LoanRefused(msgspec.Struct, array_like=True, tag=39, gc=False):
-    """The sender does not hold the object."""
-
-    object_id: int
-
-
 class LoanReturned(msgspec.Struct, array_like=True, tag=40, gc=False):
     """The sender reads the bytes no more, which were lent to it ``n`` times."""
 
     object_id: int
     n: Count
+
+
+class LoanRecalled(msgspec.Struct, array_like=True, tag=41, gc=False):
+    """The sender needs the memory: the receiver shall return its loans as soon as nothing there uses the bytes."""
+
+    object_id: int
 
 
 class ObjectFreed(msgspec.Struct, array_like=True, tag=24, gc=False):
@@ -382,8 +383,8 @@ Message = (
     | ReadRefused
     | LoanRequested
     | BytesLent
-    | LoanRefused
     | LoanReturned
+    | LoanRecalled
     | ObjectFreed
     | ResourcesAsked
     | ResourcesReported

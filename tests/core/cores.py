@@ -164,6 +164,8 @@ class Hand:
     def tell(self, *events: Event) -> list[Effect]:
         """One turn. Values that are stored have been written before; those that user code is given it drops at once."""
         for object_id in written_in(events):
+            if object_id in self.core.copies.copies:
+                continue
             (given,) = self.core.handle(RoomWanted(99, object_id, LARGE.nbytes), self.now)
             assert isinstance(given, GiveRoom)
         effects: list[Effect] = []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from hpcfut.core.effects import DenyRoom, FreeSegment, GiveRoom, WakeWaiter
+from hpcfut.core.effects import FreeSegment, GiveRoom, WakeWaiter
 from hpcfut.core.events import DraftBegun, DraftTaken, ObjectPut, ReadCompleted, RoomReturned, RoomWanted, ViewsClosed
-from hpcfut.model.failure import FULL
 from hpcfut.wire.messages import ObjectLocated
 from tests.core.cores import LARGE, MakeCore, of, only, place_of, takes
 from tests.core.test_references import THEIRS, borrow
 
 
-@takes("copies", ("absent", "write"), ("writing", "seal"), ("local", "free"))
+@takes("copies", ("absent", "write"), ("held back", "room"), ("writing", "seal"), ("local", "free"))
 def test_a_put_is_freed_with_its_last_ref(make_core: MakeCore) -> None:
     hand = make_core()
     mine = hand.own(9)
@@ -69,18 +68,6 @@ def test_a_result_that_was_built_in_place_and_given_up_waits_for_its_array(make_
     hand.tell(DraftTaken(draft, mine))
     assert hand.tell(RoomReturned(mine)) == []
     assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
-
-
-def test_who_finds_no_room_is_told_what_fills_the_store(make_core: MakeCore) -> None:
-    hand = make_core(nbytes_store=LARGE.nbytes * 3 // 2)
-    mine = hand.own(9)
-    hand.tell(ObjectPut(mine, LARGE))
-    denied = only(hand.tell(RoomWanted(7, hand.own(10), LARGE.nbytes)), DenyRoom)
-    assert (denied.waiter_id, denied.failure.kind) == (7, FULL)
-    assert "1 objects, the largest of them 0.9 (1000000 bytes)" in denied.failure.text
-    hand.release(mine)
-    assert only(hand.tell(RoomWanted(7, hand.own(10), LARGE.nbytes)), GiveRoom)
-    hand.tell(RoomReturned(hand.own(10)))
 
 
 def test_a_value_that_is_viewed_outlives_its_ref(make_core: MakeCore) -> None:

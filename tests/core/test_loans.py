@@ -11,12 +11,12 @@ from hpcfut.model.failure import LOST, Failure
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
-    LoanRefused,
     LoanRequested,
     LoanReturned,
     ObjectAsked,
     ObjectFreed,
     ObjectLocated,
+    ReadRefused,
     Result,
     TaskPushed,
     TaskReturned,
@@ -79,7 +79,7 @@ def test_a_borrower_asks_the_holder(make_core: MakeCore) -> None:
 def test_a_holder_that_has_nothing_is_named(make_core: MakeCore) -> None:
     hand = make_core(neighbours=ALL)
     ask(hand)
-    (failure,) = only(hand.get(1, LoanRefused(THEIRS)), WakeWaiter).values
+    (failure,) = only(hand.get(1, ReadRefused(THEIRS, 0)), WakeWaiter).values
     assert isinstance(failure, Failure)
     assert failure.kind == LOST
     assert "Rank 1 was said to hold object 2.7" in failure.text
@@ -94,7 +94,7 @@ def test_a_loan_that_comes_too_late_is_returned(make_core: MakeCore) -> None:
     hand.release(THEIRS)
     assert sent(hand.get(1, BytesLent(THEIRS, 640, 100))) == [(1, LoanReturned(THEIRS, 1))]
     assert hand.stale("loan that came too late") == 1
-    hand.get(1, LoanRefused(THEIRS))
+    hand.get(1, ReadRefused(THEIRS, 0))
     assert hand.stale("refusal of a loan that nobody wants") == 1
 
 
@@ -167,7 +167,7 @@ def test_what_is_lent_is_freed_when_all_loans_are_returned(make_core: MakeCore) 
 
 def test_a_reader_of_something_that_is_not_here_is_told_so(make_core: MakeCore) -> None:
     hand = make_core(neighbours=ALL)
-    assert sent(hand.get(2, LoanRequested(hand.own(9)))) == [(2, LoanRefused(hand.own(9)))]
+    assert sent(hand.get(2, LoanRequested(hand.own(9)))) == [(2, ReadRefused(hand.own(9), 0))]
     assert hand.stale("read of an object that is not here") == 1
 
 

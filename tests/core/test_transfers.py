@@ -45,7 +45,7 @@ def give_up(hand: Hand) -> None:
     assert not of(hand.release(THEIRS), FreeSegment), "The buffer belongs to the edge until the last byte."
 
 
-@takes("copies", ("absent", "read"), ("reading", "completed"))
+@takes("copies", ("absent", "read"), ("queued", "room"), ("reading", "completed"))
 def test_an_object_is_read_once_for_all_who_wait(make_core: MakeCore) -> None:
     hand = make_core()
     read(hand)
@@ -55,8 +55,8 @@ def test_an_object_is_read_once_for_all_who_wait(make_core: MakeCore) -> None:
     assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 
-@takes("copies", ("absent", "no room"), ("missing", "free"))
-def test_without_room_the_wait_ends_with_the_reason(make_core: MakeCore) -> None:
+@takes("copies", ("missing", "free"))
+def test_what_can_never_fit_ends_the_wait_with_the_reason(make_core: MakeCore) -> None:
     hand = make_core(nbytes_store=128)
     borrow(hand)
     hand.start_waiting(THEIRS)

@@ -141,8 +141,10 @@ def test_a_run_that_came_for_a_waiting_thread_can_fail_at_once() -> None:
     told(core, RefsAdded([stored]))
     told(core, TaskSubmitted(reads, PLAIN, b"", (reads,), arguments=(stored,)))
     told(core, FrameReceived(1, BUSY, [ObjectLocated(stored, 1, 10**6)]))
-    effects = core.handle(wait_for(1, reads), 0.0)
-    core.check()
+    effects: list[Effect] = []
+    for events in ((wait_for(1, reads),), ()):
+        core.turn(events, 0.0, effects.extend)
+        core.check()
     ((failure,),) = (effect.values for effect in effects if isinstance(effect, WakeWaiter))
     assert isinstance(failure, Failure)
     assert failure.kind == FULL

@@ -114,6 +114,7 @@ def _what_is_left() -> dict[str, int]:
         statistics = engine.core.statistics()
         left = {name: getattr(statistics, name) for name in statistics.__struct_fields__ if name.startswith("n_")}
         left["objects in the window"] = engine.core.copies.arena.n_segments
+        left["spilled files"] = engine.spilling.n_files
         left["reads"] = len(engine.movement.reads)
         left["sends"] = len(engine.movement.sends)
         executor = runtime.executor

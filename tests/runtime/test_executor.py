@@ -171,7 +171,7 @@ def test_arguments_of_which_one_finds_no_room_leave_nothing(runtime: Runtime) ->
     def take(*values: Any) -> None: ...
 
     with pytest.raises(MemoryError):
-        take.remote(np.zeros(2_000_000, "u1"), np.zeros(2_000_000, "u1"))
+        take.remote(np.zeros(2_000_000, "u1"), np.zeros(4_000_000, "u1"))
     gc.collect()
     runtime.engine.hear_now()
     assert runtime.engine.core.copies.arena.n_segments == 0

@@ -14,6 +14,7 @@ from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.ports import SpillStore
 from hpcfut.runtime.engine import Engine
 from hpcfut.wire.codec import decode_frame, encode_frame
 from hpcfut.wire.messages import Message, ObjectLocated, ReadRequested
@@ -22,6 +23,10 @@ OBJECT = first_id(1, 0)
 #: Room for one object of so many bytes, and for its header.
 NBYTES_WINDOW = 960
 NBYTES_STORE = 1024
+
+
+def no_store() -> SpillStore:
+    raise AssertionError("Nothing is spilled here.")
 
 
 class StubTransport:
@@ -70,7 +75,9 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
     config = Config()
     core = RankCore(0, roster, config, is_driver=True, nbytes_store=NBYTES_STORE)
     transport, window = StubTransport(), HostArena(0, NBYTES_STORE)
-    engine = Engine(core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False)
+    engine = Engine(
+        core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False, open_store=no_store
+    )
     waiter = engine.new_waiter()
     engine.post_now(RefsAdded([OBJECT]))
     engine.post_now(WaitStarted(waiter.waiter_id, [OBJECT], 1, True, False, 0))

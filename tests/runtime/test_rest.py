@@ -18,12 +18,16 @@ from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.ports import HAS_WORK, SLEEPS
+from hpcfut.ports import HAS_WORK, SLEEPS, SpillStore
 from hpcfut.runtime import rest
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.helper import Helper
 
 FOREVER_S = 30.0
+
+
+def no_store() -> SpillStore:
+    raise AssertionError("Nothing is spilled here.")
 
 
 class Mill:
@@ -34,7 +38,9 @@ class Mill:
         self.core = RankCore(0, roster, Config(), is_driver=True, nbytes_store=1000)
         self.bell = HostDoorbell(0, 1)
         transport, window, clock = LoopbackTransport(), HostArena(0, 1000), MonotonicClock()
-        self.engine = Engine(self.core, transport, window, clock, self.bell, session=0, may_spin=False)
+        self.engine = Engine(
+            self.core, transport, window, clock, self.bell, session=0, may_spin=False, open_store=no_store
+        )
         self.helper = Helper(self.engine)
 
     def until(self, is_so: Callable[[], object]) -> None:

@@ -117,7 +117,7 @@ def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
 
 def frees_what_is_used(right: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(self: Copies, copy: Any) -> None:
-        copy.n_sends, copy.lent = 0, None
+        copy.n_sends = 0
         right(self, copy)
 
     return wrong

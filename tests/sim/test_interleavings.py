@@ -8,7 +8,7 @@ from hpcfut.core.references import References
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.explorer import Explorer
 from hpcfut.sim.frame import Frame
-from hpcfut.sim.ops import Body, Make, Program, Raised, Sleep, get
+from hpcfut.sim.ops import Body, Make, Program, Put, Raised, Sleep, get
 from hpcfut.sim.trace import SimulationError
 
 
@@ -49,10 +49,10 @@ def lend(me: Frame) -> Program:
     # @remote(rank 1) def f(): x = put(1); return [echo.remote([x]), x]    # on rank 2
     # refs = get(f.remote()); get(refs)
     def f(inner: Frame) -> Program:
-        x = inner.put(is_stored=True)
+        yield Put()
+        x = inner.refs[-1]
         (y,) = inner.submit(inner.define(affinity=2), echo, nested=[x])
         return [Make((y, x))]
-        yield
 
     (outer,) = me.submit(me.define(affinity=1), f)
     yield get(outer, may_run=False)

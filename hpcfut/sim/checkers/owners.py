@@ -27,12 +27,10 @@ class Owners:
                 raise SimulationError(
                     f"Rank {rank.rank} owns {name_of(object_id)}, which it did not make.", [object_id]
                 )
-            if record.state == STORED:
-                segment = ranks[record.rank].window.segments.get(object_id)
-                if segment is None or not segment.is_sealed:
-                    raise SimulationError(
-                        f"The owner of {name_of(object_id)} says that it is stored on rank {record.rank}.", [object_id]
-                    )
+            if record.state == STORED and not ranks[record.rank].keeps(object_id):
+                raise SimulationError(
+                    f"The owner of {name_of(object_id)} says that it is stored on rank {record.rank}.", [object_id]
+                )
         for object_id in rank.core.borrowing.objects:
             if owner_of(object_id) == rank.rank:
                 raise SimulationError(f"Rank {rank.rank} borrows {name_of(object_id)} from itself.", [object_id])

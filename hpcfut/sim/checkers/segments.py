@@ -1,4 +1,4 @@
-"""Sealed means flushed: no place is announced before the object is sealed there (law 8).
+"""Sealed means flushed: no place is announced before the object is sealed there, in memory or in a file (law 8).
 
 That no segment is freed under a transfer, read before it is sealed or stored twice is seen to by ``SimWindow``.
 """
@@ -40,8 +40,7 @@ class Segments:
             self._check(message.object_id, message.rank)
 
     def _check(self, object_id: int, rank: int) -> None:
-        segment = self._world.ranks[rank].window.segments.get(object_id)
-        if segment is None or not segment.is_sealed:
+        if not self._world.ranks[rank].keeps(object_id):
             raise SimulationError(
                 f"Object {name_of(object_id)} is announced as stored on rank {rank}, where it is not sealed.",
                 [object_id],

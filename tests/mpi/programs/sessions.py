@@ -268,9 +268,13 @@ def case_an_object_store_that_is_full(n_ranks: int) -> None:
     with own_session(object_store_memory=1_000_000):
         assert hpcfut.nodes()[0]["Resources"]["object_store_memory"] == 1_000_000
         kept = hpcfut.put(bytes(600_000))
-        error = raised(MemoryError, hpcfut.put, bytes(600_000))
-        assert "object store" in str(error)
+        error = raised(MemoryError, hpcfut.put, bytes(1_000_000))
+        assert "its object store has" in str(error)
         raised(MemoryError, hpcfut.get, make.remote(2_000_000))
+        # What fits alone goes where there is room, if need be to a file.
+        also = hpcfut.put(bytes(600_001))
+        assert [len(hpcfut.get(ref)) for ref in (kept, also, kept, also)] == [600_000, 600_001] * 2
+        del also
         # What is stored elsewhere on the host takes no room here to be read.
         if n_ranks > 1:
             there = on_rank(make, 1).remote(700_000)
@@ -285,10 +289,10 @@ def case_an_object_store_that_is_full(n_ranks: int) -> None:
         assert len(hpcfut.get(kept)) == 600_000
         assert len(hpcfut.get(on_rank(make, n_ranks - 1).remote(300_000), timeout=WAIT_S)) == 300_000
         del kept
-        # A generator whose items fill the store ends with an error, and what was there stays.
-        *first, last = on_rank(make_many, n_ranks - 1).remote(300_000, 6)
-        assert 2 <= len(first) <= 3
-        assert "object store" in str(raised(MemoryError, hpcfut.get, last, timeout=WAIT_S))
-        hpcfut.wait(first, num_returns=len(first), fetch_local=False)
-        del first, last
+        # A generator may make more than there is room for, but no item that never fits; what was there stays.
+        items = list(on_rank(make_many, n_ranks - 1).remote(300_000, 6))
+        assert [len(item) for item in hpcfut.get(items[:2] + items[-1:], timeout=WAIT_S)] == [300_000] * 3
+        (too_large,) = on_rank(make_many, n_ranks - 1).remote(1_000_000, 2)
+        assert "its object store has" in str(raised(MemoryError, hpcfut.get, too_large, timeout=WAIT_S))
+        del items, too_large
         assert_nothing_left()

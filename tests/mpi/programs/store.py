@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 import hpcfut
-from tests.mpi.support import WAIT_S, Gate, on_rank, own_session, pass_gate, raised, until
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, own_session, pass_gate, raised, until
 
 Array = npt.NDArray[Any]
 
@@ -157,6 +157,30 @@ def case_values_that_are_kept_fill_the_store(n_ranks: int) -> None:
         assert "taken by 2 objects" in str(error)
         del kept[0], error
         assert hpcfut.get(fill.remote(), timeout=WAIT_S).sum() == 1_000_000, "A value that is gone makes room at once."
+
+
+def case_more_than_memory_holds(n_ranks: int) -> None:
+    fill = hpcfut.remote(lambda seed: np.full(500_000, seed % 251, np.uint8))
+    ends_of = hpcfut.remote(lambda array: (int(array[0]), int(array[-1]), len(array)))
+    with own_session(object_store_memory=3_000_000):
+        refs = [on_rank(fill, seed % n_ranks).remote(seed) for seed in range(20 * n_ranks)]
+        expected = [(seed % 251, seed % 251, 500_000) for seed in range(20 * n_ranks)]
+        # Arguments of tasks, here and elsewhere, and values of a driver.
+        assert hpcfut.get([ends_of.remote(ref) for ref in refs], timeout=6 * WAIT_S) == expected
+        for _ in range(2):
+            assert [int(hpcfut.get(ref, timeout=WAIT_S)[7]) for ref in refs] == [first for first, _, _ in expected]
+        first = hpcfut.get(refs[0])
+        assert float(first.sum()) == 0.0
+        del refs, first
+        assert_nothing_left()
+
+
+def case_producers_are_held_back(n_ranks: int) -> None:
+    produce = hpcfut.remote(lambda seed: [np.full(300_000, seed + part, np.uint8) for part in range(4)])
+    with own_session(object_store_memory=3_000_000):
+        refs = [produce.options(num_returns=4).remote(seed) for seed in range(8 * n_ranks)]
+        for seed, parts in enumerate(refs):
+            assert [int(part[-1]) for part in hpcfut.get(parts, timeout=6 * WAIT_S)] == list(range(seed, seed + 4))
 
 
 def case_values_are_good_for_ever(n_ranks: int) -> None:

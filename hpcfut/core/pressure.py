@@ -1,0 +1,303 @@
+"""Pressure: who waits for room in the arena, and what is moved away to make some.
+
+Theory of operation
+
+Whoever needs a segment asks here. If there is none, it waits in one of two lines. In the first stand the writers (a put
+or a result, held back until there is room) and the readers that a thread waits for; in the second the arguments of
+tasks that have not started, which must not take the memory that running tasks need to come to an end. The first line
+is served first, and each in order, so that a large request is not passed by small ones for ever.
+
+Room is made of copies that nobody uses, the least recently used first: a cached copy is forgotten, because its holder
+still has it; a primary copy that is in a file already is dropped from memory; others are spilled, many in one file, and
+dropped when that has been written, if nobody has begun to use them meanwhile. Loans are recalled; their readers return
+them when nothing there uses the bytes, and ask anew when they need them again.
+
+Nothing is moved in the middle of an event, because what one machine has just found local another one may be about to
+use; it is put off until everything is settled. When nothing can be moved and nothing is under way, runs that wait here
+with their arguments pinned are handed back, but for the one that waits for what is first in line. Where that does not
+help for a while, the first in line is told that the store is full. So is, after a longer time, an argument that comes
+again and again with a task that is handed back again and again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from hpcfut.core.context import Context
+from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, Copies, Copy
+from hpcfut.core.effects import DenyRoom, GiveRoom, RestoreObject, SpillObjects, StartRead
+from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import FULL, Failure
+from hpcfut.model.place import Place
+from hpcfut.model.segment import NBYTES_HEADER
+from hpcfut.wire.messages import LoanRecalled
+
+#: So many times as long as others waits an argument whose task comes again and again.
+_N_PATIENCES: Final = 10
+_N_ASKED_MAX: Final = 1000
+
+
+class Pressure:
+    """The lines of those who wait for room."""
+
+    def __init__(self, context: Context, copies: Copies) -> None:
+        self._context = context
+        self._copies = copies
+        self._next = copies.next
+        copies.on_room = self._note_progress
+        copies.on_unqueued = self._withdraw
+        #: Transfer to this rank, from another one or from a file → its object.
+        self.reads: dict[int, int] = {}
+        self._urgent: deque[Copy] = deque()
+        self._later: deque[Copy] = deque()
+        self._is_due = False
+        self._spills: dict[int, list[Copy]] = {}
+        self._nbytes_spilling = 0
+        self._n_spills = 0
+        #: Why the last attempt to spill failed; tried again when room was made otherwise.
+        self._trouble = ""
+        #: From when on nothing has moved for long enough; and whether runs have been handed back since room was found.
+        self._overdue_at: float | None = None
+        self._has_handed_back = False
+        #: Since when objects have been asked for that have not found room; who is handed back comes again.
+        self._asked_at: dict[int, float] = {}
+        #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
+        #: Bound in ``rank.py``.
+        self.hand_back: Callable[[Copy], bool] = lambda copy: False
+        #: Tells who waits for a copy that it will not come; bound in ``transfers.py``.
+        self.on_denied: Callable[[Copy, Failure], None] = lambda copy, failure: None
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    def on_room_wanted(self, event: RoomWanted) -> None:
+        """User code here is about to write a value."""
+        copy = Copy(event.object_id, self._next[ABSENT, "write"], event.nbytes, self._context.rank, is_primary=True)
+        copy.waiter_id = event.waiter_id
+        self._copies.copies[event.object_id] = copy
+        self.ask(copy, is_urgent=True)
+
+    def on_room_returned(self, event: RoomReturned) -> None:
+        """User code does not write, or could not write, the value to its end."""
+        copy = self._copies.copies.get(event.object_id)
+        if copy is None:
+            self._context.count_stale("room returned after it was denied")
+            return
+        if copy.state == HELD_BACK:
+            self._urgent.remove(copy)
+        self._copies.give_up(event.object_id)
+
+    def ask(self, copy: Copy, *, is_urgent: bool) -> None:
+        """A copy, held back or queued, needs a segment."""
+        if not self._urgent and (is_urgent or not self._later):
+            offset = self._copies.arena.allocate(copy.nbytes)
+            if offset is not None:
+                self._give(copy, offset)
+                return
+        (self._urgent if is_urgent else self._later).append(copy)
+        if len(self._asked_at) >= _N_ASKED_MAX:
+            del self._asked_at[next(iter(self._asked_at))]
+        self._asked_at.setdefault(copy.object_id, self._context.now)
+        self._note_room()
+
+    def promote(self, copy: Copy) -> None:
+        """A thread waits for what only a task wanted before."""
+        if copy.state == QUEUED and copy in self._later:
+            self._later.remove(copy)
+            self._urgent.append(copy)
+
+    def _withdraw(self, copy: Copy) -> None:
+        """Nobody wants the bytes of a queued copy any more."""
+        (self._later if copy in self._later else self._urgent).remove(copy)
+        self._note_room()
+
+    def _give(self, copy: Copy, offset: int) -> None:
+        copy.offset = offset
+        copy.state = self._next[copy.state, "room"]
+        self._has_handed_back = False
+        if self._asked_at:
+            self._asked_at.pop(copy.object_id, None)
+        if copy.waiter_id:
+            self._context.effects.append(GiveRoom(copy.waiter_id, copy.object_id, offset))
+            copy.waiter_id = 0
+            return
+        self.reads[copy.transfer_id] = copy.object_id
+        if copy.file_id:
+            self._context.effects.append(
+                RestoreObject(copy.transfer_id, copy.object_id, copy.file_id, offset, copy.nbytes)
+            )
+        else:
+            self._context.effects.append(StartRead(copy.transfer_id, copy.object_id, copy.source, offset, copy.nbytes))
+
+    def _deny(self, copy: Copy) -> None:
+        failure = Failure(FULL, self._copies.complaint(copy.object_id, copy.nbytes, self._trouble))
+        self._asked_at.pop(copy.object_id, None)
+        copy.state = self._next[copy.state, "no room"]
+        if copy.waiter_id:
+            self._copies.forget(copy)
+            self._context.effects.append(DenyRoom(copy.waiter_id, failure))
+        else:
+            self.on_denied(copy, failure)
+
+    # -- making room ---------------------------------------------------------------------------------------------------
+
+    @property
+    def deny_at(self) -> float | None:
+        """When somebody is told that the store is full."""
+        return self._overdue_at if self._urgent or self._later else None
+
+    def _note_progress(self) -> None:
+        """Memory is free, or can be moved away, that was in use before."""
+        self._overdue_at = None
+        self._note_room()
+
+    def _note_room(self) -> None:
+        """There may be room, or more to be made; looked at when everything is settled."""
+        if (self._urgent or self._later) and not self._is_due:
+            self._is_due = True
+            self._context.put_off.append((self._pump, None))
+
+    def _pump(self, _: None) -> None:
+        self._is_due = False
+        arena = self._copies.arena
+        for line in (self._urgent, self._later):
+            while line:
+                copy = line[0]
+                if copy.nbytes + NBYTES_HEADER > arena.nbytes:
+                    line.popleft()
+                    self._deny(copy)
+                    continue
+                offset = arena.allocate(copy.nbytes)
+                if offset is None:
+                    break
+                line.popleft()
+                self._give(copy, offset)
+            if line:
+                self._make_room(line[0])
+                return
+
+    def _make_room(self, first: Copy) -> None:
+        """Move away what can be, for all who wait; where nothing can, begin to lose patience."""
+        arena, config = self._copies.arena, self._context.config
+        waiting = sum(copy.nbytes + NBYTES_HEADER for line in (self._urgent, self._later) for copy in line)
+        goal = min(max(waiting, first.nbytes + config.nbytes_spill_file // 2), arena.nbytes // 2 + first.nbytes)
+        # What is free in pieces that are too small does not count: as much again is made.
+        left = goal - self._nbytes_spilling
+        has_moved, batch = False, []
+        for copy in list(self._copies.local.values()):
+            if left <= 0:
+                break
+            if copy.state != LOCAL or copy.n_pins or copy.n_views or copy.n_sends:
+                continue
+            if copy.lent:
+                self._recall(copy)
+                continue
+            left -= copy.nbytes + NBYTES_HEADER
+            if not copy.is_primary:
+                copy.state = self._next[LOCAL, "evict"]
+                self._copies.forget(copy)
+                has_moved = True
+            elif copy.file_id:
+                self._unload(copy)
+                has_moved = True
+            elif not self._trouble:
+                batch.append(copy)
+        if batch:
+            self._spill(batch)
+        if has_moved:
+            self._trouble = ""
+        if has_moved or self._spills:
+            self._overdue_at = None
+        else:
+            self._lose_patience(first)
+
+    def _lose_patience(self, first: Copy) -> None:
+        """Nothing could be moved away for the first in line."""
+        now, patience_s = self._context.now, self._context.config.store_full_after_s
+        is_old = now - self._asked_at.get(first.object_id, now) >= _N_PATIENCES * patience_s
+        if self._overdue_at is None:
+            self._overdue_at = now + patience_s
+        if not (self._has_handed_back or is_old) and self.hand_back(first):
+            self._has_handed_back = True
+            self._note_room()
+            return
+        if self._overdue_at > now and not is_old:
+            self._context.wake_at(self._overdue_at)
+            return
+        self._overdue_at = None
+        (self._urgent or self._later).popleft()
+        self._deny(first)
+        self._trouble = ""
+        self._note_room()
+
+    def _recall(self, copy: Copy) -> None:
+        if not copy.is_recalled:
+            copy.is_recalled = True
+            assert copy.lent is not None
+            for rank in copy.lent:
+                self._context.send(rank, LoanRecalled(copy.object_id))
+
+    def _unload(self, copy: Copy) -> None:
+        copy.state = self._next[LOCAL, "unload"]
+        self._copies.give_back(copy)
+
+    def _spill(self, batch: list[Copy]) -> None:
+        """Spill these copies, in files of about the same size."""
+        while batch:
+            part: list[Copy] = []
+            nbytes = 0
+            while batch and (not part or nbytes < self._context.config.nbytes_spill_file):
+                copy = batch.pop(0)
+                copy.n_sends += 1
+                nbytes += copy.nbytes
+                part.append(copy)
+            self._n_spills += 1
+            self._spills[self._n_spills] = part
+            self._nbytes_spilling += nbytes
+            places = [Place(copy.object_id, copy.rank, copy.offset, copy.nbytes) for copy in part]
+            self._context.effects.append(SpillObjects(self._n_spills, places))
+
+    def on_spilled(self, event: ObjectsSpilled) -> None:
+        """Copies are in a file; who is not used goes from memory, as far as room is wanted."""
+        self._trouble = ""
+        self._note_progress()
+        for copy in self._end_spill(event.spill_id):
+            copy.file_id = event.file_id
+            if copy.state == LOCAL and not (copy.is_used or copy.n_pins) and (self._urgent or self._later):
+                self._unload(copy)
+            else:
+                self._copies.let_go(copy)
+        self._note_room()
+
+    def on_spill_failed(self, event: SpillFailed) -> None:
+        """The disk takes nothing now."""
+        self._trouble = event.reason
+        for copy in self._end_spill(event.spill_id):
+            self._copies.let_go(copy)
+        self._note_room()
+
+    def _end_spill(self, spill_id: int) -> list[Copy]:
+        copies = self._spills.pop(spill_id)
+        for copy in copies:
+            copy.n_sends -= 1
+            self._nbytes_spilling -= copy.nbytes
+        return copies
+
+    def tick(self) -> None:
+        """Nothing may have moved for long enough."""
+        self._note_room()
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        waiting = [*self._urgent, *self._later]
+        if any(copy.state not in (HELD_BACK, QUEUED) for copy in waiting):
+            raise InvariantError(f"These wait for room: {waiting}.")
+        n_waiting = sum(copy.state in (HELD_BACK, QUEUED) for copy in self._copies.copies.values())
+        if n_waiting != len(waiting):
+            raise InvariantError(f"{n_waiting} copies wait for room, and {len(waiting)} are in line.")
+        if waiting and not (self._is_due or self._spills or self.deny_at is not None):
+            raise InvariantError(f"Nobody makes room for {waiting}.")
+        if self._nbytes_spilling != sum(copy.nbytes for copies in self._spills.values() for copy in copies):
+            raise InvariantError(f"{self._nbytes_spilling} bytes are said to be on their way to files.")

@@ -1,0 +1,412 @@
+"""A full store: who waits for room, what is moved away, and who is told that there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpcfut.core.effects import (
+    DenyRoom,
+    DropSpilled,
+    FreeSegment,
+    GiveRoom,
+    RestoreObject,
+    RunTask,
+    SendObject,
+    SpillObjects,
+    StartRead,
+    WakeWaiter,
+)
+from hpcfut.core.events import (
+    ObjectPut,
+    ObjectsSpilled,
+    ReadCompleted,
+    ReadFailed,
+    RoomReturned,
+    RoomWanted,
+    RunReturned,
+    SendCompleted,
+    SpillFailed,
+    ViewsClosed,
+    WaitAbandoned,
+)
+from hpcfut.model.failure import FULL, LOST, Failure
+from hpcfut.wire.messages import (
+    Argument,
+    BytesLent,
+    LoanRecalled,
+    LoanRequested,
+    LoanReturned,
+    ObjectFreed,
+    ObjectLocated,
+    ReadRefused,
+    ReadRequested,
+    Result,
+    TaskRaised,
+    TaskReturned,
+    TasksHandedBack,
+)
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.test_references import THEIRS, borrow
+
+NBYTES = LARGE.nbytes
+#: Room for two objects of that size, with their headers; and no more is moved to files than must be.
+TWO = {"nbytes_store": 2 * (NBYTES + 64), "nbytes_spill_file": 1}
+
+
+def put_two(hand: Hand) -> tuple[int, int]:
+    """User code puts what fills the store."""
+    first, second = hand.own(11), hand.own(12)
+    hand.tell(ObjectPut(first, LARGE))
+    hand.tell(ObjectPut(second, LARGE))
+    return first, second
+
+
+def spill(hand: Hand, n: int = 13) -> int:
+    """Somebody wants room, for which the first object goes to a file; it gives up, so that the store has a hole."""
+    effects = hand.tell(RoomWanted(7, hand.own(n), NBYTES))
+    spilled = only(effects, SpillObjects)
+    assert only(hand.tell(ObjectsSpilled(spilled.spill_id, 3)), GiveRoom).waiter_id == 7
+    hand.tell(RoomReturned(hand.own(n)))
+    return spilled.places[0].object_id
+
+
+@takes("copies", ("absent", "write"), ("held back", "room"), ("local", "unload"), ("spilled", "free"))
+def test_what_was_used_least_recently_goes_to_a_file_for_who_wants_room(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    first, second = put_two(hand)
+    hand.start_waiting(first)  # It is used again, so the second one is older now.
+    effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert only(effects, SpillObjects) == SpillObjects(1, [place_of(second, 0, NBYTES, NBYTES + 64)])
+    assert not of(effects, GiveRoom)
+    effects = hand.tell(ObjectsSpilled(1, 3))
+    assert [type(effect) for effect in effects] == [FreeSegment, GiveRoom]
+    assert only(effects, GiveRoom) == GiveRoom(7, hand.own(13), NBYTES + 64)
+    hand.tell(ObjectPut(hand.own(13), LARGE))
+    assert hand.release(second) == [DropSpilled(3, second)]
+    hand.release(first, hand.own(13))
+
+
+@takes("copies", ("spilled", "read"), ("queued", "room"))
+def test_what_was_spilled_is_read_back_for_who_wants_it(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    put_two(hand)
+    spilled = spill(hand)
+    assert only(hand.start_waiting(spilled), RestoreObject) == RestoreObject(1, spilled, 3, 0, NBYTES)
+    assert only(hand.tell(ReadCompleted(1)), WakeWaiter).values == [place_of(spilled, 0, NBYTES)]
+    assert hand.release(hand.own(12), spilled) == [
+        FreeSegment(hand.own(12), NBYTES + 64),
+        FreeSegment(spilled, 0),
+        DropSpilled(3, spilled),
+    ]
+
+
+def test_what_is_in_a_file_already_is_not_written_again(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    put_two(hand)
+    spilled = spill(hand)
+    hand.start_waiting(spilled)
+    hand.tell(ReadCompleted(1))
+    hand.start_waiting(hand.own(12))
+    effects = hand.tell(RoomWanted(8, hand.own(14), NBYTES))
+    assert only(effects, FreeSegment).object_id == spilled
+    assert only(effects, GiveRoom).waiter_id == 8
+    assert not of(effects, SpillObjects)
+    hand.tell(RoomReturned(hand.own(14)))
+    hand.release(spilled, hand.own(12))
+
+
+def test_what_is_used_while_it_is_written_to_a_file_stays(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    hand.keeps_values = True
+    first, second = put_two(hand)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert only(hand.start_waiting(first), WakeWaiter).values == [place_of(first, 0, NBYTES)]
+    effects = hand.tell(ObjectsSpilled(1, 3))
+    assert only(effects, SpillObjects).places[0].object_id == second, "Another one goes instead."
+    hand.tell(ObjectsSpilled(2, 4))
+    hand.tell(RoomReturned(hand.own(13)), ViewsClosed([first]))
+    hand.release(first, second)
+
+
+def test_what_is_collected_while_it_is_written_to_a_file_is_dropped_from_it(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    first, second = put_two(hand)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert not of(hand.release(first), FreeSegment), "The disk reads it."
+    effects = hand.tell(ObjectsSpilled(1, 3))
+    assert of(effects, DropSpilled) == [DropSpilled(3, first)]
+    assert of(effects, FreeSegment) == [FreeSegment(first, 0)]
+    assert only(effects, GiveRoom)
+    hand.tell(RoomReturned(hand.own(13)))
+    hand.release(second)
+
+
+@takes("copies", ("local", "evict"))
+def test_a_cached_copy_is_forgotten_and_read_again(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_spill_file=1, nbytes_store=NBYTES + 64)
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    hand.get(2, ObjectLocated(THEIRS, 2, NBYTES))
+    hand.tell(ReadCompleted(1))
+    effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert [type(effect) for effect in effects] == [FreeSegment, GiveRoom]
+    hand.tell(RoomReturned(hand.own(13)))
+    assert only(hand.start_waiting(THEIRS, waiter=2), StartRead).transfer_id == 2
+    hand.tell(ReadCompleted(2))
+    hand.release(THEIRS)
+
+
+# --- who wants it meanwhile ---
+
+
+def test_a_reader_gets_what_was_spilled_when_it_is_back(make_core: MakeCore) -> None:
+    hand = make_core(**TWO, neighbours=(0, 1))
+    put_two(hand)
+    spilled = spill(hand)
+    assert only(hand.get(1, LoanRequested(spilled)), RestoreObject)
+    assert not hand.get(2, ReadRequested(spilled, 5))
+    effects = hand.tell(ReadCompleted(1))
+    assert sent(effects) == [(1, BytesLent(spilled, 0, NBYTES))]
+    assert only(effects, SendObject).rank == 2
+    assert not of(hand.release(spilled, hand.own(12)), DropSpilled)
+    hand.tell(SendCompleted(spilled))
+    assert only(hand.get(1, LoanReturned(spilled, 1)), DropSpilled).object_id == spilled
+
+
+@takes("copies", ("missing", "retry"))
+def test_a_file_that_cannot_be_read_is_told_and_tried_again(make_core: MakeCore) -> None:
+    hand = make_core(**TWO, neighbours=(0, 1))
+    put_two(hand)
+    spilled = spill(hand)
+    hand.start_waiting(spilled)
+    hand.get(1, LoanRequested(spilled))
+    hand.get(2, ReadRequested(spilled, 5))
+    damaged = Failure(LOST, "Its checksum is wrong.")
+    effects = hand.tell(ReadFailed(1, damaged))
+    assert only(effects, WakeWaiter).values == [damaged]
+    assert sent(effects) == [(1, ReadRefused(spilled, 0, damaged)), (2, ReadRefused(spilled, 5, damaged))]
+    assert only(hand.start_waiting(spilled, waiter=2), RestoreObject).transfer_id == 2
+    hand.tell(ReadCompleted(2))
+    hand.release(spilled, hand.own(12))
+
+
+def test_a_refusal_with_a_reason_is_told_with_that_reason(make_core: MakeCore) -> None:
+    damaged = Failure(LOST, "Its checksum is wrong.")
+    for neighbours, refusal in (((), ReadRefused(THEIRS, 1, damaged)), ((0, 2), ReadRefused(THEIRS, 0, damaged))):
+        hand = make_core(neighbours=neighbours)
+        borrow(hand)
+        hand.start_waiting(THEIRS)
+        hand.get(2, ObjectLocated(THEIRS, 2, 100))
+        assert only(hand.get(2, refusal), WakeWaiter).values == [damaged]
+        hand.release(THEIRS)
+
+
+@takes("copies", ("absent", "read"), ("queued", "free"))
+def test_a_queued_read_that_nobody_wants_any_more_is_forgotten(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    hand.keeps_values = True
+    first, second = put_two(hand)
+    hand.start_waiting(first, second)
+    borrow(hand)
+    hand.start_waiting(THEIRS, waiter=2)
+    assert not of(hand.get(2, ObjectLocated(THEIRS, 2, NBYTES)), StartRead)
+    hand.tell(WaitAbandoned(2))
+    hand.release(THEIRS)
+    assert not hand.core.copies.find(THEIRS)
+    hand.tell(ViewsClosed([first, second]))
+    hand.release(first, second)
+
+
+def test_arguments_of_tasks_wait_behind_writers_and_threads(make_core: MakeCore) -> None:
+    hand = make_core(1, nbytes_store=NBYTES + 64)
+    hand.keeps_values = True
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.start_waiting(mine)
+    hand.lend()
+    assert not of(hand.accept(1, arguments=(Argument(THEIRS, None, 2, NBYTES),)), StartRead)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    hand.release(mine)
+    effects = hand.tell(ViewsClosed([mine]))
+    assert only(effects, GiveRoom).waiter_id == 7
+    assert not of(effects, StartRead)
+    assert only(hand.tell(RoomReturned(hand.own(13))), StartRead)
+    hand.tell(ReadCompleted(1))
+    hand.tell(RunReturned(foreign(0, 1), (SMALL,)), ViewsClosed([THEIRS]))
+
+
+# --- loans ---
+
+
+def test_loans_are_recalled_and_what_comes_back_is_spilled(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_spill_file=1, nbytes_store=NBYTES + 64, neighbours=(0, 1, 2))
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.get(1, LoanRequested(mine))
+    hand.get(2, LoanRequested(mine))
+    effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert sent(effects) == [(1, LoanRecalled(mine)), (2, LoanRecalled(mine))]
+    assert not hand.get(1, LoanReturned(mine, 1))
+    assert only(hand.get(2, LoanReturned(mine, 1)), SpillObjects).places == [place_of(mine, 0, NBYTES)]
+    assert only(hand.tell(ObjectsSpilled(1, 3)), GiveRoom)
+    hand.tell(RoomReturned(hand.own(13)))
+    hand.release(mine)
+
+
+def test_a_loan_is_returned_when_nothing_uses_it_and_asked_for_anew(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=(0, 1, 2))
+    hand.keeps_values = True
+    task = hand.push_to_1()
+    hand.get(1, TaskReturned(task, (Result(None, 100, (), 640),)))
+    hand.start_waiting(task)
+    assert not hand.get(1, LoanRecalled(task)), "A value is built over it."
+    assert sent(hand.tell(ViewsClosed([task]))) == [(1, LoanReturned(task, 1))]
+    assert sent(hand.start_waiting(task, waiter=2)) == [(1, LoanRequested(task))]
+    hand.get(1, BytesLent(task, 1280, 100))
+    hand.tell(ViewsClosed([task]))
+    assert sent(hand.get(1, LoanRecalled(task))) == [(1, LoanReturned(task, 1))], "Only a ref wants it."
+    hand.get(1, LoanRecalled(task))
+    assert hand.stale("recall of a loan that was returned") == 1
+    assert sent(hand.release(task)) == [(1, ObjectFreed(task))]
+
+
+def test_what_a_wait_has_counted_stays_until_the_wait_is_over(make_core: MakeCore) -> None:
+    # get([a, b]): a is ready and its loan is recalled before b is there.
+    hand = make_core(neighbours=(0, 1, 2))
+    first = hand.push_to_1()
+    hand.get(1, TaskReturned(first, (Result(None, 100, (), 640),)))
+    second = hand.push_to_1(2)
+    hand.start_waiting(first, second)
+    assert not hand.get(1, LoanRecalled(first))
+    effects = hand.get(1, TaskReturned(second, (SMALL,)))
+    assert only(effects, WakeWaiter).values == [place_of(first, 1, 100, 640), b"small"]
+    assert (1, LoanReturned(first, 1)) in sent(effects)
+    hand.release(first, second)
+
+
+@takes("copies", ("lent", "recall"))
+@takes("run", ("ready", "fetch again"))
+def test_a_task_that_has_not_started_waits_anew_for_what_is_recalled(make_core: MakeCore) -> None:
+    # Two ranks whose running tasks want memory that holds the arguments of each other's next tasks would stand still.
+    hand = make_core(1, neighbours=(0, 1, 2))
+    hand.lend()
+    hand.core.scheduler.grants[0, 1].depth = 4
+    hand.accept(1)
+    lent = Argument(foreign(0, 50), None, 0, 100, (), 640)
+    hand.accept(2, arguments=(lent, lent))
+    hand.accept(3, arguments=(lent, Argument(foreign(0, 51), None, 0, 100)))
+    recalled = hand.get(0, LoanRecalled(foreign(0, 50)))
+    assert sent(recalled) == [(0, LoanReturned(foreign(0, 50), 3)), (0, LoanRequested(foreign(0, 50)))]
+    assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))), RunTask)
+    assert only(hand.get(0, BytesLent(foreign(0, 50), 1280, 100)), RunTask).places[0].offset == 1280
+    assert not hand.get(0, LoanRecalled(foreign(0, 50))), "A task that has started keeps it."
+    assert not of(hand.tell(RunReturned(foreign(0, 2), (SMALL,))), RunTask)
+    assert only(hand.get(0, BytesLent(foreign(0, 51), 64, 100)), RunTask).task_id == foreign(0, 3)
+    hand.tell(RunReturned(foreign(0, 3), (SMALL,)))
+
+
+# --- no room at all ---
+
+
+def full(make_core: MakeCore, **options: Any) -> tuple[Hand, int, int]:
+    """A store full of values that user code keeps."""
+    hand = make_core(**TWO, **options)
+    hand.keeps_values = True
+    first, second = put_two(hand)
+    hand.start_waiting(first, second)
+    return hand, first, second
+
+
+@takes("copies", ("held back", "no room"))
+def test_who_waits_in_vain_is_told_what_fills_the_store(make_core: MakeCore) -> None:
+    hand, first, second = full(make_core)
+    patience_s = hand.core.context.config.store_full_after_s
+    assert not hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert not hand.wait(patience_s * 0.9)
+    effects = hand.wait(patience_s * 0.2) + hand.wait(patience_s)
+    denied = only(effects, DenyRoom)
+    assert (denied.waiter_id, denied.failure.kind) == (7, FULL)
+    assert "2 objects, the largest of them 0.11 (1000000 bytes)" in denied.failure.text
+    assert "values over them are kept" in denied.failure.text
+    hand.tell(RoomReturned(hand.own(13)))
+    assert hand.stale("room returned after it was denied") == 1
+    hand.tell(ViewsClosed([first, second]))
+    hand.release(first, second)
+
+
+@takes("copies", ("held back", "give up"))
+def test_who_does_not_wait_any_more_leaves_the_line(make_core: MakeCore) -> None:
+    hand, first, second = full(make_core)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES), RoomReturned(hand.own(13)))
+    hand.tell(ViewsClosed([first, second]))
+    hand.release(first, second)
+
+
+def test_what_can_never_fit_is_denied_at_once(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    assert only(hand.tell(RoomWanted(7, hand.own(13), 3 * NBYTES)), DenyRoom).waiter_id == 7
+
+
+@takes("copies", ("queued", "no room"))
+def test_a_read_that_finds_no_room_ends_the_wait_for_it(make_core: MakeCore) -> None:
+    hand, first, second = full(make_core)
+    borrow(hand)
+    hand.start_waiting(THEIRS, waiter=2)
+    hand.get(2, ObjectLocated(THEIRS, 2, NBYTES))
+    patience_s = hand.core.context.config.store_full_after_s
+    effects = hand.wait(patience_s) + hand.wait(patience_s)
+    (failure,) = only(effects, WakeWaiter).values
+    assert isinstance(failure, Failure)
+    assert failure.kind == FULL
+    hand.tell(ViewsClosed([first, second]))
+    assert only(hand.start_waiting(THEIRS, waiter=3), SpillObjects), "It is tried again for who comes later."
+    hand.tell(ObjectsSpilled(1, 3))
+    hand.tell(ReadCompleted(2))
+    hand.tell(ViewsClosed([THEIRS]))
+    hand.release(first, second, THEIRS)
+
+
+def test_a_full_disk_is_the_reason_that_is_told(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    first, second = put_two(hand)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert not of(hand.tell(SpillFailed(1, "The disk is full.")), SpillObjects), "It is not tried over and over."
+    patience_s = hand.core.context.config.store_full_after_s
+    denied = only(hand.wait(patience_s) + hand.wait(patience_s), DenyRoom)
+    assert "The disk is full." in denied.failure.text
+    assert only(hand.start_waiting(first), WakeWaiter).values == [place_of(first, 0, NBYTES)], "Nothing is lost."
+    hand.release(first, second)
+
+
+def test_tasks_that_wait_with_arguments_give_way_before_anybody_is_denied(make_core: MakeCore) -> None:
+    # Each of two tasks has one of its two arguments here, and there is no room for a third.
+    hand = make_core(1, **TWO)
+    for grant in range(2):
+        hand.lend(lease_id=1 + grant)
+    arguments = [Argument(foreign(2, n), None, 2, NBYTES) for n in range(21, 25)]
+    hand.core.scheduler.grants[0, 1].depth = 4
+    hand.accept(1, arguments=(arguments[0], arguments[1]))
+    hand.accept(2, arguments=(arguments[2], arguments[3]))
+    hand.tell(ReadCompleted(1), ReadCompleted(2))
+    run = of(hand.tell(), RunTask)
+    assert not run or run[0].task_id == foreign(0, 1)
+    effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+    assert [read.object_id for read in of(effects, StartRead)] == [foreign(2, 23), foreign(2, 24)]
+    hand.tell(ReadCompleted(3), ReadCompleted(4))
+    hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
+
+
+def test_an_argument_that_never_fits_fails_its_task(make_core: MakeCore) -> None:
+    hand = make_core(1, nbytes_store=NBYTES + 64)
+    hand.keeps_values = True
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.start_waiting(mine)
+    hand.lend()
+    hand.accept(1, arguments=(Argument(THEIRS, None, 2, NBYTES),))
+    patience_s = hand.core.context.config.store_full_after_s
+    effects = hand.wait(patience_s) + hand.wait(patience_s)
+    assert not of(effects, TasksHandedBack), "It is the first in line."
+    assert only(effects, TaskRaised).failure.kind == FULL
+    hand.tell(ViewsClosed([mine]))
+    hand.release(mine)
