@@ -40,7 +40,9 @@ def check_bootstrap(world: World) -> None:
     assert world.gather(bytes([rank]) * (3 * rank)) == [bytes([i]) * (3 * i) for i in range(n_ranks)]
     assert world.broadcast(b"of rank 0" if rank == 0 else b"ignored") == b"of rank 0"
     assert world.broadcast(b"") == b""
-    assert not reads_without_target(world, 1, 0), "Nothing that tests run on can do that."
+    # Shared memory can; what matters is that all ranks think the same.
+    answers = world.gather(bytes([reads_without_target(world, 1, 0)]))
+    assert len(set(answers)) == 1
     records = [RankRecord(i, 0, f"host{i}", "key" * 50 * i, 1000 + i, {"CPU": 20_000}) for i in range(n_ranks)]
     assert world.gather_records(records[rank]) == records
 
