@@ -185,31 +185,40 @@ class Pressure:
         goal = min(max(waiting, first.nbytes + config.nbytes_spill_file // 2), arena.nbytes // 2 + first.nbytes)
         # What is free in pieces that are too small does not count: as much again is made.
         left = goal - self._nbytes_spilling
-        has_moved, batch = False, []
-        for copy in list(self._copies.local.values()):
+        evicted, unloaded, batch, recalled = list[Copy](), list[Copy](), deque[Copy](), list[Copy]()
+        for copy in self._copies.local.values():
             if left <= 0:
                 break
             if copy.state != LOCAL or copy.n_pins or copy.n_views or copy.n_sends:
                 continue
             if copy.lent:
-                self._recall(copy)
-                continue
-            left -= copy.nbytes + NBYTES_HEADER
-            if not copy.is_primary:
-                copy.state = self._next[LOCAL, "evict"]
-                self._copies.forget(copy)
-                has_moved = True
+                if copy.is_recalled:
+                    continue  # Whether and when it comes back nobody knows.
+                recalled.append(copy)
+            elif not copy.is_primary:
+                evicted.append(copy)
             elif copy.file_id:
-                self._unload(copy)
-                has_moved = True
+                unloaded.append(copy)
             elif not self._trouble:
                 batch.append(copy)
-        if batch:
-            self._spill(batch)
-        if has_moved:
+            else:
+                continue
+            left -= copy.nbytes + NBYTES_HEADER
+        for copy in evicted:
+            copy.state = self._next[LOCAL, "evict"]
+            self._copies.forget(copy)
+        for copy in unloaded:
+            self._unload(copy)
+        for copy in recalled:
+            self._recall(copy)
+        self._spill(batch)
+        if evicted or unloaded:
             self._trouble = ""
-        if has_moved or self._spills:
+        if evicted or unloaded or self._spills:
             self._overdue_at = None
+        elif recalled:
+            self._overdue_at = self._context.now + config.store_full_after_s
+            self._context.wake_at(self._overdue_at)
         else:
             self._lose_patience(first)
 
@@ -233,23 +242,22 @@ class Pressure:
         self._note_room()
 
     def _recall(self, copy: Copy) -> None:
-        if not copy.is_recalled:
-            copy.is_recalled = True
-            assert copy.lent is not None
-            for rank in copy.lent:
-                self._context.send(rank, LoanRecalled(copy.object_id))
+        copy.is_recalled = True
+        assert copy.lent is not None
+        for rank in copy.lent:
+            self._context.send(rank, LoanRecalled(copy.object_id))
 
     def _unload(self, copy: Copy) -> None:
         copy.state = self._next[LOCAL, "unload"]
         self._copies.give_back(copy)
 
-    def _spill(self, batch: list[Copy]) -> None:
+    def _spill(self, batch: deque[Copy]) -> None:
         """Spill these copies, in files of about the same size."""
         while batch:
             part: list[Copy] = []
             nbytes = 0
             while batch and (not part or nbytes < self._context.config.nbytes_spill_file):
-                copy = batch.pop(0)
+                copy = batch.popleft()
                 copy.n_sends += 1
                 nbytes += copy.nbytes
                 part.append(copy)
