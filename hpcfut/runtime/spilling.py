@@ -34,7 +34,8 @@ class Spilling:
         self._window = window
         self._post = post
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._n_threads = 0
+        #: Threads that were started; none before there was anything to do.
+        self.n_threads = 0
         self._opening = threading.Lock()
         self._store: SpillStore | None = None
         self._is_over = False
@@ -59,14 +60,14 @@ class Spilling:
     def close(self) -> None:
         """The session is over: nothing more is moved, and the files go."""
         self._is_over = True
-        for _ in range(self._n_threads):
+        for _ in range(self.n_threads):
             self._works.put(None)
 
     def _do(self, work: Callable[[], None]) -> None:
         self._works.put(work)
-        if self._n_threads < N_THREADS:
-            self._n_threads += 1
-            threading.Thread(target=self._run, name=f"hpcfut-spilling-{self._n_threads}", daemon=True).start()
+        if self.n_threads < N_THREADS:
+            self.n_threads += 1
+            threading.Thread(target=self._run, name=f"hpcfut-spilling-{self.n_threads}", daemon=True).start()
 
     def _run(self) -> None:
         with fatal("a thread that spills"):
