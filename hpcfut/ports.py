@@ -84,6 +84,9 @@ class Window(Protocol):
         Raises ``MemoryError`` when the system has no more pages.
         """
 
+    def bare(self, offset: int, nbytes: int) -> memoryview:
+        """The same, but for who must not wait until its pages are ready."""
+
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:
         """The payload is complete: from now on it can be viewed, and never changes."""
 

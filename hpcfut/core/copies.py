@@ -159,6 +159,8 @@ class Copies:
         self.local: dict[int, Copy] = {}
         #: Called when memory is free, or may be made free, that was not before.
         self.on_room: Callable[[], None] = lambda: None
+        #: Told of a recalled copy that only runs or waits here have pinned; bound in ``runs.py``.
+        self.on_pinned: Callable[[Copy], None] = lambda copy: None
         #: Called when nobody wants a queued copy any more.
         self.on_unqueued: Callable[[Copy], None] = lambda copy: None
 
@@ -284,9 +286,12 @@ class Copies:
     def let_go(self, copy: Copy) -> None:
         """A wish or a use has gone; if it was the last one, the memory goes too."""
         state = copy.state
-        if copy.n_pins or (copy.is_held and not (copy.is_recalled and state == LENT)):
+        is_recalled = copy.is_recalled and state == LENT
+        if copy.n_pins or (copy.is_held and not is_recalled):
             if state == LOCAL and not (copy.n_pins or copy.is_used):
                 self.on_room()
+            elif is_recalled and not copy.n_views:
+                self._context.put_off.append((self._give_way, copy))
             return
         if state == LOCAL:
             if copy.is_used:
@@ -313,6 +318,11 @@ class Copies:
         else:
             return
         self.forget(copy)
+
+    def _give_way(self, copy: Copy) -> None:
+        """Only pins keep a copy that was recalled, unless something has happened since."""
+        if copy.state == LENT and copy.is_recalled and copy.n_pins and not copy.n_views:
+            self.on_pinned(copy)
 
     def forget(self, copy: Copy) -> None:
         """Take a copy out of the table, its segment out of the arena, and its bytes out of the file."""

@@ -62,8 +62,9 @@ class Pressure:
         #: From when on nothing has moved for long enough; and whether runs have been handed back since room was found.
         self._overdue_at: float | None = None
         self._has_handed_back = False
-        #: Since when objects have been asked for that have not found room; who is handed back comes again.
-        self._asked_at: dict[int, float] = {}
+        #: Since when reads have been asked for that have not found room, and when somebody wanted them last; a task that
+        #: is handed back comes again.
+        self._asked_at: dict[int, tuple[float, float]] = {}
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
         #: Bound in ``rank.py``.
         self.hand_back: Callable[[Copy], bool] = lambda copy: False
@@ -87,6 +88,7 @@ class Pressure:
             return
         if copy.state == HELD_BACK:
             self._urgent.remove(copy)
+            self._note_room()
         self._copies.give_up(event.object_id)
 
     def ask(self, copy: Copy, *, is_urgent: bool) -> None:
@@ -96,20 +98,34 @@ class Pressure:
             if offset is not None:
                 self._give(copy, offset)
                 return
+        if not (self._urgent or self._later):
+            self._overdue_at = None
         (self._urgent if is_urgent else self._later).append(copy)
+        if copy.state == QUEUED:
+            self._note_asked(copy.object_id)
+        self._note_room()
+
+    def _note_asked(self, object_id: int) -> None:
+        """A read is asked for: for the first time, or as the task that wants it comes again soon after it was here."""
+        now = self._context.now
+        asked_at, left_at = self._asked_at.pop(object_id, (now, now))
+        if now - left_at > _N_PATIENCES * self._context.config.store_full_after_s:
+            asked_at = now
         if len(self._asked_at) >= _N_ASKED_MAX:
             del self._asked_at[next(iter(self._asked_at))]
-        self._asked_at.setdefault(copy.object_id, self._context.now)
-        self._note_room()
+        self._asked_at[object_id] = asked_at, now
 
     def promote(self, copy: Copy) -> None:
         """A thread waits for what only a task wanted before."""
         if copy.state == QUEUED and copy in self._later:
             self._later.remove(copy)
             self._urgent.append(copy)
+            self._note_room()
 
     def _withdraw(self, copy: Copy) -> None:
         """Nobody wants the bytes of a queued copy any more."""
+        if copy.object_id in self._asked_at:
+            self._asked_at[copy.object_id] = self._asked_at[copy.object_id][0], self._context.now
         (self._later if copy in self._later else self._urgent).remove(copy)
         self._note_room()
 
@@ -225,7 +241,8 @@ class Pressure:
     def _lose_patience(self, first: Copy) -> None:
         """Nothing could be moved away for the first in line."""
         now, patience_s = self._context.now, self._context.config.store_full_after_s
-        is_old = now - self._asked_at.get(first.object_id, now) >= _N_PATIENCES * patience_s
+        asked_at, _ = self._asked_at.get(first.object_id, (now, now))
+        is_old = now - asked_at >= _N_PATIENCES * patience_s
         if self._overdue_at is None:
             self._overdue_at = now + patience_s
         if not (self._has_handed_back or is_old) and self.hand_back(first):

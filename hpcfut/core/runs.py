@@ -51,7 +51,7 @@ class Runs:
         self._transfers = transfers
         self._scheduler = scheduler
         self.runs: dict[int, Run] = {}
-        transfers.on_pinned = self.give_way
+        copies.on_pinned = self.give_way
 
     # -- arrival -----------------------------------------------------------------------------------------------------
 

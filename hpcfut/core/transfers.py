@@ -16,8 +16,6 @@ memory recalls its loans.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hpcfut.core.context import Context
 from hpcfut.core.copies import (
     ABSENT,
@@ -57,8 +55,6 @@ class Transfers:
         self._copies = copies
         self._table = copies.copies
         self._next = copies.next
-        #: Told of a recalled copy that runs or waits here have pinned; bound in ``runs.py``.
-        self.on_pinned: Callable[[Copy], None] = lambda copy: None
         #: The other ranks whose arenas can be read in place from here, and that can read this one's.
         self.neighbours = neighbours
         self._reads = pressure.reads
@@ -204,12 +200,7 @@ class Transfers:
             self._context.count_stale("recall of a loan that was returned")
             return
         copy.is_recalled = True
-        if copy.n_views:
-            return
-        if copy.n_pins:
-            self.on_pinned(copy)
-        else:
-            self._copies.let_go(copy)
+        self._copies.let_go(copy)
 
     def ask_again(self, copy: Copy) -> None:
         """Return the loans of a copy that only runs want that have not started, and wait for new ones."""
@@ -282,6 +273,8 @@ class Transfers:
         if copy.lent is None:
             copy.lent = {}
         copy.lent[rank] = copy.lent.get(rank, 0) + 1
+        # Who has just been told of it has not heard of a recall.
+        copy.is_recalled = False
         self._copies.touch(copy)
         return copy.offset
 

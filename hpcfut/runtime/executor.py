@@ -60,13 +60,13 @@ class Executor:
         self._forgotten: list[object] = []
         #: Of the functions that are tried again: after which exceptions.
         self._retried: dict[int, tuple[type[BaseException], ...]] = {}
-        self.room = Room(engine)
-        self.drafts = Drafts(engine, self.room.take, config.nbytes_inline_max)
         self.environments = Environments(lambda: self.current.task_id)
         callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
         self.interruption = interruption = Interruption(
             engine, [caller.__code__ for caller in callers], config.stop_grace_s
         )
+        self.room = Room(engine, self.task_of_thread, interruption.blocked)
+        self.drafts = Drafts(engine, self.room.take, config.nbytes_inline_max)
         self.producers = Producers(engine, interruption, self.environments, self._result)
         # Looked up once: this is the task path.
         self.running, self.blocked, self.cancelled = interruption.running, interruption.blocked, interruption.cancelled
@@ -293,16 +293,18 @@ class Executor:
             )
         # All are pickled before the first is stored, so that one that cannot be leaves nothing behind.
         pickled = [self.pickling.dumps(value) for value in values]
-        results: list[Result] = []
+        # Those that were built in place come last: they need no room, so that none of them is given up.
+        drafts, results = self.drafts.by_array, dict[int, Result]()
         try:
-            for return_id, value, one in zip(run.return_ids, values, pickled, strict=True):
-                results.append(self.keep(return_id, value, one))
+            for position in sorted(range(n_returns), key=lambda position: id(values[position]) in drafts):
+                return_id = run.return_ids[position]
+                results[return_id] = self.keep(return_id, values[position], pickled[position])
         except BaseException:
-            for return_id, result in zip(run.return_ids, results, strict=False):
+            for return_id, result in results.items():
                 if result.payload is None:
                     self.engine.post(RoomReturned(return_id))
             raise
-        return tuple(results)
+        return tuple(results[return_id] for return_id in run.return_ids)
 
     def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
         name = self.engine.core.template(run.template_id).name

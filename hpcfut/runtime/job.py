@@ -159,7 +159,7 @@ class Job:
         clock = MonotonicClock()
         roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
         if self._n_sessions > 1:
-            self._arena.renew()
+            self._arena = self._arena.renewed()
         nbytes_store = min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes)
         if self._expose is not None:
             self._expose(self._arena.memory(nbytes_store))

@@ -24,14 +24,14 @@ class Movement:
     def start_read(self, effect: StartRead) -> None:
         """Get ready to receive, and ask the holder."""
         self.reads[effect.transfer_id] = effect
-        buffer = self._window.buffer(effect.offset, effect.nbytes)
+        buffer = self._window.bare(effect.offset, effect.nbytes)
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
         self._send(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
     def send_object(self, effect: SendObject) -> None:
         """Start sending the bytes of an object that is stored here."""
         self.sends[effect.rank, effect.transfer_id] = effect.object_id
-        buffer = self._window.buffer(effect.offset, effect.nbytes)
+        buffer = self._window.bare(effect.offset, effect.nbytes)
         self._transport.send_data(effect.rank, effect.transfer_id, buffer)
 
     def free_segment(self, effect: FreeSegment) -> None:

@@ -50,7 +50,7 @@ class Spilling:
 
     def drop(self, effect: DropSpilled) -> None:
         """Forget what a file has of an object."""
-        self._do(lambda: self._files().drop(effect.file_id, effect.object_id))
+        self._do(lambda: self._drop(effect))
 
     @property
     def n_files(self) -> int:
@@ -76,6 +76,13 @@ class Spilling:
                     work()
             if self._store is not None:
                 self._store.close()
+
+    def _drop(self, effect: DropSpilled) -> None:
+        try:
+            self._files().drop(effect.file_id, effect.object_id)
+        except KeyError:
+            if not self._is_over:  # Else the other thread has closed the files in this moment.
+                raise
 
     def _files(self) -> SpillStore:
         with self._opening:

@@ -33,7 +33,7 @@ def main() -> None:
             except HpcfutError as error:
                 print(type(error).__name__, flush=True)
         elif word == "renew":
-            arena.renew()
+            arena = arena.renewed()
             put_text(arena)
             print("renewed", flush=True)
         elif word == "unseal":

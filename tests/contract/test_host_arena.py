@@ -41,6 +41,10 @@ class Rank:
         self.arena = HostArena(rank, nbytes)
         self.released = self.arena.released
 
+    def renew(self) -> None:
+        self.arena = self.arena.renewed()
+        self.released = self.arena.released
+
     def put(self, offset: int, object_id: int, data: Any) -> int:
         nbytes = len(data)
         self.arena.buffer(offset, nbytes)[:] = data
@@ -519,11 +523,14 @@ def test_a_new_session_has_fresh_memory_and_leaves_old_values_alone(peer: Peer) 
     peer.mine.put(640, 3, b"first")
     old = peer.mine.view(640, 3, 5)
     assert peer.ask("view", 640, 3, 5) == "first [3]"
-    peer.mine.arena.renew()
+    late = peer.mine.arena
+    peer.mine.renew()
     assert peer.ask("renew") == "renewed"
     peer.mine.put(640, 4, b"later")
     assert (bytes(old), bytes(peer.mine.view(640, 4, 5)), bytes(peer.view())) == (b"first", b"later", TEXT)
     assert peer.ask("view", 640, 4, 5) == "later [4]"
+    late.seal(640, 3, 5)
+    assert bytes(peer.mine.view(640, 4, 5)) == b"later", "Who is late writes to the old memory."
     heard = list(peer.mine.arena.released)
     del old
     assert list(peer.mine.arena.released) == heard, "The new session knows nothing of it."

@@ -21,6 +21,7 @@ the first is mapped when the ranks meet, that of a later one when it is first re
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import mmap
 import os
@@ -94,14 +95,20 @@ class HostArena:
         self._descriptor = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._make()
 
-    def renew(self) -> None:
-        """Begin another session, with empty memory. What is still viewed of the old one stays as it is, unheard of."""
-        self._n_sessions += 1
+    def renewed(self) -> HostArena:
+        """Memory for another session, empty, in place of this one.
+
+        What is still viewed of the old memory stays as it is, unheard of; so does what a thread that is late still
+        writes, because it does so through the old arena.
+        """
         self._pages.close()
         fresh = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.dup2(fresh, self._descriptor, inheritable=False)
         os.close(fresh)
-        self._make()
+        arena = copy.copy(self)
+        arena._n_sessions += 1
+        arena._make()
+        return arena
 
     def _make(self) -> None:
         try:
@@ -200,10 +207,13 @@ class HostArena:
             MemoryError: The system has no more pages.
         """
         start = _NBYTES_PROOF + NBYTES_HEADER + offset
-        end = start + nbytes
-        payload = memoryview(self._own)[start:end]
-        self._pages.prepare(start, end)
-        return payload
+        self._pages.prepare(start, start + nbytes)
+        return self.bare(offset, nbytes)
+
+    def bare(self, offset: int, nbytes: int) -> memoryview:
+        """The same, but for who must not wait until its pages are ready."""
+        start = _NBYTES_PROOF + NBYTES_HEADER + offset
+        return memoryview(self._own)[start : start + nbytes]
 
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:
         """The payload is complete: from now on it can be viewed, and never changes."""

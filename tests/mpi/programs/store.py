@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,24 @@ def case_producers_are_held_back(n_ranks: int) -> None:
         refs = [produce.options(num_returns=4).remote(seed) for seed in range(8 * n_ranks)]
         for seed, parts in enumerate(refs):
             assert [int(part[-1]) for part in hpcfut.get(parts, timeout=6 * WAIT_S)] == list(range(seed, seed + 4))
+
+
+def case_a_task_that_waits_for_room_is_cancelled(n_ranks: int) -> None:
+    last = n_ranks - 1
+    with own_session(object_store_memory=2_000_000):
+        fill = on_rank(hpcfut.remote(lambda: np.ones(900_000, np.uint8)), last)
+        kept = [hpcfut.get(fill.remote(), timeout=WAIT_S) for _ in range(2)]
+        waits = fill.remote()
+        with Gate() as gate:
+            passer = on_rank(pass_gate, last).options(num_cpus=0).remote(gate)
+            hpcfut.wait([waits, passer], timeout=0.5, fetch_local=False)
+        started = time.monotonic()
+        hpcfut.cancel(waits)
+        raised(hpcfut.exceptions.TaskCancelledError, hpcfut.get, waits, timeout=WAIT_S)
+        assert time.monotonic() - started < 2.0, "It does not wait until it is told that there is no room."
+        del kept
+        assert hpcfut.get(passer, timeout=WAIT_S) is None
+        assert hpcfut.get(fill.remote(), timeout=WAIT_S).nbytes == 900_000
 
 
 def case_values_are_good_for_ever(n_ranks: int) -> None:
