@@ -117,7 +117,7 @@ OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copies pressure transfers references templates membership task "
-    "lease locality leases tasks run grants scheduler runs streams waits watches inventories stuck standstills "
+    "lease locality leases tasks run grants scheduler runs recalls streams waits watches inventories stuck standstills "
     "statistics rank"
 )
 

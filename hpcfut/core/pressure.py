@@ -62,8 +62,8 @@ class Pressure:
         #: From when on nothing has moved for long enough; and whether runs have been handed back since room was found.
         self._overdue_at: float | None = None
         self._has_handed_back = False
-        #: Since when reads have been asked for that have not found room, and when somebody wanted them last; a task that
-        #: is handed back comes again.
+        #: Since when reads have been asked for that have not found room, and when somebody wanted them last: a task
+        #: that is handed back comes again.
         self._asked_at: dict[int, tuple[float, float]] = {}
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
         #: Bound in ``rank.py``.

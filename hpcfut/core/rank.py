@@ -20,6 +20,7 @@ from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import Ownership
 from hpcfut.core.pressure import Pressure
+from hpcfut.core.recalls import Recalls
 from hpcfut.core.references import Record, References
 from hpcfut.core.run import READY
 from hpcfut.core.runs import Runs
@@ -78,7 +79,7 @@ class RankCore:
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
         self.inventories = Inventories(context, self.references, copies, self.tasks)
-        pressure.hand_back = self.runs.hand_back_waiting
+        Recalls(copies, pressure, self.transfers, self.scheduler, self.runs)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 

@@ -8,7 +8,7 @@ came with it are covered by its caller; the reply lists those that user code her
 from __future__ import annotations
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import LOCAL, MISSING, Copies, Copy
+from hpcfut.core.copies import MISSING, Copies, Copy
 from hpcfut.core.effects import InterruptTask, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
@@ -43,15 +43,14 @@ class Runs:
         scheduler: Scheduler,
     ) -> None:
         self._context = context
-        self._next = context.make_table("run", TRANSITIONS)
-        self._on_ready, self._on_start, self._on_end = map(self._next.on, ("ready", "start", "end"))
+        self.next = context.make_table("run", TRANSITIONS)
+        self._on_ready, self._on_start, self._on_end = map(self.next.on, ("ready", "start", "end"))
         self._references = references
         self._templates = templates
         self._copies = copies
         self._transfers = transfers
         self._scheduler = scheduler
         self.runs: dict[int, Run] = {}
-        copies.on_pinned = self.give_way
 
     # -- arrival -----------------------------------------------------------------------------------------------------
 
@@ -60,7 +59,7 @@ class Runs:
         run = self._make(source, message)
         scheduler = self._scheduler
         if not scheduler.admits(run):
-            run.state = self._next[run.state, "hand back"]
+            run.state = self.next[run.state, "hand back"]
             self._transfers.return_loans(message.arguments)
             self._context.send(source, TasksHandedBack(message.lease_id, (message.task_id,)))
             return
@@ -68,7 +67,7 @@ class Runs:
         if message.arguments or message.nested:
             self._accept(run, message)
             if run.n_missing:
-                run.state = self._next[run.state, "fetch"]
+                run.state = self.next[run.state, "fetch"]
                 return
         run.state = self._on_ready[run.state]
         if scheduler.is_free_for(run):
@@ -125,10 +124,14 @@ class Runs:
         if run is None or run.state != FETCHING:
             self._context.count_stale("argument of a dropped run")
             return None
+        failure = self._failure_of(run)
+        if failure is not None:  # At once, because the others may never find room beside those that are here.
+            self._drop(run, failure)
+            return None
         run.n_missing -= 1
         if run.n_missing:
             return None
-        run.state = self._next[run.state, "ready"]
+        run.state = self.next[run.state, "ready"]
         self._scheduler.add_ready(run)
         if not run.lease_id and not self._scheduler.accepts(run.owner):
             return run
@@ -158,13 +161,11 @@ class Runs:
         run.state = self._on_start[run.state]
         places: tuple[Place, ...] = ()
         if run.arguments:
-            copies = [self._copies.copies[argument.object_id] for argument in run.arguments if argument.payload is None]
-            for copy in copies:
-                if copy.state == MISSING:
-                    assert copy.failure is not None
-                    self.raised(run.task_id, copy.failure, is_retriable=False)
-                    return False
-            places = tuple(map(self._copies.open_view, copies))
+            failure = self._failure_of(run)
+            if failure is not None:
+                self.raised(run.task_id, failure, is_retriable=False)
+                return False
+            places = tuple(map(self._copies.open_view, self.stored(run)))
         self._context.effects.append(
             RunTask(
                 run.task_id,
@@ -188,9 +189,9 @@ class Runs:
         self.runs[run.task_id] = run
         self._accept(run, message)
         if run.n_missing:
-            run.state = self._next[run.state, "fetch"]
+            run.state = self.next[run.state, "fetch"]
             return False
-        run.state = self._next[run.state, "ready"]
+        run.state = self.next[run.state, "ready"]
         run.waiter_id = waiter_id
         return self._start(run)
 
@@ -213,7 +214,7 @@ class Runs:
         """A thread of the run waits, or the run itself for its consumer."""
         run.n_waits += 1
         if run.state == RUNNING:
-            run.state = self._next[run.state, "block"]
+            run.state = self.next[run.state, "block"]
             self._scheduler.block(run)
             if self._scheduler.is_full:
                 self.hand_back_all()
@@ -229,7 +230,7 @@ class Runs:
         """What ``suspend`` said is over."""
         run.n_waits -= 1
         if not run.n_waits:
-            run.state = self._next[run.state, "unblock"]
+            run.state = self.next[run.state, "unblock"]
             self._scheduler.unblock(run)
 
     def hand_back_all(self) -> None:
@@ -239,47 +240,11 @@ class Runs:
         self._scheduler.close_all()
         self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
 
-    def give_way(self, copy: Copy) -> None:
-        """A holder wants its memory back: runs that have not started wait for it anew, if nobody else uses it.
-
-        They would else keep tasks on other ranks from coming to an end.
-        """
-        waiting = [
-            (run, n)
-            for run in self.runs.values()
-            if run.state in (FETCHING, READY) and (n := sum(a.object_id == copy.object_id for a in run.arguments))
-        ]
-        if sum(n for _, n in waiting) != copy.n_pins:
-            return
-        self._transfers.ask_again(copy)
-        assert copy.watchers is not None
-        for run, _ in waiting:
-            copy.watchers[run.task_id] = None
-            run.n_missing += 1
-            if run.state == READY:
-                self._scheduler.remove_ready(run)
-                run.state = self._next[READY, "fetch again"]
-
-    def hand_back_waiting(self, first: Copy) -> bool:
-        """Hand back what waits with arguments in memory, but for who waits for ``first``; gives whether any did."""
-        kept, copies = first.watchers or {}, self._copies.copies
-        waiting = [
-            run
-            for run in self.runs.values()
-            if run.state in (FETCHING, READY) and run.lease_id and run.task_id not in kept
-            if any(a.payload is None and copies[a.object_id].state == LOCAL for a in run.arguments)
-        ]
-        for run in waiting:
-            if run.state == READY:
-                self._scheduler.remove_ready(run)
-        self.hand_back(waiting)
-        return bool(waiting)
-
     def hand_back(self, runs: list[Run]) -> None:
         """Give these runs back to their owners; the caller takes them out of the scheduler."""
         by_lease: dict[tuple[int, int], list[int]] = {}
         for run in runs:
-            run.state = self._next[run.state, "hand back"]
+            run.state = self.next[run.state, "hand back"]
             self._forget(run, is_reported=False)
             by_lease.setdefault((run.owner, run.lease_id), []).append(run.task_id)
         for (owner, lease_id), task_ids in by_lease.items():
@@ -383,11 +348,22 @@ class Runs:
             return
         if run.state == READY:
             self._scheduler.remove_ready(run)
-        run.state = self._next[run.state, "drop"]
-        borrowed = self._forget(run)
-        failure = Failure(CANCELLED, f"Task {name_of(task_id)} ({run.template.name}) was cancelled before it started.")
-        self._context.send(run.owner, TaskRaised(task_id, failure, False, borrowed))
+        name = f"{name_of(task_id)} ({run.template.name})"
+        self._drop(run, Failure(CANCELLED, f"Task {name} was cancelled before it started."))
+
+    def _drop(self, run: Run, failure: Failure) -> None:
+        """A run will not start."""
+        run.state = self.next[run.state, "drop"]
+        self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run)))
         self.dispatch()
+
+    def stored(self, run: Run) -> list[Copy]:
+        """The copies that are its arguments."""
+        return [self._copies.copies[argument.object_id] for argument in run.arguments if argument.payload is None]
+
+    def _failure_of(self, run: Run) -> Failure | None:
+        """Why an argument cannot be had, if one cannot."""
+        return next((copy.failure for copy in self.stored(run) if copy.state == MISSING), None)
 
     def check(self) -> None:
         """Assert what must hold between turns."""
