@@ -42,6 +42,9 @@ SCRIPT = """
         time.sleep(30)
 
     hpcfut.init()
+    # What comes before a rank has opened the session is not looked at.
+    there = hpcfut.NodeAffinitySchedulingStrategy(destination)
+    hpcfut.get(hpcfut.remote(scheduling_strategy=there)(lambda: None).remote())
     if source == 0:
         spoil()
         hpcfut.get(hpcfut.remote(lambda: time.sleep(30)).remote())
