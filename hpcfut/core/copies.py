@@ -37,6 +37,7 @@ from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
+from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.messages import LoanReturned, ReadRefused
 
 ABSENT: Final = "absent"
@@ -209,14 +210,19 @@ class Copies:
             (copy for copy in self.copies.values() if copy.rank == self._rank and copy.offset >= 0),
             key=lambda copy: (-copy.nbytes, copy.object_id),
         )
+        what = (
+            f"There is no room for object {name_of(object_id)} of {nbytes} bytes on rank {self._rank}: its object store"
+        )
+        more = "give each rank a larger store: init(object_store_memory=BYTES)."
+        if nbytes + NBYTES_HEADER > arena.nbytes:
+            return f"{what} has {arena.nbytes} bytes in all. Make smaller objects, or {more}"
         names = ", ".join(f"{name_of(copy.object_id)} ({copy.nbytes} bytes)" for copy in largest[:_N_NAMED_MAX])
         return (
-            f"There is no room for object {name_of(object_id)} of {nbytes} bytes on rank {self._rank}: its object "
-            f"store has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
+            f"{what} has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
             + (f", the largest of them {names}" if names else "")
-            + f". {trouble or 'They are in use: values over them are kept, or tasks have them as arguments.'} "
-            "Drop refs and arrays that are not needed, use more ranks, or give each rank a larger store: "
-            "init(object_store_memory=BYTES)."
+            + f"; the largest free piece has {arena.nbytes_hole_max} bytes. "
+            + (trouble or "They are in use: values over them are kept, or tasks have them as arguments.")
+            + f" Drop refs and arrays that are not needed, use more ranks, or {more}"
         )
 
     # -- use -----------------------------------------------------------------------------------------------------------

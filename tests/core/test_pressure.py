@@ -329,7 +329,7 @@ def test_who_waits_in_vain_is_told_what_fills_the_store(make_core: MakeCore) -> 
     denied = only(effects, DenyRoom)
     assert (denied.waiter_id, denied.failure.kind) == (7, FULL)
     assert "2 objects, the largest of them 0.11 (1000000 bytes)" in denied.failure.text
-    assert "values over them are kept" in denied.failure.text
+    assert "the largest free piece has 0 bytes. They are in use: values over them are kept" in denied.failure.text
     hand.tell(RoomReturned(hand.own(13)))
     assert hand.stale("room returned after it was denied") == 1
     hand.tell(ViewsClosed([first, second]))
@@ -346,7 +346,9 @@ def test_who_does_not_wait_any_more_leaves_the_line(make_core: MakeCore) -> None
 
 def test_what_can_never_fit_is_denied_at_once(make_core: MakeCore) -> None:
     hand = make_core(**TWO)
-    assert only(hand.tell(RoomWanted(7, hand.own(13), 3 * NBYTES)), DenyRoom).waiter_id == 7
+    denied = only(hand.tell(RoomWanted(7, hand.own(13), 3 * NBYTES)), DenyRoom)
+    assert denied.waiter_id == 7
+    assert "its object store has 2000128 bytes in all. Make smaller objects" in denied.failure.text
 
 
 @takes("copies", ("queued", "no room"))

@@ -52,7 +52,7 @@ def blank_of(
 
     Raises:
         TypeError: The dtype or the shape is none.
-        ValueError: The same, or the order is neither "C" nor "F".
+        ValueError: The same, or the order is neither "C" nor "F", or the array is too big.
     """
     import numpy
 
@@ -64,6 +64,10 @@ def blank_of(
         kind, inner = kind.subdtype
         sizes += inner
     nbytes = math.prod(sizes) * kind.itemsize
+    if nbytes >= 1 << 63:
+        raise ValueError(
+            f"empty() was given the shape {shape!r}: an array of {nbytes} bytes is too big for any machine."
+        )
     if kind.hasobject or kind.metadata is not None or nbytes < nbytes_min or min(sizes, default=0) < 0:
         return Blank(sizes, kind, order)
     letter = letter_of(kind)

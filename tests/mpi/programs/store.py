@@ -335,6 +335,7 @@ def case_odd_arrays_to_be_built(n_ranks: int) -> None:
         assert (hpcfut.get(ref) == array).all()
     del ref
     raised(ValueError, hpcfut.empty, (-1, -N))
+    raised(ValueError, hpcfut.empty, (2**40, 2**40))
     raised(ValueError, hpcfut.empty, (1,) * 100 + (N,))
     raised(ValueError, hpcfut.empty, N, order="K")
     raised(TypeError, hpcfut.empty, N, "no type")
