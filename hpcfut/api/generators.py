@@ -78,7 +78,7 @@ class ObjectRefGenerator:
             raise StopIteration
         try:
             ready = self._runtime.wait([object_id], 1, timeout_s, is_fetching=False, may_run=True)
-        except BaseException:
+        except BaseException:  # A Ctrl-C or a cancel, too: the value stays the next one, for whoever asks again.
             self._give_back(object_id)
             raise
         if ready is None:
@@ -100,7 +100,7 @@ class ObjectRefGenerator:
             raise StopAsyncIteration
         try:
             value = await made(self._runtime, object_id)
-        except BaseException:
+        except BaseException:  # A Ctrl-C or a cancel, too: the value stays the next one, for whoever asks again.
             self._give_back(object_id)
             raise
         ref = self._taken(object_id, value)

@@ -160,7 +160,7 @@ class Copies:
         self.local: dict[int, Copy] = {}
         #: Called when memory is free, or may be made free, that was not before.
         self.on_room: Callable[[], None] = lambda: None
-        #: Told of a recalled copy that only runs or waits here have pinned; bound in ``runs.py``.
+        #: Told of a recalled copy that only runs or waits here have pinned; bound in ``recalls.py``.
         self.on_pinned: Callable[[Copy], None] = lambda copy: None
         #: Called when nobody wants a queued copy any more.
         self.on_unqueued: Callable[[Copy], None] = lambda copy: None

@@ -66,7 +66,7 @@ class Pressure:
         #: that is handed back comes again.
         self._asked_at: dict[int, tuple[float, float]] = {}
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
-        #: Bound in ``rank.py``.
+        #: Bound in ``recalls.py``.
         self.hand_back: Callable[[Copy], bool] = lambda copy: False
         #: Tells who waits for a copy that it will not come; bound in ``transfers.py``.
         self.on_denied: Callable[[Copy, Failure], None] = lambda copy, failure: None

@@ -53,7 +53,7 @@ class Drafts:
         offset = self._room_for(object_id, nbytes)
         try:
             payload, pin = engine.window.draft(offset, object_id, nbytes)
-        except BaseException:
+        except BaseException:  # A Ctrl-C, too: nobody else knows of the room.
             engine.post(RoomReturned(object_id))
             raise
         # Told before the pin can be released.

@@ -132,7 +132,7 @@ class HostDoorbell:
             os.write(self._pipes[rank], b"r")
 
     def lie_down(self, how: int = SLEEPS) -> None:
-        """Take the rings that have come, and say that this rank sleeps: what it looks for now, it will not miss."""
+        """Take the rings that have come, then say that this rank sleeps: who posts after that rings again."""
         if self._is_rung:
             self._is_rung = False
             with suppress(BlockingIOError):

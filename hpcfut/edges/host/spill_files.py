@@ -99,7 +99,7 @@ class SpillFiles:
                 extents[object_id] = _Extent(position, data.nbytes, disk.file.write(position, data))
                 position += data.nbytes
             disk.file.flush()
-        except BaseException as error:
+        except BaseException as error:  # Whatever it is, no file keeps room for what was not written.
             self._release(disk, start, nbytes)
             if isinstance(error, OSError):
                 raise self._refusal(len(views), nbytes, error) from error
