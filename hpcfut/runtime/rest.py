@@ -131,7 +131,8 @@ class Rest:
             self.get_up()
 
     def leave(self) -> None:
-        """The leader is about to leave; from now on frames are the helper's business, if it dozes."""
+        """The leader has news, or no more time; from now on frames are the helper's business, if it dozes."""
+        self._makes_way = False
         if self._n_looks:
             self.get_up()
         if self._is_unheard:
