@@ -53,10 +53,13 @@ class Transport(Protocol):
         """Whether frames or data are still under way from here, so that the rank should go on polling."""
 
     def start_barrier(self) -> None:
-        """Say that this rank has sent its last frame; to be called when ``is_busy`` is false."""
+        """Say that this rank sends nothing more. Of data that are under way the rest stays where it is."""
 
     def is_barrier_done(self) -> bool:
-        """Whether every rank has started the barrier; frames may still be polled meanwhile."""
+        """Whether every rank has started the barrier and nothing is under way; frames may still be polled meanwhile.
+
+        Once it has been, no buffer is in use any more, and the transport begins anew.
+        """
 
     def close(self) -> None:
         """Give everything back. After an orderly barrier only."""

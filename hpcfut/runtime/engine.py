@@ -172,7 +172,6 @@ class Engine(Turns):
         with self._lock:
             self._is_closed = True
             self.frames.outboxes.clear()
-            self.movement.close()
             self.spilling.close()
 
     def tick(self) -> bool:

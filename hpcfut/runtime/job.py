@@ -209,20 +209,16 @@ class Job:
         """Let all frames leave and meet the other ranks, while theirs are still received."""
         transport = self._transport
         deadline = time.monotonic() + within_s
-        is_started = False
+        transport.start_barrier()
         while True:
             for source, frame in transport.poll():
                 self._early.append((source, bytes(frame)))
-            if transport.completed_data():
-                continue
-            if not is_started and not transport.is_busy:
-                transport.start_barrier()
-                is_started = True
-            if is_started and transport.is_barrier_done():
+            if transport.is_barrier_done():
                 return True
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.0001)  # MPI tells of the end of a barrier only to who asks.
+            # MPI tells of the end of a barrier only to who asks, and moves what is under way only for who does.
+            time.sleep(0.0 if transport.is_busy else 0.0001)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

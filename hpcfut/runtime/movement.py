@@ -55,9 +55,3 @@ class Movement:
                 self._window.seal(read.offset, read.object_id, read.nbytes)
                 events.append(ReadCompleted(transfer_id))
         return events
-
-    def close(self) -> None:
-        """The session is over: what was asked for will not be sent any more."""
-        for transfer_id, read in self.reads.items():
-            self._transport.abandon_data(read.rank, transfer_id)
-        self.reads.clear()

@@ -150,6 +150,44 @@ def check_data_may_be_abandoned(transport: Transport) -> None:
     exchange_data(transport, {77: 1000})
 
 
+def check_an_end_amid_transfers(transport: Transport) -> None:
+    """Some data are on their way, others were asked for in vain: the barrier leaves nothing of either."""
+    peers = peers_of(transport)
+    sizes = {1: 2 * NBYTES_LARGE, 2: 1_000_000, 3: 2 * NBYTES_LARGE}
+    buffers = {(peer, number): bytearray(nbytes) for peer in peers for number, nbytes in sizes.items()}
+    ready: set[int] = set()
+    for (peer, number), buffer in buffers.items():
+        transport.receive_data(peer, number, memoryview(buffer))
+    for peer in peers:
+        transport.send(peer, b"ready")
+
+    def are_all_ready() -> bool:
+        ready.update(source for source, _ in transport.poll())
+        return len(ready) == len(peers)
+
+    wait_until(are_all_ready, lambda: ready)
+    source = bulk_of(transport.rank, 0, 0, sizes[1])
+    for peer in peers:
+        transport.send_data(peer, 1, source.data.toreadonly())
+        if peer < transport.rank:
+            transport.send_data(peer, 3, source.data.toreadonly())
+    for _ in range(transport.rank):
+        transport.poll()
+        transport.completed_data()
+    transport.start_barrier()
+
+    def is_over() -> bool:
+        transport.poll()
+        return transport.is_barrier_done()
+
+    wait_until(is_over, lambda: "the barrier")
+    assert not transport.is_busy
+    then = {key: bytes(buffer) for key, buffer in buffers.items()}
+    assert not any(any(then[peer, 2]) for peer in peers)
+    exchange_data(transport, {1: 100_000, 2: NBYTES_LARGE, 3: 70_000})
+    assert all(buffers[key] == then[key] for key in buffers)
+
+
 def check_barrier(transport: Transport, folder: Path) -> None:
     """The barrier is done when all ranks have started it, and not before."""
     assert not transport.is_barrier_done()
@@ -172,4 +210,5 @@ BODY: list[Callable[[Transport], None]] = [
     check_many_transfers,
     check_transfers_that_share_a_tag,
     check_data_may_be_abandoned,
+    check_an_end_amid_transfers,
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hpcfut.cli.probe import NBYTES_DATA
@@ -21,6 +22,8 @@ BETWEEN = CHECKOUT / "benchmarks" / "between_hosts.py"
 WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
 CROSSING = CHECKOUT / "tests" / "testbed" / "crossing.py"
 NEAR = CHECKOUT / "tests" / "testbed" / "near.py"
+HUGE = CHECKOUT / "tests" / "testbed" / "huge.py"
+GIB = 1 << 30
 
 
 @pytest.mark.parametrize("route", ["two-sided", "one-sided"])
@@ -86,6 +89,19 @@ def test_large_objects_cross_by_each_route(hosts: TwoHosts, mpi: Mpi, route: str
         assert all(here == 4 for here, _ in found), f"The driver waits on its main thread.\n{job.story()}"
     else:
         assert found == [(0, 0), (0, 0)], f"TCP only emulates one-sided reads.\n{job.story()}"
+
+
+# Counts of 2 GiB, which no message may have, are refused by Open MPI alone.
+@pytest.mark.parametrize(
+    ("mpi", "route"), [("openmpi", "two-sided"), ("openmpi", "rma"), ("mpich", "two-sided")], indirect=["mpi"]
+)
+def test_an_object_of_5_gib(hosts: TwoHosts, mpi: Mpi, route: str) -> None:
+    if psutil.virtual_memory().available < 16 * GIB:
+        pytest.skip("An object of 5 GiB on two hosts needs 16 GiB of free memory.")
+    before = hosts.nbytes_crossed()
+    job = hosts.run(mpi, 2, HUGE, env={"HPCFUT_ROUTE": route}, timeout_s=240).check()
+    assert job.stdout == f"{5 * GIB + 8} bytes\n", job.story()
+    assert hosts.nbytes_crossed() - before > 5 * GIB, job.story()
 
 
 def test_a_route_that_is_none(hosts: TwoHosts, mpi: Mpi) -> None:

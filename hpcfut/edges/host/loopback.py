@@ -58,12 +58,16 @@ class LoopbackTransport:
         return bool(self._frames or self._sends or self._receives or self._completed)
 
     def start_barrier(self) -> None:
-        """Say that this rank has sent its last frame."""
+        """Say that this rank sends nothing more; data of which only one end has been told are forgotten."""
+        self._sends.clear()
+        self._receives.clear()
+        self._completed.clear()
         self._is_barrier_started = True
 
     def is_barrier_done(self) -> bool:
         """Whether the only rank has started the barrier."""
-        return self._is_barrier_started
+        is_done, self._is_barrier_started = self._is_barrier_started, False
+        return is_done
 
     def close(self) -> None:
         """There is nothing to give back."""

@@ -62,6 +62,11 @@ class Bulk:
         """Whether a transfer is open, or one has completed that nobody has been told about."""
         return bool(self._lines or self._completed)
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether bytes of this rank are under way that their reader has not begun to receive."""
+        return any(is_send for is_send, _, _ in self._lines)
+
     def start(self, is_send: bool, rank: int, transfer_id: int, data: memoryview) -> None:
         """Start a transfer; no data means that it has completed."""
         if not data.nbytes:
@@ -79,10 +84,21 @@ class Bulk:
         for line in list(self._lines.values()):
             for transfer in line:
                 if (transfer.is_send, transfer.rank, transfer.transfer_id) == (False, rank, transfer_id):
-                    transfer.is_abandoned = True
-                    for request in transfer.requests:
-                        request.Cancel()
+                    _cancel(transfer)
                     return
+
+    def stop(self) -> None:
+        """Send nothing beyond the chunks that are under way; their readers go on receiving them."""
+        for line in self._lines.values():
+            for transfer in line:
+                transfer.is_abandoned |= transfer.is_send
+
+    def give_up(self) -> None:
+        """Forget what is still to be received: all ranks have stopped, and nobody is sending any more."""
+        for line in self._lines.values():
+            for transfer in line:
+                if not transfer.is_abandoned:
+                    _cancel(transfer)
 
     def completed(self) -> list[tuple[bool, int, int]]:
         """Make progress and return what has completed, as (is_send, rank, transfer_id).
@@ -116,7 +132,8 @@ class Bulk:
     def _post(self, transfer: _Transfer) -> None:
         if transfer.is_abandoned:
             return
-        post = self.comm.Isend if transfer.is_send else self.comm.Irecv
+        # A send that has completed has met its receive, so that ``give_up`` leaves no bytes that nobody takes.
+        post = self.comm.Issend if transfer.is_send else self.comm.Irecv
         _, rank, tag = transfer.key
         while transfer.n_posted < len(transfer.data) and len(transfer.requests) < N_CHUNKS_IN_FLIGHT:
             start = transfer.n_posted
@@ -133,3 +150,10 @@ class Bulk:
             self._post(line[0])
         else:
             del self._lines[transfer.key]
+
+
+def _cancel(transfer: _Transfer) -> None:
+    """Receive no more of it; what has begun to come comes to its end."""
+    transfer.is_abandoned = True
+    for request in transfer.requests:
+        request.Cancel()

@@ -2,9 +2,10 @@
 
 A transfer begins at the holder, as one of ``bulk.py`` does: the core lets it send what a reader has asked for, and
 keeps the object where it is until that has completed. Here the holder sends no data, but an *offer*: where they lie in
-its window. The reader reads them with ``Rget``, in chunks, and answers that it has; or that it wants them sent after
-all. It does when they do not lie in the window, and when the thread that looks is not the one that initialised MPI:
-with UCX, one-sided calls of others may abort. So whether or not anything can be read, all data arrive.
+its window. The reader reads them with ``Rget``, in chunks, and answers how many it has; the rest is sent after all.
+There is a rest when they do not lie in the window, and when the thread that looks is not the one that initialised MPI:
+with UCX, one-sided calls of others may abort. That thread may run user code for hours in the middle of a read. So
+whatever can be read, all data arrive.
 
 The window lies over the memory of one session. All ranks make the next one together, when the next session begins.
 """
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 #: In an offer: the data do not lie in the window.
 _NOWHERE: Final = -1
-#: What a reader answers.
-_HAVE: Final = 0
-_SEND: Final = 1
 
 
 class _Transfer:
@@ -38,7 +36,7 @@ class _Transfer:
         self.rank = rank
         self.transfer_id = transfer_id
         self.data = data
-        #: What the other end says first, as (transfer, offset) or (transfer, answer).
+        #: What the other end says first, as (transfer, offset) or (transfer, bytes that need not be sent).
         self.note = array("q", [0, 0])
         self.offset = _NOWHERE
         self.n_posted = 0
@@ -65,8 +63,8 @@ class OneSided:
         self._reading: deque[_Transfer] = deque()
         #: Notes that MPI has not let go of, with their bytes.
         self._notes: deque[tuple[MPI.Request, array[int]]] = deque()
-        self._completed: list[tuple[bool, int, int]] = []
-        #: Transfers whose data were read, and not sent.
+        self._is_stopped = False
+        #: Transfers all of whose data were read, and not sent.
         self.n_read = 0
 
     def expose(self, memory: memoryview) -> None:
@@ -91,7 +89,12 @@ class OneSided:
     @property
     def is_busy(self) -> bool:
         """Whether a transfer is open, or one has completed that nobody has been told about."""
-        return bool(self._waiting or self._reading or self._notes or self._completed or self._bulk.is_busy)
+        return bool(self._waiting or self._reading or self._notes or self._bulk.is_busy)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether bytes are under way by the will of this rank: sent and not yet received, or being read by it."""
+        return bool(self._reading or self._notes or self._bulk.is_sending)
 
     def start(self, is_send: bool, rank: int, transfer_id: int, data: memoryview) -> None:
         """Start a transfer; no data means that it has completed."""
@@ -111,7 +114,7 @@ class OneSided:
 
     def _tell(self, rank: int, transfer_id: int, what: int, *, is_offer: bool) -> None:
         note = array("q", [transfer_id, what])
-        request = self.comm.Isend(note, rank, self._tag_of(transfer_id, is_offer=is_offer))
+        request = self.comm.Issend(note, rank, self._tag_of(transfer_id, is_offer=is_offer))
         if not request.Test():
             self._notes.append((request, note))
 
@@ -123,6 +126,20 @@ class OneSided:
             return
         transfer.is_abandoned = True
         transfer.requests[0].Cancel()
+
+    def stop(self) -> None:
+        """Send and read nothing beyond the chunks that are under way; offers to this rank are still taken in."""
+        self._is_stopped = True
+        self._bulk.stop()
+
+    def give_up(self) -> None:
+        """Forget what other ranks would have to say or to send: all have stopped, and nobody is sending any more."""
+        for transfer in self._waiting.values():
+            if not transfer.is_abandoned:
+                transfer.is_abandoned = True
+                transfer.requests[0].Cancel()
+        self._bulk.give_up()
+        self._is_stopped = self.is_busy
 
     def completed(self) -> list[tuple[bool, int, int]]:
         """Make progress and return what has completed, as (is_send, rank, transfer_id).
@@ -141,14 +158,13 @@ class OneSided:
                 self._read(transfer)
             except self._error as error:
                 raise RankLostError(transfer.rank, f"reading an object from it failed ({error}).") from error
-        result, self._completed = self._completed, []
-        return result + self._bulk.completed()
+        return self._bulk.completed()
 
     def _hear(self, receiver: _Transfer) -> None:
         """A note has come; transfers that share its tag may have received each other's."""
         transfer_id, what = receiver.note
-        if not transfer_id:
-            del self._waiting[receiver.is_send, receiver.rank, receiver.transfer_id]  # Its receive was cancelled.
+        if self._is_stopped or not transfer_id:  # The receive was cancelled, or comes too late to matter.
+            del self._waiting[receiver.is_send, receiver.rank, receiver.transfer_id]
             return
         transfer = self._waiting.pop((receiver.is_send, receiver.rank, transfer_id))
         if transfer is not receiver:
@@ -158,20 +174,15 @@ class OneSided:
                 receiver.requests[0].Cancel()
         transfer.requests.clear()
         if transfer.is_send:
-            if what == _HAVE:
-                self._completed.append((True, transfer.rank, transfer_id))
-            else:
-                self._bulk.start(True, transfer.rank, transfer_id, transfer.data)
+            self._bulk.start(True, transfer.rank, transfer_id, transfer.data[what:])
         elif what != _NOWHERE and self._mpi.Is_thread_main():
-            self.n_read += 1
             transfer.offset = what
             self._reading.append(transfer)
         else:
-            self._bulk.start(False, transfer.rank, transfer_id, transfer.data)
-            self._tell(transfer.rank, transfer_id, _SEND, is_offer=False)
+            self._take_rest(transfer)
 
     def _read(self, transfer: _Transfer) -> None:
-        """Post chunks, if this thread may, and see which of them are there."""
+        """See which chunks are there, and post others; if this thread may not, the rest is not read."""
         data, requests, n_tests = transfer.data, transfer.requests, N_TESTS
         while requests and n_tests:
             if requests[0].Test():
@@ -179,14 +190,20 @@ class OneSided:
             else:
                 n_tests -= 1
         assert self._window is not None
-        is_allowed = self._mpi.Is_thread_main()
+        is_allowed = self._mpi.Is_thread_main() and not self._is_stopped
         while is_allowed and transfer.n_posted < len(data) and len(requests) < N_CHUNKS_IN_FLIGHT:
             start = transfer.n_posted
             transfer.n_posted = end = min(start + NBYTES_CHUNK, len(data))
             target = (transfer.offset + start, end - start, self._mpi.BYTE)
             requests.append(self._window.Rget(data[start:end], transfer.rank, target))
-        if requests or transfer.n_posted < len(data):
+        if requests:
             self._reading.append(transfer)
-            return
-        self._tell(transfer.rank, transfer.transfer_id, _HAVE, is_offer=False)
-        self._completed.append((False, transfer.rank, transfer.transfer_id))
+        elif not self._is_stopped:
+            self._take_rest(transfer)
+
+    def _take_rest(self, transfer: _Transfer) -> None:
+        """Have sent what has not been read; that may be nothing."""
+        rest = transfer.data[transfer.n_posted :]
+        self.n_read += not rest
+        self._bulk.start(False, transfer.rank, transfer.transfer_id, rest)
+        self._tell(transfer.rank, transfer.transfer_id, transfer.n_posted, is_offer=False)

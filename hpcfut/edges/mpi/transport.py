@@ -84,6 +84,8 @@ class MpiTransport:
         self.rank: int = self._comm.Get_rank()
         self.n_ranks: int = self._comm.Get_size()
         self._error = MPI.Exception
+        #: Whether this rank has begun to leave a session, and the barrier, once nothing of its own is under way.
+        self._is_stopped = False
         self._barrier: MPI.Request | None = None
         self._doorbell = doorbell
         self._asleep = doorbell.asleep if doorbell is not None else bytes(self.n_ranks)
@@ -254,25 +256,35 @@ class MpiTransport:
         return bool(self._sends or self._waiting or self._route.is_busy)
 
     def start_barrier(self) -> None:
-        """Say that this rank has sent its last frame; to be called when ``is_busy`` is false."""
-        if self.is_busy or self._barrier is not None:
-            raise HpcfutError(
-                f"Rank {self.rank} started the barrier {'twice' if self._barrier else 'while frames were under way'}. "
-                f"This is a bug in hpcfut: please report it."
-            )
-        self._barrier = self._bulk.comm.Ibarrier()
+        """Say that this rank sends nothing more; of data that are under way the rest stays where it is."""
+        if self._is_stopped:
+            raise HpcfutError(f"Rank {self.rank} started the barrier twice. This is a bug in hpcfut: please report it.")
+        self._is_stopped = True
+        self._route.stop()
 
     def is_barrier_done(self) -> bool:
-        """Whether every rank has started the barrier; frames may still be polled meanwhile."""
-        if self._barrier is None:
+        """Whether every rank has started the barrier and nothing is under way; frames may still be polled meanwhile.
+
+        A rank joins the others when all that it has sent has met its receiver. So when all have, nobody sends, and what
+        was asked for and has not come will not.
+        """
+        if not self._is_stopped:
             return False
+        self._route.completed()
         try:
+            if self._barrier is None:
+                if self._sends or self._waiting or self._route.is_sending:
+                    return False
+                self._barrier = self._bulk.comm.Ibarrier()
             if not self._barrier.Test():
                 return False
-            self._barrier = None
-            return True
         except self._error as error:
             raise explain(error, self._comm, "waiting for the barrier at the end") from error
+        self._route.give_up()
+        if self._route.is_busy:
+            return False
+        self._is_stopped, self._barrier = False, None
+        return True
 
     def expose(self, memory: memoryview) -> None:
         """Let other ranks read this memory one-sidedly, in place of what they could read before, if that is the route.
