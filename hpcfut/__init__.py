@@ -10,7 +10,7 @@ Example:
 """
 
 from hpcfut import exceptions
-from hpcfut.api.calls import as_completed, empty, get, put, wait
+from hpcfut.api.calls import as_completed, empty, get, lazy_array, put, wait
 from hpcfut.api.cancellation import cancel
 from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.introspection import RuntimeContext, available_resources, cluster_resources, get_runtime_context, nodes
@@ -38,6 +38,7 @@ __all__ = [
     "get_runtime_context",
     "init",
     "is_initialized",
+    "lazy_array",
     "memory_summary",
     "nodes",
     "put",

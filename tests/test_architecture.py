@@ -113,7 +113,7 @@ CORE_CALLS_NOT: Final = words(
     "__import__ breakpoint compile eval exec getattr globals hash id input locals open print setattr vars"
 )
 #: What the core carries and never looks into.
-OPAQUE: Final = frozenset({"payload", "function", "retry_exceptions"})
+OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copies pressure transfers references templates membership task "

@@ -1,8 +1,8 @@
-"""``put``, ``empty``, ``get``, ``wait`` and ``as_completed``."""
+"""``put``, ``empty``, ``lazy_array``, ``get``, ``wait`` and ``as_completed``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, SupportsIndex, TypeVar, overload
 
 from hpcfut.api.failures import exception_of
@@ -71,6 +71,46 @@ def empty(shape: SupportsIndex | Sequence[SupportsIndex], dtype: Any = float, or
         TypeError: It cannot be.
     """
     return current().empty(shape, dtype, order)
+
+
+def lazy_array(
+    fill: Callable[..., object], shape: SupportsIndex | Sequence[SupportsIndex], dtype: Any, *args: Any
+) -> ObjectRef[Any]:
+    """A ref to an array that is filled when it is first wanted, by the rank that wants it.
+
+    ``fill(array, *args)`` is called with an array of this shape and dtype, in C order and with arbitrary values, which
+    lies in the object store already. Nothing is called before a ``get``, or a task that has the ref as argument, wants
+    the array. Each rank that does has it filled for itself. Where memory is short the array is dropped, and filled
+    again when it is wanted again, so that ``fill`` must give the same each time: it reads a part of a file, say.
+
+    It runs on a thread of its own, beside tasks. It must not keep the array, nor views of it, and cannot ``get``. What
+    it raises is raised by ``get``, as what a task raises is; tasks that have the ref as argument fail with it. The next
+    ``get`` tries again.
+
+    Example:
+        >>> def count_from(array, first):
+        ...     array[:] = range(first, first + len(array))
+        >>> refs = [hpcfut.lazy_array(count_from, 1000, "i8", first) for first in range(0, 10_000, 1000)]
+        >>> total = hpcfut.remote(lambda array: int(array.sum()))
+        >>> sum(hpcfut.get([total.remote(ref) for ref in refs]))
+        49995000
+
+    Args:
+        fill: A function that can be sent to another rank.
+        shape: As for ``numpy.empty``.
+        dtype: The type of its elements, which are no Python objects.
+        args: Further arguments of ``fill``: no refs, and nothing large.
+
+    Raises:
+        TypeError: There is no such array, ``fill`` is no function, or the arguments have refs inside.
+        ValueError: There is no such array, or the arguments are large.
+        UnpicklableError: The function or an argument cannot be sent to another rank.
+    """
+    runtime = current()
+    runtime.demand_session()
+    object_id = runtime.sources.put(fill, shape, dtype, args)
+    runtime.demand_no_interruption((object_id,))
+    return ObjectRef(object_id, runtime.released)
 
 
 @overload

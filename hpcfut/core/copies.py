@@ -20,6 +20,9 @@ until then the memory belongs to an edge.
 
 Who needs room waits for it (``pressure.py``), as *held back* writer or *queued* reader. A copy that nobody uses may
 have to go meanwhile: a cached copy is forgotten, a primary copy is *spilled* to a file, from which it is read back.
+
+The bytes of some objects nobody holds: whoever wants them reads them from their *source*, as its *recipe* says. On
+every rank such a copy begins where a spilled one is, and is back there under pressure: its file never goes away.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ TRANSITIONS: Final = {
     (ABANDONED, "read"): READING,
     (ABANDONED, "completed"): FREED,
     (ABANDONED, "failed"): FREED,
+    (ABSENT, "source"): SPILLED,
     (ABSENT, "ask"): ASKED,
     (ABSENT, "lent"): LENT,
     (ASKED, "lent"): LENT,
@@ -94,6 +98,9 @@ TRANSITIONS: Final = {
     (DOOMED, "want"): LOCAL,
     (DOOMED, "let go"): FREED,
 }
+
+#: The file of what is read from its source.
+SOURCE_FILE: Final = -1
 
 #: Of what fills the store, so many are named in the complaint.
 _N_NAMED_MAX: Final = 3
@@ -130,6 +137,8 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     waiter_id: int = 0
     #: The file that it has been spilled to, 0 for none.
     file_id: int = 0
+    #: How its bytes are read from their source, if they are.
+    recipe: bytes | None = None
     #: Ranks that want the bytes as soon as they are here: (rank, transfer, or 0 for a loan).
     askers: list[tuple[int, int]] | None = None
     #: Runs (positive) and waiters (negative) to tell when it has arrived.
@@ -176,6 +185,18 @@ class Copies:
             return
         copy.state = self.next[copy.state, "give up"]
         self.forget(copy)
+
+    def add_source(self, object_id: int, recipe: bytes, nbytes: int) -> Copy:
+        """This rank is told how an object is read from its source; the caller holds or pins the copy."""
+        copy = self.copies.get(object_id)
+        if copy is None:
+            copy = self.copies[object_id] = Copy(object_id, self.next[ABSENT, "source"], nbytes, self._rank)
+            copy.file_id, copy.recipe = SOURCE_FILE, recipe
+        elif copy.state == DOOMED:
+            copy.state = self.next[DOOMED, "want"]
+        elif copy.state == ABANDONED:
+            copy.state = self.next[ABANDONED, "read"]
+        return copy
 
     def begin_draft(self, object_id: int) -> None:
         """The room is in the hands of user code, as an array."""
@@ -336,7 +357,7 @@ class Copies:
         self.give_back(copy)
         for rank, transfer_id in copy.askers or ():
             self._context.send(rank, ReadRefused(copy.object_id, transfer_id))
-        if copy.file_id:
+        if copy.file_id > 0:
             self._context.effects.append(DropSpilled(copy.file_id, copy.object_id))
 
     def give_back(self, copy: Copy) -> None:

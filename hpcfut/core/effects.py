@@ -125,6 +125,16 @@ class RestoreObject(msgspec.Struct, gc=False):
     nbytes: int
 
 
+class ReadSource(msgspec.Struct, gc=False):
+    """Have the bytes of an object made in a segment as its recipe says; ends as a ``RestoreObject`` does."""
+
+    transfer_id: int
+    object_id: int
+    recipe: bytes
+    offset: int
+    nbytes: int
+
+
 class DropSpilled(msgspec.Struct, gc=False):
     """Nobody needs what the file has of this object."""
 
@@ -189,6 +199,7 @@ Effect = (
     | DenyRoom
     | SpillObjects
     | RestoreObject
+    | ReadSource
     | DropSpilled
     | FreeSegment
     | InterruptTask

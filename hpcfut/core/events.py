@@ -54,6 +54,17 @@ class ObjectPut(msgspec.Struct, gc=False):
     result: Result
 
 
+class SourcePut(msgspec.Struct, gc=False):
+    """Code on this rank put an array that each rank reads by itself, and holds one local ref on it.
+
+    ``recipe`` is for the edge that performs ``ReadSource``; ``nbytes`` is the size of what that gives.
+    """
+
+    object_id: int
+    recipe: bytes
+    nbytes: int
+
+
 class RefsAdded(msgspec.Struct, gc=False):
     """Code on this rank holds these refs once more (an id may stand several times)."""
 
@@ -289,6 +300,7 @@ Event = (
     | TemplateDropped
     | TaskSubmitted
     | ObjectPut
+    | SourcePut
     | RefsAdded
     | RefsReleased
     | WaitStarted

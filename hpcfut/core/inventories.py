@@ -57,7 +57,7 @@ class Inventories:
                 copy.object_id,
                 copy.state,
                 copy.nbytes,
-                copy.rank,
+                copy.rank if copy.recipe is None or copy.offset >= 0 else -1,
                 copy.is_primary,
                 copy.n_pins,
                 copy.n_views,
@@ -67,7 +67,7 @@ class Inventories:
             for copy in self._copies.copies.values()
         )
         arena = self._copies.arena
-        nbytes_spilled = sum(copy.nbytes for copy in self._copies.copies.values() if copy.file_id)
+        nbytes_spilled = sum(copy.nbytes for copy in self._copies.copies.values() if copy.file_id > 0)
         return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, nbytes_spilled, held, copies)
 
     def _held(self, record: Record, n_tasks: int) -> HeldObject:

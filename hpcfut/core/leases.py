@@ -26,7 +26,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.lease import KeyQueue, Lease
 from hpcfut.core.locality import N_LONGER_MAX, Locality
 from hpcfut.core.membership import Membership
-from hpcfut.core.ownership import STORED
+from hpcfut.core.ownership import SOURCE, STORED
 from hpcfut.core.references import References
 from hpcfut.core.task import QUEUED, TRANSITIONS, TaskRecord
 from hpcfut.core.templates import Templates
@@ -164,11 +164,13 @@ class Leases:
         for object_id in task.arguments:
             record = self._references.find(object_id)
             assert record is not None
-            if record.state == STORED:
+            if record.state != STORED:
+                arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
+            elif record.rank == SOURCE:
+                arguments.append(Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes))
+            else:
                 offset = self._transfers.lend(object_id, task.rank) if record.rank == self._context.rank else -1
                 arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained, offset))
-            else:
-                arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
         return tuple(arguments)
 
     def _pump(self, queue: KeyQueue) -> None:

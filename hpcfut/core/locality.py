@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hpcfut.core.membership import Membership
-from hpcfut.core.ownership import STORED
+from hpcfut.core.ownership import SOURCE, STORED
 from hpcfut.core.references import References
 from hpcfut.core.task import TaskRecord
 
@@ -49,7 +49,7 @@ class Locality:
         for object_id in task.arguments:
             record = self._references.find(object_id)
             assert record is not None
-            if record.state == STORED:
+            if record.state == STORED and record.rank != SOURCE:
                 on_ranks[record.rank] = on_ranks.get(record.rank, 0) + record.nbytes
         if len(on_ranks) < 2:
             return next(iter(on_ranks), -1)

@@ -23,6 +23,9 @@ STORED: Final = "stored"
 FAILED: Final = "failed"
 COLLECTED: Final = "collected"
 
+#: Stands for the rank that stores an object whose bytes each rank reads from their source by itself.
+SOURCE: Final = -2
+
 TRANSITIONS: Final = {
     (PENDING, "returned inline"): INLINE,
     (PENDING, "returned stored"): STORED,
@@ -46,7 +49,7 @@ class OwnedObject(msgspec.Struct, gc=False, eq=False):
     task_id: int = 0
     payload: bytes | None = None
     failure: Failure | None = None
-    #: Where the primary copy is stored, if it is.
+    #: Where the primary copy is stored, if it is; or ``SOURCE``.
     rank: int = -1
     nbytes: int = 0
     #: Refs inside the value; each is held once while the value lives.

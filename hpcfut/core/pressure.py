@@ -8,9 +8,9 @@ tasks that have not started, which must not take the memory that running tasks n
 is served first, and each in order, so that a large request is not passed by small ones for ever.
 
 Room is made of copies that nobody uses, the least recently used first: a cached copy is forgotten, because its holder
-still has it; a primary copy that is in a file already is dropped from memory; others are spilled, many in one file, and
-dropped when that has been written, if nobody has begun to use them meanwhile. Loans are recalled; their readers return
-them when nothing there uses the bytes, and ask anew when they need them again.
+still has it; what is in a file already, or has a source, is dropped from memory; others are spilled, many in one file,
+and dropped when that has been written, if nobody has begun to use them meanwhile. Loans are recalled; their readers
+return them when nothing there uses the bytes, and ask anew when they need them again.
 
 Nothing is moved in the middle of an event, because what one machine has just found local another one may be about to
 use; it is put off until everything is settled. When nothing can be moved and nothing is under way, runs that wait here
@@ -27,7 +27,7 @@ from typing import Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, Copies, Copy
-from hpcfut.core.effects import DenyRoom, GiveRoom, RestoreObject, SpillObjects, StartRead
+from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import FULL, Failure
@@ -140,7 +140,9 @@ class Pressure:
             copy.waiter_id = 0
             return
         self.reads[copy.transfer_id] = copy.object_id
-        if copy.file_id:
+        if copy.recipe is not None:
+            self._context.effects.append(ReadSource(copy.transfer_id, copy.object_id, copy.recipe, offset, copy.nbytes))
+        elif copy.file_id:
             self._context.effects.append(
                 RestoreObject(copy.transfer_id, copy.object_id, copy.file_id, offset, copy.nbytes)
             )
@@ -211,10 +213,10 @@ class Pressure:
                 if copy.is_recalled:
                     continue  # Whether and when it comes back nobody knows.
                 recalled.append(copy)
-            elif not copy.is_primary:
-                evicted.append(copy)
             elif copy.file_id:
                 unloaded.append(copy)
+            elif not copy.is_primary:
+                evicted.append(copy)
             elif not self._trouble:
                 batch.append(copy)
             else:

@@ -196,6 +196,7 @@ class RankCore:
             e.TemplateDropped: lambda event: self.templates.drop(event.template_id),
             TaskSubmitted: self.tasks.submit,
             e.ObjectPut: lambda event: self.references.put(event.object_id, event.result),
+            e.SourcePut: self.references.put_source,
             e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
             e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
             e.WaitStarted: self.waits.start,

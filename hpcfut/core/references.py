@@ -10,7 +10,8 @@ from collections import deque
 from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
 from hpcfut.core.copies import Copies
-from hpcfut.core.ownership import FAILED, INLINE, PENDING, STORED, OwnedObject, Ownership
+from hpcfut.core.events import SourcePut
+from hpcfut.core.ownership import FAILED, INLINE, PENDING, SOURCE, STORED, OwnedObject, Ownership
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.failure import LOST, Failure
@@ -130,7 +131,7 @@ class References:
 
     def _collect(self, record: OwnedObject) -> None:
         if record.state == STORED:
-            if record.rank != self._rank:
+            if record.rank not in (self._rank, SOURCE):
                 self._context.send(record.rank, ObjectFreed(record.object_id))
             self._copies.free(record.object_id)
         self.ownership.collect(record)
@@ -142,7 +143,7 @@ class References:
             return
         if record.reports:
             self._context.send(owner_of(record.object_id), BorrowReleased(record.object_id, record.reports))
-        if record.rank >= 0 and record.rank != self._rank:
+        if record.rank not in (-1, self._rank):
             # Only the cached copy goes; a primary copy here belongs to the owner.
             self._copies.free(record.object_id)
         self.borrowing.release(record)
@@ -242,6 +243,12 @@ class References:
             self._copies.seal(object_id)
             record.state, record.rank, record.nbytes = STORED, self._rank, result.nbytes
 
+    def put_source(self, event: SourcePut) -> None:
+        """User code of this rank put what is read from its source where it is wanted, and holds one ref on it."""
+        object_id, nbytes = event.object_id, event.nbytes
+        self._copies.add_source(object_id, event.recipe, nbytes).is_held = True
+        self.ownership.objects[object_id] = OwnedObject(object_id, STORED, 1, rank=SOURCE, nbytes=nbytes)
+
     def resolve(self, object_id: int, result: Result, source: int) -> None:
         """Owner: the value of a pending object came from the rank ``source``, which reported us for its contents."""
         record = self.ownership.objects[object_id]
@@ -302,6 +309,8 @@ class References:
             if record.state == INLINE:
                 assert record.payload is not None
                 answer = ObjectResolved(object_id, record.payload, record.contained)
+            elif record.rank == SOURCE:
+                answer = ObjectResolved(object_id, self._transfers.recipe_of(object_id), (), record.nbytes)
             else:
                 answer = ObjectLocated(
                     object_id,
@@ -329,7 +338,11 @@ class References:
         else:
             self.accept_all(message.contained, source)
             record.contained = message.contained
-            if isinstance(message, ObjectResolved):
+            if isinstance(message, ObjectResolved) and message.nbytes:
+                self.borrowing.move(record, "resolved stored")
+                record.rank, record.nbytes = SOURCE, message.nbytes
+                self._copies.add_source(message.object_id, message.payload, message.nbytes).is_held = True
+            elif isinstance(message, ObjectResolved):
                 self.borrowing.move(record, "resolved inline")
                 record.payload = message.payload
             else:

@@ -99,12 +99,15 @@ class Runs:
             self._context.demand_rank(owner_of(object_id))
         self._references.hold_all(run.covered)
         for argument in message.arguments:
-            if argument.payload is None:
+            if argument.payload is None or argument.nbytes:
                 self._fetch(run, argument)
 
     def _fetch(self, run: Run, argument: Argument) -> None:
         object_id, copies, transfers = argument.object_id, self._copies, self._transfers
         self._context.demand_rank(argument.rank)
+        if argument.payload is not None:
+            copies.add_source(object_id, argument.payload, argument.nbytes)
+            argument.payload = None  # The recipe has come where it is needed; from here on it is a stored object.
         if argument.offset >= 0:
             transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)
         copies.retry(object_id)

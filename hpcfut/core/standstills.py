@@ -31,15 +31,8 @@ from hpcfut.core.tasks import Tasks
 from hpcfut.core.waits import NOT_READY, Waits
 from hpcfut.model.ids import owner_of
 from hpcfut.model.template import TaskTemplate
-from hpcfut.wire.messages import (
-    BlockedRun,
-    BlockedWait,
-    QueuedTask,
-    StandstillFound,
-    WaitersAsked,
-    WaitersReported,
-    WaitingTask,
-)
+from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask, WaitingTask
+from hpcfut.wire.messages import StandstillFound, WaitersAsked, WaitersReported
 
 INTERVAL_MAX_S = 30.0
 N_ROUNDS_MAX = 10

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from hpcfut.model.template import RESOURCE_UNIT, Resources, SchedulingKey
-from hpcfut.wire.messages import BlockedRun, QueuedTask, WaitingTask
+from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
 
 
 class Facts(msgspec.Struct):

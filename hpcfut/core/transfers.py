@@ -88,6 +88,12 @@ class Transfers:
             self._pressure.promote(copy)
         return True
 
+    def recipe_of(self, object_id: int) -> bytes:
+        """How an object that this rank knows is read from its source."""
+        recipe = self._table[object_id].recipe
+        assert recipe is not None
+        return recipe
+
     def _begin(self, copy: Copy, *, is_urgent: bool) -> None:
         if copy.state == ASKED:
             self._context.send(copy.rank, LoanRequested(copy.object_id))

@@ -34,7 +34,7 @@ class StoredCopy(msgspec.Struct, array_like=True, frozen=True, gc=False):
     object_id: int
     state: str
     nbytes: int
-    #: In whose memory they are.
+    #: In whose memory they are; -1 for what has not been read from its source.
     rank: int
     is_primary: bool
     #: Tasks here that have it as argument.

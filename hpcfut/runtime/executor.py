@@ -311,13 +311,13 @@ class Executor:
         rank = self.engine.core.context.rank
         if isinstance(error, TaskCancelledError) and (run.task_id in self.cancelled or self.engine.end is not None):
             return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
-        text = encodable(f"Task {name} raised on rank {rank}:\n{_trace_of(error)}")
+        text = encodable(f"Task {name} raised on rank {rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
         is_retriable = isinstance(error, self._retried.get(run.template_id, ()))
         return RunRaised(run.task_id, Failure(RAISED, text, payload), is_retriable)
 
 
-def _trace_of(error: BaseException) -> str:
+def trace_of(error: BaseException) -> str:
     """The traceback as Python prints it, and something in its place if the exception's own code fails meanwhile."""
     try:
         trace = error.__traceback__

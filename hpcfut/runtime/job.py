@@ -197,6 +197,7 @@ class Job:
         # An abandoned task has a thread of its own, or this rank could not come here.
         runtime.executor.interruption.wait_until_wound_down()
         runtime.callbacks.close(runtime.config.stop_grace_s)
+        runtime.sources.close(runtime.config.stop_grace_s)
         runtime.helper.close()
         runtime.engine.close()
         if self.has_driver:

@@ -36,6 +36,7 @@ from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
 from hpcfut.runtime.queries import ask_ranks
 from hpcfut.runtime.sites import noting
+from hpcfut.runtime.sources import Sources, demand_no_reader
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.packing import pack_inline
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
@@ -88,14 +89,15 @@ class Runtime:
         self.executor.interruption.on_pending = self._alert
         self.executor.room.raise_interruption = self.raise_interruption
         self._current = self.executor.current
+        self.sources = Sources(engine, self.executor, self._ids, config.nbytes_inline_max)
         self.helper = Helper(engine)
         #: Runs the callbacks of futures.
         self.callbacks = CallbackThread()
         #: What the API keeps of each event loop in which somebody awaits a ref.
         self.loops: dict[Any, Any] = {}
         if config.notes_sites:
-            for name in ("submit", "put"):
-                setattr(self, name, noting(engine.post, getattr(self, name)))
+            for thing, name in ((self, "submit"), (self, "put"), (self.sources, "put")):
+                setattr(thing, name, noting(engine.post, getattr(thing, name)))
 
     @property
     def is_over(self) -> bool:
@@ -230,6 +232,7 @@ class Runtime:
             deadline = self.now() + timeout_s
         elif current.n_nested >= N_NESTED_MAX:
             may_run = False
+            demand_no_reader(current.n_nested)
         waiter = engine.new_waiter()
         was_busy = engine.busy.pop(task_id, 0) is None
         if task_id:

@@ -19,6 +19,7 @@ from hpcfut.core.effects import (
     FreeSegment,
     GiveRoom,
     InterruptTask,
+    ReadSource,
     RestoreObject,
     ResumeGenerator,
     RunTask,
@@ -90,6 +91,8 @@ class Turns:
         self.on_forget: Callable[[int], None] = lambda template_id: None
         self.on_interrupt: Callable[[int], None] = lambda task_id: None
         self.on_resume: Callable[[int, int, tuple[int, ...]], None] = lambda task_id, position, item_ids: None
+        #: Has an array read from its source; bound in ``sources.py``.
+        self.on_read_source: Callable[[ReadSource], None] = lambda effect: None
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -113,6 +116,7 @@ class Turns:
             SpillObjects: spilling.spill,
             RestoreObject: spilling.restore,
             DropSpilled: spilling.drop,
+            ReadSource: lambda effect: self.on_read_source(effect),
             GiveRoom: self._give_room,
             DenyRoom: self._deny_room,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id),

@@ -8,7 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import WakeWaiter
-from hpcfut.core.events import CancelRequested, ObjectPut, StreamAdvanced, StreamEndWanted, TaskSubmitted
+from hpcfut.core.events import CancelRequested, ObjectPut, SourcePut, StreamAdvanced, StreamEndWanted, TaskSubmitted
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
@@ -203,6 +203,14 @@ class Frame:
         """Put a small value; for a large one, which may have to wait for room, yield ``Put``."""
         object_id, value = self.new_value(contained, is_stored=False)
         self.note_put(object_id, Result(value.payload, len(value.payload), value.contained))
+        return object_id
+
+    def put_source(self, nbytes: int) -> int:
+        """Put what each rank reads by itself."""
+        object_id, value = self.new_value((), is_stored=True)
+        self.world_rank.hold(object_id)
+        self.refs.append(object_id)
+        self.world_rank.post(SourcePut(object_id, value.payload, nbytes))
         return object_id
 
     def new_value(self, contained: Sequence[int], *, is_stored: bool) -> tuple[int, Value]:

@@ -13,6 +13,7 @@ from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Cancelled, Make, Op, Program, Put, Raised, Sleep, Wait
 from hpcfut.sim.truth import Spec
+from hpcfut.sim.window import NBYTES_STORED
 
 Steps = Generator[Op, Any, None]
 Action = Callable[[Frame], Steps]
@@ -49,6 +50,7 @@ class RandomProgram:
         actions: dict[str, tuple[int, Action]] = {
             "submit": (10, self._submit),
             "put": (3, self._put),
+            "source": (1, self._source),
             "get": (5, self._get),
             "wait": (3, self._wait),
             "watch": (1, self._watch),
@@ -210,6 +212,13 @@ class RandomProgram:
             yield Put(contained)
         else:
             me.put(contained)
+
+    def _source(self, me: Frame) -> Steps:
+        """What each rank reads by itself, as a chunk of a file."""
+        if me.rng.random() < 2 * self.mix.p_stored:
+            me.put_source(NBYTES_STORED)
+        return
+        yield
 
     def _get(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 4)))

@@ -15,14 +15,12 @@ from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.fabric import Frame as Batch
 from hpcfut.sim.threads import Threads
 from hpcfut.sim.truth import Value
-from hpcfut.sim.window import SimWindow
+from hpcfut.sim.window import NBYTES_STORED, SimWindow
 from hpcfut.wire.messages import Message, ReadRequested, Result
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
 
-#: The size of every stored value.
-NBYTES_STORED: Final = 1000
 #: One of so many stored values is built in place.
 _DRAFT_EVERY: Final = 4
 #: With one of so many, room is taken for what never becomes a value.
@@ -68,6 +66,7 @@ class SimRank:
             f.SendObject: self._send_object,
             f.SpillObjects: self._spill_objects,
             f.RestoreObject: self._restore_object,
+            f.ReadSource: self._read_source,
             f.DropSpilled: self._drop_spilled,
             f.GiveRoom: self._give_room,
             f.DenyRoom: self._deny_room,
@@ -319,14 +318,20 @@ class SimRank:
         world.schedule(at, end, None)
 
     def _restore_object(self, effect: f.RestoreObject) -> None:
+        self._read(effect, self.files[effect.file_id][effect.object_id], "file")
+
+    def _read_source(self, effect: f.ReadSource) -> None:
+        # The recipe of a virtual object is its value.
+        self._read(effect, effect.recipe, "source")
+
+    def _read(self, effect: f.RestoreObject | f.ReadSource, payload: bytes, where: str) -> None:
         world = self.world
         self.window.receive(effect.object_id, effect.offset)
-        payload = self.files[effect.file_id][effect.object_id]
 
         def end(_: None) -> None:
             if world.rng.random() < world.scenario.p_broken_read:
                 self.window.break_off(effect.object_id)
-                failure = broken_file(effect.object_id, self.rank)
+                failure = broken_file(effect.object_id, self.rank, where)
                 world.truth.injected.append(failure)
                 self.post(e.ReadFailed(effect.transfer_id, failure))
             else:
@@ -356,9 +361,9 @@ class SimRank:
         self.ended = effect
 
 
-def broken_file(object_id: int, rank: int) -> Failure:
+def broken_file(object_id: int, rank: int, where: str) -> Failure:
     """The failure of an object that cannot be read back."""
-    return Failure(INTERNAL, f"The file of object {name_of(object_id)} on rank {rank} is damaged.")
+    return Failure(INTERNAL, f"The {where} of object {name_of(object_id)} on rank {rank} is damaged.")
 
 
 def broken_link(object_id: int, rank: int) -> Failure:

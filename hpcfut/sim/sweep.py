@@ -6,13 +6,13 @@ from random import Random
 
 import msgspec
 
-from hpcfut.core.effects import RestoreObject, SendMessage, SpillObjects
+from hpcfut.core.effects import ReadSource, RestoreObject, SendMessage, SpillObjects
 from hpcfut.core.events import WaitStarted, WatchStarted
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
-from hpcfut.sim.rank import NBYTES_STORED
+from hpcfut.sim.window import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
 from hpcfut.wire.messages import LoanRecalled, LoanReturned, TaskPushed
 
@@ -128,6 +128,7 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "rooms denied": world.truth.n_denied,
         "objects spilled": _n_effects(world, SpillObjects),
         "objects restored": _n_effects(world, RestoreObject),
+        "sources read": _n_effects(world, ReadSource),
         "loans recalled": sum(
             type(effect) is SendMessage and type(effect.message) is LoanRecalled
             for entry in world.trace.entries

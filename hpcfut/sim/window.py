@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
 from hpcfut.sim.trace import SimulationError
+
+#: The size of every stored value.
+NBYTES_STORED: Final = 1000
 
 
 class Segment(msgspec.Struct, gc=False):

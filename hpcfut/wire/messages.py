@@ -12,14 +12,16 @@ import msgspec
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import Count, Rank
 from hpcfut.model.inventory import Inventory
-from hpcfut.model.template import SchedulingKey, TaskTemplate
+from hpcfut.model.template import TaskTemplate
+from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
 
 
 class Argument(msgspec.Struct, array_like=True, gc=False):
     """A ref that stood at the top level of a call, resolved for the executor: an inline value or a place to read it.
 
     ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it. An ``offset``, if it is not
-    negative, says that ``rank`` is the sender, and lends its bytes to the receiver.
+    negative, says that ``rank`` is the sender, and lends its bytes to the receiver. A payload with ``nbytes`` is the
+    recipe by which the receiver reads so many bytes from their source.
     """
 
     object_id: int
@@ -158,11 +160,15 @@ class ObjectAsked(msgspec.Struct, array_like=True, tag=15, gc=False):
 
 
 class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
-    """The object is a small value. The owner has counted the receiver as a borrower of each contained ref."""
+    """The object is a small value. The owner has counted the receiver as a borrower of each contained ref.
+
+    With ``nbytes``, the payload is the recipe by which the receiver reads so many bytes from their source.
+    """
 
     object_id: int
     payload: bytes
     contained: tuple[int, ...] = ()
+    nbytes: Count = 0
 
 
 class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
@@ -292,38 +298,6 @@ class RankFailed(msgspec.Struct, array_like=True, tag=28, gc=False):
 
     rank: Rank
     failure: str
-
-
-class BlockedWait(msgspec.Struct, array_like=True, gc=False):
-    """A thread waits until ``n_missing`` of these objects are ready, which none of them is yet."""
-
-    waiter_id: int
-    n_missing: Count
-    object_ids: tuple[int, ...]
-
-
-class BlockedRun(msgspec.Struct, array_like=True, gc=False):
-    """A task on the sender that waits for good, with everything but its cores in its hands."""
-
-    task_id: int
-    name: str
-    resources: tuple[tuple[str, Count], ...]
-    waits: tuple[BlockedWait, ...]
-
-
-class QueuedTask(msgspec.Struct, array_like=True, gc=False):
-    """A task that needs more than cores and has not started."""
-
-    task_id: int
-    name: str
-    key: SchedulingKey
-
-
-class WaitingTask(msgspec.Struct, array_like=True, gc=False):
-    """A task whose arguments are not all ready; these are missing."""
-
-    task_id: int
-    object_ids: tuple[int, ...]
 
 
 class WaitersAsked(msgspec.Struct, array_like=True, tag=33, gc=False):

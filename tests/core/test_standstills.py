@@ -7,14 +7,8 @@ import msgspec
 from hpcfut.core.events import RunReturned, WaitAbandoned, WaitStarted
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
-from hpcfut.wire.messages import (
-    BlockedRun,
-    BlockedWait,
-    QueuedTask,
-    StandstillFound,
-    WaitersAsked,
-    WaitersReported,
-)
+from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask
+from hpcfut.wire.messages import StandstillFound, WaitersAsked, WaitersReported
 from tests.core.cores import SMALL, Hand, MakeCore, foreign, of, sent, takes
 
 TAPE = TaskTemplate(9, "record", b"", resources=(("CPU", RESOURCE_UNIT), ("tape", RESOURCE_UNIT)))

@@ -55,6 +55,7 @@ class Ranks:
             f.WakeWaiter: lambda rank, effect: self.woken.__setitem__(effect.waiter_id, effect),
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,
+            f.ReadSource: self._read_source,
             f.FreeSegment: lambda rank, effect: self._free(rank, effect.object_id),
             f.InterruptTask: lambda rank, effect: self.interrupted.append(effect.task_id),
             f.ResumeGenerator: self._resume,
@@ -129,6 +130,11 @@ class Ranks:
         self.tell(rank, e.SendCompleted(effect.object_id))
         self.tell(effect.rank, e.ReadCompleted(effect.transfer_id))
 
+    def _read_source(self, rank: int, effect: f.ReadSource) -> None:
+        assert (rank, effect.object_id) not in self.segments
+        self.segments[rank, effect.object_id] = effect.recipe
+        self.tell(rank, e.ReadCompleted(effect.transfer_id))
+
     def _free(self, rank: int, object_id: int) -> None:
         del self.segments[rank, object_id]
 
@@ -168,6 +174,13 @@ class Ranks:
         """``put(…)``."""
         object_id = self.new_id(rank)
         self.tell(rank, e.ObjectPut(object_id, self.seal(rank, object_id, value, contained, is_large=is_large)))
+        self.settle()
+        return object_id
+
+    def put_source(self, rank: int, recipe: bytes = b"recipe") -> int:
+        """Put an array that each rank reads by itself."""
+        object_id = self.new_id(rank)
+        self.tell(rank, e.SourcePut(object_id, recipe, NBYTES_LARGE))
         self.settle()
         return object_id
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpcfut.core.ownership import STORED
+from hpcfut.core.ownership import SOURCE, STORED
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.sim.trace import SimulationError
 
@@ -27,7 +27,7 @@ class Owners:
                 raise SimulationError(
                     f"Rank {rank.rank} owns {name_of(object_id)}, which it did not make.", [object_id]
                 )
-            if record.state == STORED and not ranks[record.rank].keeps(object_id):
+            if record.state == STORED and record.rank != SOURCE and not ranks[record.rank].keeps(object_id):
                 raise SimulationError(
                     f"The owner of {name_of(object_id)} says that it is stored on rank {record.rank}.", [object_id]
                 )

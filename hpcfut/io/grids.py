@@ -1,0 +1,61 @@
+"""Grids: how a dataset is cut into chunks, in C order (the last axis counts fastest)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+#: Where a chunk begins, and its size along each axis; those at the far edges are smaller.
+Chunk = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Grid:
+    """The chunks of one dataset."""
+
+    def __init__(self, shape: Sequence[int], chunks: Sequence[int]) -> None:
+        self.shape = tuple(shape)
+        self.chunks = tuple(chunks)
+
+    def __len__(self) -> int:
+        return math.prod(-(-size // step) for size, step in zip(self.shape, self.chunks, strict=True))
+
+    def __iter__(self) -> Iterator[Chunk]:
+        axes = [
+            [(start, min(step, size - start)) for start in range(0, size, step)]
+            for size, step in zip(self.shape, self.chunks, strict=True)
+        ]
+        for places in itertools.product(*axes):
+            yield tuple(start for start, _ in places), tuple(size for _, size in places)
+
+
+def grid_of(name: str, shape: Sequence[int], chunks: Any) -> Grid:
+    """The grid of a dataset called ``name`` in complaints; without ``chunks`` it is one chunk.
+
+    Raises:
+        TypeError: The chunks are no whole numbers.
+        ValueError: They do not fit the shape, or that has no elements.
+    """
+    if 0 in shape:
+        raise ValueError(f"{name} has the shape {tuple(shape)}, and so no elements: there are no chunks of it.")
+    if chunks is None:
+        return Grid(shape, shape)
+    try:
+        steps = (operator.index(chunks),) if hasattr(chunks, "__index__") else tuple(map(operator.index, chunks))
+    except TypeError:
+        raise TypeError(f"chunks is {chunks!r}. Give the shape of a chunk: a whole number for each axis.") from None
+    if len(steps) != len(shape):
+        raise ValueError(f"chunks is {chunks!r}, but {name} has the shape {tuple(shape)}. Give one size for each axis.")
+    if not all(0 < step <= size for step, size in zip(steps, shape, strict=True)):
+        raise ValueError(
+            f"chunks is {chunks!r}, but {name} has the shape {tuple(shape)}. Along each axis a chunk has 1 element at "
+            f"least and as many as the dataset at most."
+        )
+    return Grid(shape, steps)
+
+
+def range_text(start: Sequence[int], sizes: Sequence[int]) -> str:
+    """A chunk as people write it: ``[0:10, 20:30]``."""
+    return f"[{', '.join(f'{first}:{first + size}' for first, size in zip(start, sizes, strict=True)) or '()'}]"
