@@ -167,8 +167,9 @@ class Copies:
         self.copies: dict[int, Copy] = {}
         #: Copies that are local, the least recently used first.
         self.local: dict[int, Copy] = {}
-        #: Called when memory is free, or may be made free, that was not before.
+        #: Called when memory is free that was not before; and when some may be made free.
         self.on_room: Callable[[], None] = lambda: None
+        self.on_movable: Callable[[], None] = lambda: None
         #: Told of a recalled copy that only runs or waits here have pinned; bound in ``recalls.py``.
         self.on_pinned: Callable[[Copy], None] = lambda copy: None
         #: Called when nobody wants a queued copy any more.
@@ -316,7 +317,7 @@ class Copies:
         is_recalled = copy.is_recalled and state == LENT
         if copy.n_pins or (copy.is_held and not is_recalled):
             if state == LOCAL and not (copy.n_pins or copy.is_used):
-                self.on_room()
+                self.on_movable()
             elif is_recalled and not copy.n_views:
                 self._context.put_off.append((self._give_way, copy))
             return

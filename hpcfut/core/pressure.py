@@ -48,6 +48,7 @@ class Pressure:
         self._copies = copies
         self._next = copies.next
         copies.on_room = self._note_progress
+        copies.on_movable = self._note_room
         copies.on_unqueued = self._withdraw
         #: Transfer to this rank, from another one or from a file → its object.
         self.reads: dict[int, int] = {}
@@ -167,7 +168,7 @@ class Pressure:
         return self._overdue_at if self._urgent or self._later else None
 
     def _note_progress(self) -> None:
-        """Memory is free, or can be moved away, that was in use before."""
+        """Memory is free that was in use before. That more can be moved away says nothing, if the disk is full."""
         self._overdue_at = None
         self._note_room()
 

@@ -114,6 +114,8 @@ class Transfers:
         askers, copy.askers = copy.askers, None
         for rank, asked_id in askers or ():
             self._serve(copy, rank, asked_id)
+        if not copy.n_pins:  # Whoever wanted it may have gone meanwhile, and others wait for room.
+            self._copies.on_movable()
 
     def on_read_failed(self, transfer_id: int, failure: Failure) -> None:
         """The bytes will not come."""

@@ -74,7 +74,7 @@ class Sources:
                 f"lazy_array() was given the shape {shape!r} and the dtype {dtype!r}. Sizes must not be negative, and "
                 f"elements must not be Python objects."
             )
-        recipe = self._pickling.dumps((fill, blank.shape, blank.dtype, args))
+        recipe = self._pickling.dumps((fill, blank, args))
         if recipe.contained:
             raise TypeError(
                 "lazy_array() was given refs inside its arguments. The function runs beside tasks and cannot get() "
@@ -128,8 +128,8 @@ class Sources:
 
     def _read(self, effect: ReadSource) -> Event:
         try:
-            fill, shape, dtype, args = self._pickling.loads(effect.recipe)
-            array = blank_of(shape, dtype, "C", 0).over(self._engine.window.buffer(effect.offset, effect.nbytes))
+            fill, blank, args = self._pickling.loads(effect.recipe)
+            array = blank.over(self._engine.window.buffer(effect.offset, effect.nbytes))
             fill(array, *args)
             array.flags.writeable = False
         except BaseException as error:  # User code may raise anything, and who waits for the array must be told.

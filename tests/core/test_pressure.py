@@ -414,3 +414,15 @@ def test_an_argument_that_never_fits_fails_its_task(make_core: MakeCore) -> None
     assert only(effects, TaskRaised).failure.kind == FULL
     hand.tell(ViewsClosed([mine]))
     hand.release(mine)
+
+
+def test_what_is_used_and_left_again_is_no_progress_while_the_disk_is_full(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    first, second = put_two(hand)
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    hand.tell(SpillFailed(1, "The disk is full."))
+    for _ in range(2):
+        assert not of(hand.wait(1.2), DenyRoom)
+        hand.start_waiting(first)  # Every time it could be moved again, if it could be moved at all.
+    assert "The disk is full." in only(hand.wait(1.2), DenyRoom).failure.text
+    hand.release(first, second)

@@ -102,6 +102,17 @@ def test_it_waits_for_room_as_all_reads_do(make_core: MakeCore) -> None:
     hand.release(mine)
 
 
+def test_what_nobody_waits_for_when_it_comes_makes_room_at_once(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_store=NBYTES + 64)
+    mine = put_source(hand)
+    hand.start_waiting(mine)
+    hand.tell(WaitAbandoned(1))
+    assert not of(hand.tell(RoomWanted(7, hand.own(8), NBYTES)), GiveRoom)
+    assert [type(effect) for effect in hand.tell(ReadCompleted(1))] == [FreeSegment, GiveRoom]
+    hand.tell(RoomReturned(hand.own(8)))
+    hand.release(mine)
+
+
 def test_a_task_takes_the_recipe_along_and_goes_anywhere(make_core: MakeCore) -> None:
     hand = make_core(neighbours=(0, 1, 2))
     mine = put_source(hand)

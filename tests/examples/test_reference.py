@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import hpcfut
+import hpcfut.io
 from tests.mpi.jobs import CHECKOUT
 
 #: They speak for themselves.
@@ -27,8 +28,9 @@ def public_names() -> Iterator[tuple[str, Any]]:
             for member, value in vars(thing).items():
                 if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                     yield f"{name}.{member}", value
-    for name in hpcfut.exceptions.__all__:
-        yield f"exceptions.{name}", getattr(hpcfut.exceptions, name)
+    for module in (hpcfut.exceptions, hpcfut.io):
+        for name in module.__all__:
+            yield f"{module.__name__.removeprefix('hpcfut.')}.{name}", getattr(module, name)
 
 
 NAMES = dict(public_names())
