@@ -65,7 +65,7 @@ SYSTEMS = {
     for system in (
         System("bare", "bare", "mpi4py", RANKS),
         System("serving", "serving", "mpi4py", RANKS),
-        System("hpcfut", "hpcfut", "hpcfut", ("hpcfut", "run", "-n", "2")),
+        System("hpcfut", "hpcfut", "hpcfut", ("hpcfut", "run", "-n", "2", "--cpus-per-rank", "1")),
         System("ray", "ray", "ray", ("python",)),
         System("charm4py", "charm4py", "charm4py", ("python", "-m", "charmrun.start", "+p2"), ("++local", "++quiet")),
         System("mpi4py.futures", "futures", "mpi4py", (*RANKS, "-m", "mpi4py.futures")),

@@ -623,6 +623,14 @@ def test_what_is_not_installed_is_named(monkeypatch):
         PICKLING.loads(payload)
 
 
+def test_hpcfut_itself_is_never_sent_by_value(tmp_path):
+    # It may have come from the working directory, which a script's own folder replaces in sys.path.
+    pickling = Pickling(Ref, lambda ref: ref.object_id, Ref, path=[str(tmp_path)])
+    payload = pack_inline(pickling.dumps([Ref(7), HpcfutError]))
+    assert b"Loading" not in payload
+    assert pickling.loads(payload)[1] is HpcfutError
+
+
 # --- exceptions ---
 
 

@@ -53,7 +53,8 @@ class Pickling:
         self.id_of = id_of
         self.make_ref = make_ref
         self._path = path
-        self._checked_modules = {"__main__", *sys.stdlib_module_names}
+        # Every rank has this package, wherever its script made it look for modules since.
+        self._checked_modules = {"__main__", __name__.partition(".")[0], *sys.stdlib_module_names}
 
     def dumps(self, value: Any) -> Pickled:
         """Pickle a value. Nothing else happens: what to do about ``contained`` is up to the caller.
