@@ -156,7 +156,9 @@ def test_ranks_that_ring_each_other_often_stay_awake(mill: Mill) -> None:
     mill.bell.rang_at += 0.02
     assert resting.makes_way()
     resting.leave()
-    assert not resting.makes_way(), "What it found was its own news, for which it left, and the next wait is another one."
+    assert not resting.makes_way(), (
+        "What it found was its own news, for which it left, and the next wait is another one."
+    )
 
 
 def test_a_sleeping_leader_hears_what_is_posted_soon(mill: Mill) -> None:

@@ -15,6 +15,7 @@ from tests.testbed.hosts import NAMES, TwoHosts
 pytestmark = pytest.mark.testbed
 
 ACROSS = Path(__file__).parent / "across.py"
+LOOKING = Path(__file__).parent / "looking.py"
 NBYTES = 10_000_000
 
 
@@ -61,6 +62,12 @@ def test_ranks_see_two_hosts_and_data_crosses(hosts: TwoHosts, mpi: Mpi) -> None
     assert said["names"] == ["host1", "host1", "host2", "host2"]
     assert said["arrived"] == [0, 1, 2, 0]
     assert NBYTES < crossed < 2 * NBYTES
+
+
+@pytest.mark.mpi
+def test_a_frame_that_lies_in_the_socket_is_found_by_the_first_look(hosts: TwoHosts, mpi: Mpi, tmp_path: Path) -> None:
+    job = hosts.run(mpi, 2, LOOKING, tmp_path, how="mpirun python").check()
+    assert job.stdout.split() == ["looks", "1"]
 
 
 @pytest.mark.mpi

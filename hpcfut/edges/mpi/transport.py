@@ -1,11 +1,15 @@
 """Frames and bulk data over MPI.
 
 Small frames land in receives that are posted in advance (persistent, ``ANY_SOURCE``) and are tested in the order in
-which they were posted, which is the order in which MPI matches them. One test of such a receive makes progress before
-it looks, so one empty test says what takes two empty probes, and an arrived frame costs one call instead of three
-(``Iprobe``, ``Irecv``, ``Test``). Measured with 64-byte frames on one host, round trip, Open MPI and MPICH: raw
-``Isend``/``Iprobe``/``Recv`` 2.4 and 2.0 µs, receives by ``Iprobe`` and ``Irecv`` 4.2 and 3.5, pre-posted 2.2 and 2.1;
-one way 0.7 and 0.9, pre-posted 1.3 and 1.7 million frames a second. ``benchmarks/transport.py`` repeats it.
+which they were posted, which is the order in which MPI matches them. A test makes progress; on one host it looks after
+that, but over TCP it does not look again, so that a frame which it has just brought lies in its slot and only the next
+test tells. Therefore the first byte of a slot is 0 until a frame is there, and says where another test is worth its
+time, which is mostly that of the GIL: every call of MPI gives it away, and a thread of user code that takes it keeps it
+for half a millisecond. A look that finds nothing costs one call, instead of the two of ``Iprobe``, and an arrived frame
+one or two instead of three (``Iprobe``, ``Irecv``, ``Test``). Measured with 64-byte frames on one host, round trip,
+Open MPI and MPICH: raw ``Isend``/``Iprobe``/``Recv`` 2.4 and 2.0 µs, receives by ``Iprobe`` and ``Irecv`` 4.2 and 3.5,
+pre-posted 2.2 and 2.1; one way 0.7 and 0.9, pre-posted 1.3 and 1.7 million frames a second.
+``benchmarks/transport.py`` repeats it.
 
 A slot holds what MPI sends eagerly. A larger frame is announced through a slot and travels beside it, because a
 rendezvous needs its sender's help, and a slot that waits for it would hold up the frames of all other ranks. Frames of
@@ -102,6 +106,7 @@ class MpiTransport:
             neighbours.Free()
         self._nbytes_whole = NBYTES_FRAME_MAX if self._is_probing else NBYTES_SLOT
         n_slots = 0 if self._is_probing else N_SLOTS
+        #: The first byte of each is 0 unless a frame has come since it was posted; a frame that begins so comes later.
         self._slots = [memoryview(bytearray(NBYTES_SLOT)) for _ in range(n_slots)]
         self._receives = [self._comm.Recv_init(slot, MPI.ANY_SOURCE, MPI.ANY_TAG) for slot in self._slots]
         for request in self._receives:
@@ -153,9 +158,10 @@ class MpiTransport:
             if self._is_probing:
                 self._probe(arrived)
                 return arrived
-            status, waiting, head = self._status, self._waiting, self._head
-            while self._n_used < N_SLOTS and self._tests[head](status):
-                source, frame = status.Get_source(), self._slots[head][: status.Get_count()]
+            status, waiting, slots, tests, head = self._status, self._waiting, self._slots, self._tests, self._head
+            has_come = tests[head](status) or (slots[head][0] and tests[head](status))
+            while has_come:
+                source, frame = status.Get_source(), slots[head][: status.Get_count()]
                 self._n_used += 1
                 self._head = head = (head + 1) % N_SLOTS
                 if status.Get_tag() == _TAG_ANNOUNCED:
@@ -164,6 +170,7 @@ class MpiTransport:
                     waiting[source].append((None, bytes(frame)))
                 else:
                     arrived.append((source, frame))
+                has_come = self._n_used < N_SLOTS and slots[head][0] and tests[head](status)
             if waiting:
                 self._collect(arrived)
             return arrived
@@ -193,6 +200,7 @@ class MpiTransport:
     def _post_again(self) -> None:
         # In the order of the ring, because MPI matches receives in the order in which they were started.
         for index in range(self._head - self._n_used, self._head):
+            self._slots[index][0] = 0
             self._receives[index].Start()
         self._n_used = 0
 
