@@ -323,6 +323,13 @@ def test_subclasses_of_arrays(through, size, tmp_path):
     assert_same_array(through(matrix), matrix)
 
 
+def test_classes_of_modules_that_are_loaded_late_go_by_name(monkeypatch):
+    monkeypatch.delitem(sys.modules, "numpy.rec", raising=False)
+    for value in (np.zeros(1000, [("a", "i4")]).view(np.recarray), np.recarray):
+        stream = Pickling(Ref, int, Ref).dumps(value).stream
+        assert b"__getitem__" not in bytes(stream), "The class was sent, and not its name."
+
+
 def test_objects_in_arrays_may_be_refs_and_loops(through):
     value = np.empty(2, object)
     value[0] = Ref(4)

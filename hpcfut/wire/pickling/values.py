@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final
 
 import cloudpickle
@@ -183,8 +185,17 @@ class Pickling:
 
     def prepare_module(self, module_name: Any) -> None:
         """Have functions and classes of this module sent by value if no other rank could import it."""
-        top = str(module_name).partition(".")[0]
-        if top not in self._checked_modules:
+        name = str(module_name)
+        if name in self._checked_modules:
+            return
+        self._checked_modules.add(name)
+        top = name.partition(".")[0]
+        if name not in sys.modules and top in sys.modules:
+            # Classes may name a module that their package loads only when somebody asks for it, as `numpy.rec`; by
+            # value they would be other classes where they arrive. Whatever keeps it from being loaded, they go so.
+            with suppress(Exception):
+                import_module(name)
+        if top not in self._checked_modules or top == name:
             self._checked_modules.add(top)
             if top in sys.modules and not is_importable(top, self._path):
                 cloudpickle.register_pickle_by_value(sys.modules[top])
