@@ -106,6 +106,21 @@ class Window(Protocol):
         """A sealed object, read-only and without a copy; it counts as viewed while anything built over it lives."""
 
 
+class CommonMemory(Protocol):
+    """Memory that ranks of a host are given together, because they cannot map each other's; all is done together."""
+
+    ranks: Sequence[int]
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """Give every rank the bytes of all, in the order of ``ranks``."""
+
+    def allocate(self, nbytes: int) -> list[int]:
+        """Have memory in common, of which so much is this rank's; returns the address here of each rank's."""
+
+    def free(self) -> None:
+        """Take back the mappings that ``allocate`` made."""
+
+
 #: How a rank sleeps that must hear of everything at once.
 SLEEPS = 1
 #: How one sleeps whose threads all run tasks: it looks for more of them by itself when one has ended.

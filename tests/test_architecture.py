@@ -123,11 +123,11 @@ CHAIN: Final = words(
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.
 BLOCKING: Final = words(
-    "Accept Agree Allgather Allgatherv Allreduce Alltoall Alltoallv Alltoallw Barrier Bcast Bsend Clone Complete "
-    "Connect Create Create_cart Create_group Disconnect Dup Exscan Fence Finalize Flush Flush_all Free Gather Gatherv "
-    "Init Init_thread Lock Lock_all Merge Mprobe Post Probe Recv Reduce Reduce_scatter Rsend Scan Scatter Scatterv "
-    "Send Sendrecv Sendrecv_replace Shrink Spawn Split Split_type Ssend Start_all Unlock Unlock_all Wait Waitall "
-    "Waitany Waitsome"
+    "Accept Agree Allgather Allgatherv Allocate_shared Allreduce Alltoall Alltoallv Alltoallw Barrier Bcast Bsend "
+    "Clone Complete Connect Create Create_cart Create_group Disconnect Dup Exscan Fence Finalize Flush Flush_all Free "
+    "Gather Gatherv Init Init_thread Lock Lock_all Merge Mprobe Post Probe Recv Reduce Reduce_scatter Rsend Scan "
+    "Scatter Scatterv Send Sendrecv Sendrecv_replace Shrink Spawn Split Split_type Ssend Start_all Unlock Unlock_all "
+    "Wait Waitall Waitany Waitsome"
 )
 BLOCKING_OBJECTS: Final = words(
     "allgather allreduce alltoall barrier bcast bsend exscan gather mprobe probe recv reduce scan scatter send "
@@ -143,6 +143,11 @@ MAY_BLOCK: Final = {
     ("edges.mpi.transport", "MpiTransport.__init__"),
     ("edges.mpi.transport", "MpiTransport.close"),
     ("edges.mpi.fabric", "reads_without_target"),
+    ("edges.mpi.common_memory", "CommonMemory.among"),
+    ("edges.mpi.common_memory", "CommonMemory.allocate"),
+    ("edges.mpi.common_memory", "CommonMemory.gather"),
+    ("edges.mpi.common_memory", "CommonMemory.free"),
+    ("edges.mpi.common_memory", "CommonMemory.close"),
     ("edges.mpi.one_sided", "OneSided.expose"),
     ("edges.mpi.one_sided", "OneSided.hide"),
     # Groups of ranks, which are local.

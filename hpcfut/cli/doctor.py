@@ -17,7 +17,7 @@ import msgspec
 from hpcfut.cli.command import RunOptions
 from hpcfut.cli.job import TOO_LONG
 from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher, find_library
-from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, probe
+from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, Way, probe
 from hpcfut.cli.run import run_job
 from hpcfut.edges.host.launch_environment import recognise_launch
 from hpcfut.edges.host.machine import (
@@ -147,6 +147,7 @@ def judge_probe(result: Probe) -> Iterator[Finding]:
     if len(result.hosts) == 1:
         yield Finding("latency", "warning", "one rank has nobody to talk to", "Start two: hpcfut doctor -n 2")
         return
+    yield judge_way(result.way)
     where = "on one host" if result.is_same_host else "between two hosts"
     text = f"{result.latency_us:.1f} µs for a round trip of {NBYTES_FRAME} bytes {where}"
     if result.is_same_host and result.latency_us > _SAME_HOST_LATENCY_MAX_US:
@@ -155,6 +156,23 @@ def judge_probe(result: Probe) -> Iterator[Finding]:
     else:
         yield Finding("latency", "ok", text)
     yield Finding("bandwidth", "ok", f"{result.bandwidth_gb_per_s:.1f} GB/s for {NBYTES_DATA >> 20} MiB {where}")
+
+
+def judge_way(way: Way) -> Finding:
+    """How ranks of one host come to each other's objects."""
+    if way == "mapped":
+        return Finding("objects", "ok", "ranks of one host read each other's objects in place")
+    who = "ranks of one host do not see each other's processes, as in containers of their own,"
+    if way == "given":
+        text = f"{who} and read objects in place in memory that MPI gives them together, in /dev/shm"
+        return Finding("objects", "ok", text)
+    sent = "so that objects are sent from one to the other, as between hosts"
+    remedy = "Let the containers see the processes of the host, as with `--pid=host`"
+    if way == "full":
+        text = f"{who} and /dev/shm has no room for the objects of all of them, {sent}"
+        return Finding("objects", "warning", text, f"{remedy}; or give /dev/shm more, or stores less memory.")
+    text = f"{who} and have no /dev/shm in common that MPI uses, {sent}"
+    return Finding("objects", "warning", text, f"{remedy}, or its /dev/shm, as with `--ipc=host`.")
 
 
 def shorten(version: str) -> str:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import msgspec
 
+from hpcfut.edges.host.apart import settle_mpi
+from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.launch_environment import mismatch, recognise_launch, recognise_library, singletons
-from hpcfut.edges.host.machine import cores_of, own_place
+from hpcfut.edges.host.machine import (
+    Place,
+    cores_of,
+    own_place,
+    ranks_on_host_of,
+    ranks_on_machine_of,
+    shared_memory_key,
+)
+from hpcfut.edges.host.memory import memory_of_job
 from hpcfut.edges.host.parent import die_with_parent
+from hpcfut.edges.mpi.common_memory import CommonMemory
 from hpcfut.edges.mpi.start import World, library_version, start_mpi
 from hpcfut.edges.mpi.transport import MpiTransport
 
@@ -24,6 +35,11 @@ _N_ROUNDS: Final = 25
 #: A broken network shows itself as silence.
 _DEADLINE_S: Final = 30.0
 RESULT: Final = "probe.json"
+
+#: How the ranks of one machine read each other's objects, the best first: they map each other's memory; they map what
+#: MPI gives them together; they cannot, for want of room, or because they have no folder of shared memory in common.
+Way = Literal["mapped", "given", "full", "apart"]
+_WAYS: Final[tuple[Way, ...]] = ("mapped", "given", "full", "apart")
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -40,6 +56,8 @@ class Probe(msgspec.Struct, frozen=True):
     latency_us: float = 0.0
     #: Of bulk data from rank 0 to rank 1; 0 with one rank.
     bandwidth_gb_per_s: float = 0.0
+    #: The worst of all ranks.
+    way: Way = "mapped"
     #: Why it could not be measured, and what to do.
     trouble: str = ""
 
@@ -51,6 +69,7 @@ def probe() -> tuple[int, Probe]:
     library = recognise_library(version)
     if trouble := mismatch(launch, library):
         return launch.rank, Probe(version, "", [], [], trouble=trouble)
+    settle_mpi(launch, os.environ)
     world = start_mpi()
     if trouble := singletons(launch, library, world.n_ranks):
         return launch.rank, Probe(version, world.thread_level, [], [], trouble=trouble)
@@ -63,12 +82,28 @@ def probe() -> tuple[int, Probe]:
         world.thread_level,
         [place.host for place in places],
         [cores_of(places, rank) for rank in range(world.n_ranks)],
-        places[0].host_key == places[min(1, world.n_ranks - 1)].host_key,
+        places[0].machine_key == places[min(1, world.n_ranks - 1)].machine_key,
         *_measure(world),
+        _find_way(world, places),
     )
     rank = world.rank
     world.finalize()
     return rank, result
+
+
+def _find_way(world: World, places: Sequence[Place]) -> Way:
+    """What a job would find for the objects of a store of usual size."""
+    rank, on_machine = world.rank, ranks_on_machine_of(places, world.rank)
+    nbytes = memory_of_job(os.environ).nbytes_free // len(on_machine) * 3 // 10
+    arena = HostArena.among(ranks_on_host_of(places, rank), rank, nbytes, world.gather)
+    common = CommonMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    way: Way = "mapped"
+    if common is not None:
+        way = "full" if arena.in_common(common, nbytes) is arena else "given"
+        common.close()
+    if len(common.ranks if common is not None else arena.neighbours) < len(on_machine):
+        way = "apart"
+    return _WAYS[max(part[0] for part in world.gather(bytes([_WAYS.index(way)])))]
 
 
 def _measure(world: World) -> tuple[float, float]:

@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from hpcfut.edges.host.apart import settle_mpi
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.gpus import gpus_of, own_sight
@@ -22,6 +25,8 @@ from hpcfut.edges.host.machine import (
     limit_threads,
     own_place,
     ranks_on_host_of,
+    ranks_on_machine_of,
+    shared_memory_key,
 )
 from hpcfut.edges.host.memory import memory_of_job
 from hpcfut.edges.host.parent import die_with_parent
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
 
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
+#: How ranks of one host read each other's objects: as between hosts (``no``), or in memory that MPI gives them together
+#: (``mpi``). If it is not set, in each other's memory where they can map it, and in MPI's where they cannot.
 ONE_HOST_VARIABLE = "HPCFUT_ONE_HOST"
 
 
@@ -76,6 +83,7 @@ def _has_user_started_mpi() -> bool:
 
 def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
+    from hpcfut.edges.mpi.common_memory import CommonMemory
     from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
@@ -86,29 +94,35 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     guard = None
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ, is_interactive=is_interactive())
+    settle_mpi(launch, environ)
     world = start_mpi()
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
     _refuse(trouble_with_route(environ), launch, files, world, guard)
     places = world.gather_records(own_place())
-    neighbours = ranks_on_host_of(places, world.rank)
+    place, neighbours = places[world.rank], ranks_on_host_of(places, world.rank)
     segments = StartSegments()
     digests = world.gather(segments.digest)
-    segments.unname([digests[rank] for rank in neighbours])
+    on_machine = ranks_on_machine_of(places, world.rank)
+    segments.unname([digests[rank] for rank in on_machine])
     _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
-    nbytes = memory_of_job(environ).nbytes_free // len(neighbours)
+    nbytes = memory_of_job(environ).nbytes_free // len(on_machine)
     gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
-    roster = world.gather_records(_own_record(world.rank, cores, nbytes, places[world.rank], gpus))
-    _refuse(lack_of_memory(roster), launch, files, world, guard)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
-    # Tests let objects travel between the ranks of one host as between hosts.
-    readers = [world.rank] if environ.get(ONE_HOST_VARIABLE) == "no" else neighbours
+    one_host = environ.get(ONE_HOST_VARIABLE, "")
+    readers = [world.rank] if one_host in ("no", "mpi") else neighbours
     arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
+    common = None if one_host == "no" else CommonMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    if common is not None:
+        # Who reads objects in place is of one host to the core, too.
+        place = msgspec.structs.replace(place, host_key=f"{place.machine_key} {min(common.ranks)}")
+    roster = world.gather_records(_own_record(world.rank, cores, nbytes, place, gpus))
+    _refuse(lack_of_memory(roster), launch, files, world, guard)
     is_read = is_one_sided(
         environ,
-        [place.host_key for place in places],
+        [record.host_key for record in roster],
         lambda: b"0" not in world.gather(b"%d" % has_means(environ)),
         lambda reader, target: reads_without_target(world, reader, target),
     )
@@ -116,7 +130,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is not None:
         files.note_segments(world.rank)
     expose = transport.expose if is_read else None
-    return Job(world, transport, doorbell, arena, roster, len(neighbours), files, guard, expose)
+    return Job(world, transport, doorbell, arena, roster, len(on_machine), files, guard, expose, common)
 
 
 def _refuse_typed(launch: Launch) -> None:

@@ -40,6 +40,7 @@ from hpcfut.wire.codec import session_of
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
+    from hpcfut.edges.mpi.common_memory import CommonMemory
     from hpcfut.edges.mpi.start import World
 
 #: How long a rank that waits for a session sleeps, if all others can ring it, and if not.
@@ -71,12 +72,15 @@ class Job:
         files: JobFiles | None,
         guard: RankGuard | None = None,
         expose: Callable[[memoryview], None] | None = None,
+        common: CommonMemory | None = None,
     ) -> None:
         self._world = world
         self._files = files
         self._guard = guard
         #: Where objects are read out of the memory of their holders: makes that of a session readable, collectively.
         self._expose = expose
+        #: For ranks that cannot map the memory of others of their host: that which they have together instead.
+        self._common = common
         self._transport = transport
         self._doorbell = doorbell
         self._arena = arena
@@ -161,20 +165,21 @@ class Job:
         if self._n_sessions > 1:
             self._arena = self._arena.renewed()
         nbytes_store = min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes)
+        arena = self._arena if self._common is None else self._arena.in_common(self._common, nbytes_store)
         if self._expose is not None:
-            self._expose(self._arena.memory(nbytes_store))
+            self._expose(arena.memory(nbytes_store))
         core = RankCore(
             self.rank,
             roster,
             config,
             is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()),
             nbytes_store=nbytes_store,
-            neighbours=self._arena.neighbours,
+            neighbours=arena.neighbours,
         )
         engine = Engine(
             core,
             self._transport,
-            self._arena,
+            arena,
             clock,
             self._doorbell,
             session=self._n_sessions,
@@ -239,6 +244,8 @@ class Job:
         if self._files is not None:
             self._files.note_end(self.rank)
         if self._world is not None:
+            if self._common is not None:
+                self._common.close()
             self._transport.close()
             self._world.finalize()
         if self._guard is not None:

@@ -44,7 +44,7 @@ def test_otherwise_those_of_the_host_count(tmp_path: Path, n_files: int, n_known
 
 
 def deal(*sights: list[str], hosts: str = "") -> list[list[str]]:
-    places = [Place(host, host, [0]) for host in hosts or "a" * len(sights)]
+    places = [Place(host, host, [0], host) for host in hosts or "a" * len(sights)]
     everywhere = [Sight(gpus) for gpus in sights]
     return [gpus_of(everywhere, places, rank) for rank in range(len(sights))]
 
@@ -67,5 +67,5 @@ def test_gpus_of_other_hosts_do_not_count() -> None:
 
 def test_slurm_gives_every_rank_a_gpu_of_the_same_name() -> None:
     sight = own_sight({"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_PER_TASK": "1"})
-    places = [Place("a", "a", [0])] * 2
+    places = [Place("a", "a", [0], "a")] * 2
     assert [gpus_of([sight, sight], places, rank) for rank in range(2)] == [["0"], ["0"]]

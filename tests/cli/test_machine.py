@@ -25,7 +25,7 @@ from tests.mpi.jobs import CHECKOUT
 
 
 def places(*cpus: list[int], host: str = "a") -> list[Place]:
-    return [Place(host, host, mask) for mask in cpus]
+    return [Place(host, host, mask, host) for mask in cpus]
 
 
 def test_own_place_is_this_process() -> None:

@@ -8,7 +8,9 @@ told that nobody may map it for writing any more, so no user can make a view wri
 those of others.
 
 Neighbours that cannot be opened, because they belong to another user or container, are not reached, and their objects
-travel as those of other hosts do.
+travel as those of other hosts do; unless MPI gives these ranks memory in common, which is then used in place of their
+own, session by session. It is mapped with the same rights, but no seal keeps a rank from mapping that of others for
+writing.
 
 What is where: a page that proves whose memory this is, so that nobody takes another process for a neighbour, and then
 the segments, each with a header before its payload. A place is known to readers only from messages, which may be old.
@@ -36,10 +38,12 @@ import xxhash
 
 from hpcfut.edges.host.pages import Pages
 from hpcfut.edges.host.pins import Pin, Pins
+from hpcfut.edges.host.shared_maps import map_shared, whole_pages
 from hpcfut.model.errors import HpcfutError, ObjectLostError
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
+from hpcfut.ports import CommonMemory
 
 _NBYTES_PAGE: Final = mmap.PAGESIZE
 #: Where segments begin.
@@ -83,7 +87,7 @@ class HostArena:
             HpcfutError: The system does not give so much memory.
         """
         #: Room for segments.
-        self.nbytes: Final = -(-nbytes // _NBYTES_PAGE) * _NBYTES_PAGE
+        self.nbytes = whole_pages(nbytes)
         #: The ranks of the host that can view each other's memory, the own one included; the same for all of them.
         self.neighbours: list[int] = [rank]
         self._rank = rank
@@ -108,6 +112,26 @@ class HostArena:
         arena = copy.copy(self)
         arena._n_sessions += 1
         arena._make()
+        return arena
+
+    def in_common(self, common: CommonMemory, nbytes: int) -> HostArena:
+        """The same for this session in memory that these ranks have in common, and view; they do it together.
+
+        This one, if there is no room for it, or if they cannot map it.
+
+        Args:
+            common: Gives it.
+            nbytes: Room for segments, which may differ from rank to rank.
+        """
+        arena = copy.copy(self)
+        arena.nbytes = whole_pages(nbytes)
+        maps = map_shared(common, self._rank, _NBYTES_PROOF + arena.nbytes, self._token, self._proof_of)
+        if maps is None:
+            return self
+        arena.neighbours = sorted(common.ranks)
+        arena._own, arena._pages, arena._maps = maps.own, maps.pages, maps.of_rank
+        arena.released = deque()
+        arena._pins = Pins(arena.released.append)
         return arena
 
     def _make(self) -> None:
@@ -213,6 +237,8 @@ class HostArena:
     def bare(self, offset: int, nbytes: int) -> memoryview:
         """The same, but for who must not wait until its pages are ready."""
         start = _NBYTES_PROOF + NBYTES_HEADER + offset
+        if self._pages.is_strict:
+            self._pages.prepare(start, start + nbytes)
         return memoryview(self._own)[start : start + nbytes]
 
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.edges.host.machine import Place, ranks_on_host_of
+from hpcfut.edges.host.machine import Place, ranks_on_machine_of
 
 VISIBLE_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 _DEVICE: Final = re.compile(r"nvidia\d+")
@@ -51,7 +51,7 @@ def gpus_of(sights: Sequence[Sight], places: Sequence[Place], rank: int) -> list
     """The GPUs of a rank: each goes to the one, of those that see it, that has the fewest so far."""
     if sights[rank].is_exclusive:
         return sights[rank].gpus
-    neighbours = [other for other in ranks_on_host_of(places, rank) if not sights[other].is_exclusive]
+    neighbours = [other for other in ranks_on_machine_of(places, rank) if not sights[other].is_exclusive]
     dealt: dict[int, list[str]] = {other: [] for other in neighbours}
     for gpu in dict.fromkeys(gpu for other in neighbours for gpu in sights[other].gpus):
         seers = [other for other in neighbours if gpu in sights[other].gpus]

@@ -29,14 +29,16 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
     """Where a rank runs; all ranks tell each other at start."""
 
     host: str
-    #: Equal for ranks of one host only.
+    #: Equal for ranks of one host only, which see each other's processes.
     host_key: str
     cpus: list[int]
+    #: Equal for ranks of one kernel, whose memory and cores are for all of them, in containers of their own as well.
+    machine_key: str
 
 
 def own_place() -> Place:
     """The place of this process."""
-    return Place(socket.gethostname(), host_key(), sorted(os.sched_getaffinity(0)))
+    return Place(socket.gethostname(), host_key(), sorted(os.sched_getaffinity(0)), machine_key())
 
 
 def host_key(root: Path = Path("/")) -> str:
@@ -52,14 +54,34 @@ def host_key(root: Path = Path("/")) -> str:
     return " ".join(parts)
 
 
+def machine_key(root: Path = Path("/")) -> str:
+    """The boot id of the kernel; the host where that cannot be read."""
+    return _read(root / "proc/sys/kernel/random/boot_id") or host_key(root)
+
+
+def shared_memory_key(folder: Path = Path("/dev/shm")) -> str:
+    """Equal for ranks whose folder of shared memory is the same, and not only called the same."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return f"none for process {os.getpid()} of {host_key()}"
+    # No two file systems that a kernel has mounted have the same number.
+    return f"{machine_key()} {found.st_dev} {found.st_ino}"
+
+
 def ranks_on_host_of(places: Sequence[Place], rank: int) -> list[int]:
-    """The ranks that share a host with this one, itself included."""
+    """The ranks that share a host with this one and see its processes, itself included."""
     return [other for other, place in enumerate(places) if place.host_key == places[rank].host_key]
+
+
+def ranks_on_machine_of(places: Sequence[Place], rank: int) -> list[int]:
+    """The ranks that share memory and cores with this one, itself included."""
+    return [other for other, place in enumerate(places) if place.machine_key == places[rank].machine_key]
 
 
 def cores_of(places: Sequence[Place], rank: int) -> int:
     """The cores of a rank: those bound to it alone, and its share of those that several ranks may use; at least 1."""
-    neighbours = [set(places[other].cpus) for other in ranks_on_host_of(places, rank)]
+    neighbours = [set(places[other].cpus) for other in ranks_on_machine_of(places, rank)]
     # Summed as integers per number of sharers, because three thirds of a float are not one.
     n_shared: dict[int, int] = {}
     for cpu in places[rank].cpus:

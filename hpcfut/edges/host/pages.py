@@ -4,6 +4,10 @@ Large fresh ranges are made ready in one call before they are written, with the 
 out of memory gets an error and no bus error. In the background as much again is made ready as was ever used, within
 bounds, so that the next objects find warm pages, small ones too. No page is worked on twice, so all this takes no more
 time than writing the memory would.
+
+Memory in a folder that may be full is another matter: there any page that is written for the first time may be a bus
+error. It is *strict*: nothing is written that was not made ready before, small ranges and what lies before them
+included, and nothing is made ready that nobody has asked for.
 """
 
 from __future__ import annotations
@@ -28,9 +32,10 @@ _NBYTES_STEP: Final = 16 << 20
 class Pages:
     """The pages of a writable mapping, of which everything from some place on is fresh. Any thread may call."""
 
-    def __init__(self, memory: mmap.mmap, nbytes_warm: int) -> None:
+    def __init__(self, memory: mmap.mmap, nbytes_warm: int, *, is_strict: bool = False) -> None:
         """Begin with ``nbytes_warm`` bytes that have been written, or will be soon."""
         self._memory = memory
+        self.is_strict = is_strict
         #: Up to here pages are ready, or whoever writes there makes them so.
         self._nbytes_warm = nbytes_warm
         #: Up to here the background has made them ready.
@@ -51,6 +56,9 @@ class Pages:
         """
         if end <= self._nbytes_warm:
             return
+        if self.is_strict:
+            self._prepare_strictly(end)
+            return
         fresh = max(start, self._nbytes_warm, self._nbytes_ahead)
         self._nbytes_warm = end
         if fresh < end and end - start >= _NBYTES_MIN:
@@ -61,6 +69,13 @@ class Pages:
     def close(self) -> None:
         """Stop what goes on in the background."""
         self._is_over = True
+
+    def _prepare_strictly(self, end: int) -> None:
+        # Who comes second writes below what the first one is at.
+        with self._is_busy:
+            if end > self._nbytes_warm:
+                self._populate(self._nbytes_warm, end)
+                self._nbytes_warm = end
 
     def _prepare_ahead(self, end: int) -> None:
         nbytes = min(end, _NBYTES_AHEAD_MAX)
@@ -91,10 +106,12 @@ class Pages:
         if not self._madvise(self._address + start, end - start, _MADV_POPULATE_WRITE):
             return
         error = ctypes.get_errno()
-        if error in (errno.EINVAL, errno.ENOSYS):
+        if error in (errno.EINVAL, errno.ENOSYS) and not self.is_strict:
             self._is_over = True  # Kernels before 5.14 do not know the advice.
             return
+        # What would have been a bus error.
+        reason = "the folder of shared memory is full" if error == errno.EFAULT else os.strerror(error)
         raise MemoryError(
-            f"The system has no more memory for {end - start} bytes of objects: {os.strerror(error)}. Drop refs that "
-            f"are not needed, or start the job with less memory for objects."
+            f"The system has no more memory for {end - start} bytes of objects: {reason}. Drop refs that are not "
+            f"needed, or start the job with less memory for objects."
         )

@@ -25,6 +25,14 @@ def children_of(parent: int) -> list[int]:
     return [int(folder.name) for folder in folders if _fields(folder / "stat")[1:2] == [str(parent)]]
 
 
+def ancestors_of(pid: int) -> list[int]:
+    """The processes above this one, as far as they can be seen from here, the nearest first."""
+    found: list[int] = []
+    while (fields := _fields(Path(f"/proc/{pid}/stat"))) and (pid := int(fields[1])):
+        found.append(pid)
+    return found
+
+
 def is_still(pid: int) -> bool:
     """Whether no thread of the process runs any more: all are stopped, or it has ended."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
