@@ -207,7 +207,9 @@ def test_doors() -> None:
 
 def test_nothing_is_imported_by_a_text() -> None:
     pattern = re.compile(r"\bimport_module\b|__import__")
-    assert not [str(module.path) for module in MODULES if pattern.search(module.path.read_text())]
+    # Pickling loads the modules that the classes of users name, as unpickling does.
+    modules = [module for module in MODULES if module.name != "wire.pickling.values"]
+    assert not [str(module.path) for module in modules if pattern.search(module.path.read_text())]
 
 
 def test_the_core_takes_nothing_from_outside() -> None:
