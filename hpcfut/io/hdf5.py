@@ -56,19 +56,23 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
         TypeError: The dataset has Python objects (strings of different lengths, say), or the chunks are no numbers.
         ValueError: There is no such dataset in the file, it has no elements, or the chunks do not fit its shape.
     """
+    import numpy
+
     path = _absolute(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {path}, at least on rank {_own_rank()}.")
     with _open(path, "r") as file:
         found = _find(file, path, dataset)
         name = f"Dataset {dataset!r} in {path}"
-        dtype = found.dtype
+        # What h5py notes beside the type, the names of an enumeration say, stays in the file.
+        dtype = found.dtype if found.dtype.metadata is None else numpy.dtype(found.dtype.str)
         if found.shape is None:
             raise ValueError(f"{name} has no elements: there are no chunks of it.")
-        if dtype.hasobject:
+        if found.dtype.hasobject:
             raise TypeError(
-                f"{name} has elements of the type {dtype}, which are Python objects (strings of different lengths, "
-                f"references). Only elements of one size can be read; store strings with a fixed length, as 'S20'."
+                f"{name} has elements of the type {found.dtype}, which are Python objects: strings of different "
+                f"lengths, or references. Only elements of one size can be read; store strings with a fixed "
+                f"length, as 'S20'."
             )
         if chunks is None and found.chunks is not None:
             # A dataset that can grow may be smaller than one chunk of it.

@@ -71,8 +71,8 @@ class Sources:
         blank = blank_of(shape, dtype, "C", 0)
         if not blank.nbytes:
             raise ValueError(
-                f"lazy_array() was given the shape {shape!r} and the dtype {dtype!r}. Sizes must not be negative, and "
-                f"elements must not be Python objects."
+                f"lazy_array() was given the shape {shape!r} and the dtype {dtype!r}. Sizes must not be negative, "
+                f"elements must not be Python objects, and the dtype must not have metadata."
             )
         recipe = self._pickling.dumps((fill, blank, args))
         if recipe.contained:

@@ -15,6 +15,16 @@ N_LINES_MAX: Final = 60
 LARGE: Final = ("wordcount",)
 #: Example → lines that it prints on ``{n}`` ranks, as regular expressions, each as often as it stands here.
 PRINTED: Final = {
+    "columns": [
+        "column 0: mean   0.00, deviation  0.00",
+        "column 1: mean   1.00, deviation  1.00",
+        "column 2: mean   2.00, deviation  2.00",
+        "column 3: mean   3.00, deviation  3.00",
+        "column 4: mean   4.00, deviation  4.00",
+        "column 5: mean   5.00, deviation  5.00",
+        "column 6: mean   5.99, deviation  6.01",
+        "column 7: mean   7.00, deviation  7.00",
+    ],
     "hello": [
         "Hello world, this is rank [0-9] on .*",
         "Hello driver, this is rank {last} on .*",

@@ -1,0 +1,270 @@
+"""HDF5 files on one rank: what is read and written, and what is said of files, chunks and values that do not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import hpcfut
+from hpcfut.io import read_hdf5, write_hdf5
+
+
+@pytest.fixture(autouse=True)
+def a_session_of_its_own() -> Iterator[None]:
+    hpcfut.shutdown()
+    yield
+    hpcfut.shutdown()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with a dataset "x" of 5 × 7, in chunks of 2 × 3, and others of other types."""
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(35.0).reshape(5, 7), chunks=(2, 3))
+        file["group/whole"] = np.arange(6, dtype=">i4").reshape(2, 3)
+        file["scalar"] = 2.5
+        file["flags"] = np.array([True, False, True])
+        file["names"] = np.array([b"ab", b"cdefg"])
+        file.create_dataset("words", data=["äß".encode(), b"x"], dtype=h5py.string_dtype("utf-8", 4))
+        file.create_dataset("colours", data=[0, 1, 1], dtype=h5py.enum_dtype({"red": 0, "blue": 1}, "i1"))
+        file["records"] = np.array([(1, 2.5), (3, 4.5)], dtype=[("n", "i4"), ("x", "f8")])
+        file.create_dataset("texts", data=["one", "three"], dtype=h5py.string_dtype())
+        file.create_dataset("grows", data=np.arange(3), maxshape=(None,), chunks=(10,))
+        file["void"] = h5py.Empty("f4")
+        file["none"] = np.zeros((0, 4))
+    return path
+
+
+def content_of(path: Path, dataset: str) -> Any:
+    with h5py.File(path) as file:
+        return file[dataset][()]
+
+
+def pieces(array: Any, *chunks: int) -> list[Any]:
+    """The array cut up by NumPy, in C order."""
+    cut = [array]
+    for axis, size in enumerate(chunks):
+        cut = [part for whole in cut for part in np.split(whole, range(size, whole.shape[axis], size), axis)]
+    return cut
+
+
+@pytest.mark.parametrize("chunks", [(2, 3), (5, 7), (1, 7), (4, 4), (5, 1)])
+def test_chunks_come_in_c_order(path: Path, chunks: tuple[int, int]) -> None:
+    found = hpcfut.get(read_hdf5(path, "x", chunks))
+    expected = pieces(np.arange(35.0).reshape(5, 7), *chunks)
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+    assert not any(part.flags.writeable for part in found)
+
+
+def test_chunks_are_those_of_the_file_or_the_whole(path: Path) -> None:
+    assert [part.shape for part in hpcfut.get(read_hdf5(path, "x"))] == [
+        p.shape for p in pieces(np.zeros((5, 7)), 2, 3)
+    ]
+    (whole,) = hpcfut.get(read_hdf5(path, "/group/whole"))
+    assert (whole.dtype.str, whole.tolist()) == (">i4", [[0, 1, 2], [3, 4, 5]])
+    (grows,) = hpcfut.get(read_hdf5(path, "grows"))
+    assert grows.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dataset", ["scalar", "flags", "names", "words", "colours", "records"])
+def test_elements_of_one_size_are_read(path: Path, dataset: str) -> None:
+    (found,) = hpcfut.get(read_hdf5(path, dataset))
+    expected = content_of(path, dataset)
+    assert found.dtype == expected.dtype
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_relative_path_is_one_of_who_calls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    refs = read_hdf5(path.name, "x")
+    write_hdf5("copy.h5", "x", refs, shape=(5, 7), chunks=(2, 3))
+    monkeypatch.chdir("/")
+    assert hpcfut.get(refs[0])[1, 2] == 9.0
+    assert content_of(path.parent / "copy.h5", "x")[4, 6] == 34.0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "chunks", "kind", "said"),
+    [
+        ("y", None, ValueError, "no dataset 'y'. It has 'colours', 'flags'"),
+        ("group", None, ValueError, "a group 'group', which is no dataset"),
+        ("x", (2,), ValueError, r"has the shape \(5, 7\). Give one size for each axis"),
+        ("x", 2, ValueError, "Give one size for each axis"),
+        ("x", (2, 8), ValueError, "as many as the dataset at most"),
+        ("x", (0, 1), ValueError, "1 element at least"),
+        ("x", (2.5, 1), TypeError, "a whole number for each axis"),
+        ("x", "ab", TypeError, "a whole number for each axis"),
+        ("texts", None, TypeError, "Python objects: strings of different lengths"),
+        ("void", None, ValueError, "has no elements"),
+        ("none", None, ValueError, "no elements"),
+    ],
+)
+def test_what_cannot_be_read_is_said_at_the_call(
+    path: Path, dataset: str, chunks: Any, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said) as caught:
+        read_hdf5(path, dataset, chunks)
+    assert dataset in str(caught.value) or "chunks is" in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere.h5, at least on rank 0"):
+        read_hdf5(tmp_path / "nowhere.h5", "x")
+    (tmp_path / "text.h5").write_text("This is no HDF5 file.")
+    with pytest.raises(OSError, match=r"text.h5 cannot be read as an HDF5 file: .* See that it is one"):
+        read_hdf5(tmp_path / "text.h5", "x")
+    with pytest.raises(OSError, match="cannot be read as an HDF5 file"):
+        read_hdf5(tmp_path, "x")
+
+
+def test_a_chunk_of_a_file_that_has_changed_says_so_to_who_wants_it(path: Path) -> None:
+    refs = read_hdf5(path, "x")
+    assert hpcfut.get(refs[0]).shape == (2, 3)
+    with h5py.File(path, "a") as file:
+        del file["x"]
+        file["x"] = np.zeros((5, 6))
+    with pytest.raises(
+        OSError, match=r"Chunk \[0:2, 3:6\] of dataset 'x' in .*data.h5 could not be read on rank 0: "
+    ) as e:
+        hpcfut.get(refs[1])
+    assert "has the shape (5, 6)" in str(e.value)
+    with h5py.File(path, "a") as file:
+        del file["x"]
+    total = hpcfut.remote(np.sum)
+    with pytest.raises(OSError, match="no dataset 'x'"):
+        hpcfut.get(total.remote(refs[2]))
+    path.unlink()
+    with pytest.raises(OSError, match=r"\[4:5, 6:7\].*leave the file as it is"):
+        hpcfut.get(refs[-1])
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    field = np.random.default_rng(0).normal(size=(7, 5, 3)).astype("f4")
+    refs = [hpcfut.put(part) for part in pieces(field, 3, 2, 3)]
+    path = tmp_path / "field.h5"
+    write_hdf5(path, "a/b/field", refs, shape=(7, 5, 3), chunks=(3, 2, 3), compression="gzip")
+    write_hdf5(path, "whole", [hpcfut.put(field)], shape=field.shape)
+    write_hdf5(path, "scalar", [hpcfut.put(np.float64(2.5))], shape=())
+    with h5py.File(path) as file:
+        assert sorted(file) == ["a", "scalar", "whole"]
+        assert file["a/b/field"].compression == "gzip"
+        assert file["a/b/field"].dtype == "f4"
+        assert np.array_equal(file["a/b/field"][()], field)
+        assert np.array_equal(file["whole"][()], field)
+        assert file["scalar"][()] == 2.5
+
+
+def test_refs_are_taken_as_they_are_needed(tmp_path: Path) -> None:
+    n_taken = n_taken_at_first = 0
+
+    def refs() -> Iterator[hpcfut.ObjectRef[Any]]:
+        nonlocal n_taken
+        for _ in range(100):
+            n_taken += 1
+            yield hpcfut.put(np.zeros(10))
+
+    def watched() -> Iterator[hpcfut.ObjectRef[Any]]:
+        nonlocal n_taken_at_first
+        for number, ref in enumerate(refs()):
+            yield ref
+            if number == 2:
+                n_taken_at_first = n_taken
+                assert sorted(os.listdir(tmp_path)) == ["x.h5"], "The third is asked for when the first is written."
+
+    write_hdf5(tmp_path / "x.h5", "x", watched(), shape=1000, chunks=10)
+    assert n_taken_at_first == 3
+    assert n_taken == 100
+
+
+def write_bad(path: Path, refs: Any, **changed: Any) -> None:
+    write_hdf5(path, **{"dataset": "y", "refs": refs, "shape": (4, 6), "chunks": (2, 6), **changed})
+
+
+@pytest.mark.parametrize(
+    ("values", "changed", "kind", "said"),
+    [
+        ([np.zeros((2, 6))], {}, ValueError, r"has 2 chunks of the shape \(2, 6\), but 1 refs were given"),
+        ([np.zeros((2, 6))] * 3, {}, ValueError, "but 3 refs were given"),
+        ([np.zeros((2, 6)), np.zeros((2, 5))], {}, ValueError, r"Chunk 1 of .*, \[2:4, 0:6\], has the shape \(2, 5\)"),
+        ([np.zeros((2, 6)), np.zeros((2, 6), "f4")], {}, ValueError, r"Chunk 1 .* type float32, .* have float64"),
+        ([np.zeros((2, 6)), "text"], {}, TypeError, r"Chunk 1 of .*, \[2:4, 0:6\], is a str"),
+        ([np.array([[None] * 6] * 2), 0], {}, TypeError, "Chunk 0 .* is an array of Python objects"),
+        ([np.zeros((2, 6))] * 2, {"chunks": (3,)}, ValueError, "one size for each axis"),
+        ([np.zeros((2, 6))] * 2, {"chunks": (5, 6)}, ValueError, "as many as the dataset at most"),
+        ([], {"shape": (0, 6)}, ValueError, "no elements"),
+        ([np.zeros((2, 6))] * 2, {"shape": (4.5, 6)}, ValueError, "whole number for each axis"),
+        ([np.zeros((2, 6))] * 2, {"dataset": "x"}, ValueError, "has a dataset 'x' already"),
+        ([np.zeros((2, 6))] * 2, {"dataset": "/group"}, ValueError, "has a group '/group' already"),
+        ([np.zeros((2, 6))] * 2, {"dataset": "x/y"}, ValueError, "has a dataset 'x', and so no group"),
+        ([np.zeros((2, 6))] * 2, {"dataset": "/"}, ValueError, "Give it a name"),
+        ([np.zeros((2, 6))] * 2, {"compression": "none such"}, ValueError, "Compression"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing(
+    path: Path, values: list[Any], changed: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    with h5py.File(path) as file:
+        before = sorted(file)
+    refs = [hpcfut.put(value) for value in values]
+    with pytest.raises(kind, match=said):
+        write_bad(path, refs, **changed)
+    with h5py.File(path) as file:
+        assert sorted(file) == before
+        assert file["x"][4, 6] == 34.0
+    if "dataset" not in changed:  # Else a new file could take it.
+        with pytest.raises(kind, match=said):
+            write_bad(path.parent / "new.h5", refs, **changed)
+        assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_generator_of_too_few_or_too_many_refs_leaves_nothing(path: Path, n: int) -> None:
+    with pytest.raises(ValueError, match="1 refs came" if n == 1 else "more refs came"):
+        write_bad(path, (hpcfut.put(np.zeros((2, 6))) for _ in range(n)))
+    with h5py.File(path) as file:
+        assert "y" not in file
+
+
+def test_a_chunk_that_failed_raises_its_error_and_leaves_nothing(tmp_path: Path) -> None:
+    broken = hpcfut.remote(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_bad(tmp_path / "new.h5", [hpcfut.put(np.zeros((2, 6))), broken.remote()])
+    assert not os.listdir(tmp_path)
+    with pytest.raises(hpcfut.exceptions.NotARefError):
+        write_bad(tmp_path / "new.h5", [np.zeros((2, 6))] * 2)
+    assert not os.listdir(tmp_path)
+
+
+def test_files_that_cannot_be_written(path: Path) -> None:
+    chunks = [hpcfut.put(np.zeros((2, 6)))] * 2
+    with pytest.raises(FileNotFoundError, match=r"cannot be written as an HDF5 file: .* its folder is there"):
+        write_bad(path.parent / "no folder" / "new.h5", chunks)
+    with h5py.File(path), pytest.raises(OSError, match="that nobody uses it now"):
+        write_bad(path, chunks)
+    (path.parent / "text.h5").write_text("This is no HDF5 file.")
+    with pytest.raises(OSError, match="cannot be written as an HDF5 file"):
+        write_bad(path.parent / "text.h5", chunks)
+    assert (path.parent / "text.h5").read_text() == "This is no HDF5 file."
+
+
+def test_what_a_killed_writer_has_left_is_no_dataset_and_goes(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    pid = os.fork()
+    if not pid:
+        with h5py.File(path, "a") as file:
+            from hpcfut.io.hdf5 import UNFINISHED
+
+            file[UNFINISHED] = np.zeros(10)
+            file.flush()
+            os._exit(0)
+    os.waitpid(pid, 0)
+    write_hdf5(path, "x", [hpcfut.put(np.ones(10))], shape=10)
+    with h5py.File(path) as file:
+        assert list(file) == ["x"]

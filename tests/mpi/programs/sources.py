@@ -1,0 +1,214 @@
+"""Arrays with a source, and HDF5 files of which they are chunks: each rank reads what it wants, when it wants it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+import hpcfut
+from hpcfut.io import read_hdf5, write_hdf5
+from tests.mpi.support import WAIT_S, assert_nothing_left, on_rank, own_session, raised
+
+Array = npt.NDArray[Any]
+
+N = 250_000  # doubles: 2 MB
+NBYTES_STORE = 12 * 2**20
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="sources-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def fill(array: Array, notes: Path, value: float) -> None:
+    """Notes that it was called, and by whom."""
+    (notes / f"{value:g}-{os.getpid()}-{uuid.uuid4().hex}").touch()
+    array[:] = value
+
+
+def refuse(array: Array, sentence: str) -> None:
+    raise LookupError(sentence)
+
+
+def wait_for_another(array: Array, other: list[int]) -> None:
+    hpcfut.get(hpcfut.put(other[0]))
+    hpcfut.get(hpcfut.put(np.zeros(N)))
+
+
+@hpcfut.remote
+def total(array: Array) -> float:
+    return float(array.sum())
+
+
+@hpcfut.remote
+def total_of(refs: list[hpcfut.ObjectRef[Array]]) -> float:
+    return float(hpcfut.get(refs[0]).sum())
+
+
+@hpcfut.remote
+def own_pid() -> int:
+    return os.getpid()
+
+
+def readers(notes: Path) -> list[str]:
+    return sorted(path.name.rpartition("-")[0] for path in notes.iterdir())
+
+
+def case_arrays_are_read_by_the_ranks_that_want_them(n_ranks: int) -> None:
+    with folder() as notes:
+        ref = hpcfut.lazy_array(fill, N, "f8", notes, 2.0)
+        assert hpcfut.wait([ref], fetch_local=False)[0] == [ref]
+        assert not readers(notes), "Nothing is read before it is wanted."
+        for task in (total, total_of):
+            sums = [on_rank(task, rank).remote(ref if task is total else [ref]) for rank in range(1, n_ranks)]
+            assert hpcfut.get(sums, timeout=WAIT_S) == [2.0 * N] * (n_ranks - 1)
+            pids = hpcfut.get([on_rank(own_pid, rank).remote() for rank in range(1, n_ranks)], timeout=WAIT_S)
+            assert sorted(readers(notes)) == sorted(f"2-{pid}" for pid in pids)
+            for path in notes.iterdir():
+                path.unlink()
+        first, second = hpcfut.get(ref), hpcfut.get(ref)
+        assert np.shares_memory(first, second)
+        assert readers(notes) == [f"2-{os.getpid()}"]
+        raised(ValueError, first.setflags, write=True)
+        del first, second
+
+
+def case_only_what_is_wanted_is_read() -> None:
+    with folder() as notes:
+        refs = [hpcfut.lazy_array(fill, (2, N), "f4", notes, float(i)) for i in range(20)]
+        assert hpcfut.get(total.remote(refs[7]), timeout=WAIT_S) == 7.0 * 2 * N
+        assert {name.partition("-")[0] for name in readers(notes)} == {"7"}
+        del refs
+
+
+def case_arrays_of_all_kinds() -> None:
+    def count(array: Array) -> None:
+        array[...] = np.arange(array.size).reshape(array.shape).astype(array.dtype)
+
+    shapes: list[Any] = [(), 3, (0, 4), (200, 300)]
+    for shape in shapes:
+        for dtype in ("f8", ">i4", "bool", "S5", "datetime64[s]", np.dtype([("x", "f4"), ("n", "i8")])):
+            if "x" in str(dtype):
+                ref = hpcfut.lazy_array(lambda array: array["n"].fill(7), shape, dtype)
+                value = hpcfut.get(ref, timeout=WAIT_S)
+                assert (value["n"] == 7).all()
+            else:
+                value = hpcfut.get(hpcfut.lazy_array(count, shape, dtype), timeout=WAIT_S)
+                expected = np.empty(shape, dtype)
+                count(expected)
+                assert np.array_equal(value, expected), (shape, dtype)
+            assert value.dtype == np.dtype(dtype)
+            assert value.shape == np.empty(shape).shape
+            del value
+
+
+def case_what_cannot_be_read_fails_alone(n_ranks: int) -> None:
+    with folder() as notes:
+        broken = hpcfut.lazy_array(refuse, N, "f8", "chunk 3 is not there")
+        good = hpcfut.lazy_array(fill, N, "f8", notes, 1.0)
+        for rank in range(n_ranks):
+            tasks = [on_rank(total, rank).remote(ref) for ref in (good, broken, good)]
+            error = raised(LookupError, hpcfut.get, tasks[1], timeout=WAIT_S)
+            assert isinstance(error, hpcfut.exceptions.TaskError)
+            assert "chunk 3 is not there" in str(error)
+            assert f"on rank {rank}" in str(error)
+            assert hpcfut.get([tasks[0], tasks[2]], timeout=WAIT_S) == [N, N]
+        for _ in range(2):  # It is tried again.
+            raised(LookupError, hpcfut.get, broken, timeout=WAIT_S)
+
+
+def case_who_reads_does_not_wait_for_tasks() -> None:
+    error = raised(RuntimeError, hpcfut.get, hpcfut.lazy_array(wait_for_another, 3, "f8", [1]), timeout=WAIT_S)
+    assert "beside tasks" in str(error)
+
+
+def case_what_cannot_have_a_source() -> None:
+    raised(TypeError, hpcfut.lazy_array, "no function", 3, "f8")
+    raised(ValueError, hpcfut.lazy_array, fill, -1, "f8")
+    raised(ValueError, hpcfut.lazy_array, fill, 3, object)
+    raised(TypeError, hpcfut.lazy_array, fill, 3, "no type")
+    raised(TypeError, hpcfut.lazy_array, fill, 3, "f8", hpcfut.put(1))
+    raised(ValueError, hpcfut.lazy_array, fill, 3, "f8", bytes(1_000_000))
+    raised(hpcfut.exceptions.UnpicklableError, hpcfut.lazy_array, fill, 3, "f8", threading.Lock())
+
+
+def case_larger_than_the_store() -> None:
+    with own_session(object_store_memory=NBYTES_STORE), folder() as notes:
+        ref = hpcfut.lazy_array(fill, 2 * NBYTES_STORE, "u1", notes, 1.0)
+        raised(hpcfut.exceptions.ObjectStoreFullError, hpcfut.get, ref, timeout=WAIT_S)
+        del ref
+        assert_nothing_left()
+
+
+def case_an_hdf5_file_larger_than_all_stores_is_written_and_read(n_ranks: int) -> None:
+    n_chunks = 5 * n_ranks * NBYTES_STORE // (8 * N)
+    make = hpcfut.remote(lambda i: np.arange(i * N, (i + 1) * N, dtype="f8"))
+    with own_session(object_store_memory=NBYTES_STORE), folder() as place:
+        path = place / "large.h5"
+        write_hdf5(path, "x", (make.remote(i) for i in range(n_chunks)), shape=n_chunks * N, chunks=N)
+        refs = read_hdf5(path, "x", chunks=N)
+        assert len(refs) == n_chunks
+        for _ in range(2):
+            sums = hpcfut.get([total.remote(ref) for ref in refs], timeout=WAIT_S)
+            assert sums == [float(np.arange(i * N, (i + 1) * N, dtype="f8").sum()) for i in range(n_chunks)]
+        # And through the one rank of the script, from one file to another.
+        write_hdf5(place / "copy.h5", "y", refs, shape=n_chunks * N, chunks=N)
+        with h5py.File(place / "copy.h5") as file:
+            for i in range(n_chunks):
+                assert np.array_equal(file["y"][i * N : (i + 1) * N], np.arange(i * N, (i + 1) * N, dtype="f8"))
+        del refs
+        assert_nothing_left()
+
+
+def case_a_task_writes_a_file(n_ranks: int) -> None:
+    with folder() as place:
+        refs = [hpcfut.put(np.full((10, 4), i)) for i in range(3)]
+        writer = on_rank(hpcfut.remote(write_hdf5), n_ranks - 1)
+        done = writer.remote(str(place / "table.h5"), "group/table", refs, shape=(30, 4), chunks=(10, 4))
+        assert hpcfut.get(done, timeout=WAIT_S) is None
+        chunks = hpcfut.get(read_hdf5(place / "table.h5", "group/table", chunks=(30, 2)), timeout=WAIT_S)
+        assert [chunk.shape for chunk in chunks] == [(30, 2), (30, 2)]
+        assert [int(chunk.sum()) for chunk in chunks] == [60, 60]
+
+
+def case_a_file_that_went_away_fails_who_wants_it(n_ranks: int) -> None:
+    with folder() as place:
+        path = place / "gone.h5"
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros((4, 6))
+        refs = read_hdf5(path, "x", chunks=(2, 4))
+        path.rename(place / "elsewhere.h5")
+        for rank in range(n_ranks):
+            error = raised(OSError, hpcfut.get, on_rank(total, rank).remote(refs[3]), timeout=WAIT_S)
+            for part in ("[2:4, 4:6]", "'x'", str(path), f"rank {rank}"):
+                assert part in str(error), error
+        (place / "elsewhere.h5").rename(path)
+        assert hpcfut.get([total.remote(ref) for ref in refs], timeout=WAIT_S) == [0.0] * 4
+
+
+def case_reads_that_nobody_wants_any_more_leave_nothing() -> None:
+    with own_session(object_store_memory=NBYTES_STORE), folder() as notes:
+        for _ in range(20):
+            refs = [hpcfut.lazy_array(fill, N, "f8", notes, float(i)) for i in range(8)]
+            hpcfut.wait(refs, timeout=0)  # They are under way, or wait for room.
+            tasks = [total.remote(ref) for ref in refs]
+            hpcfut.cancel(tasks[3])
+            del refs
+            hpcfut.wait(tasks, num_returns=8, timeout=WAIT_S)
+            del tasks
+        assert_nothing_left()
