@@ -147,7 +147,7 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
         object_id = refs._object_id
         if timeout is not None:
             timeout = checked_timeout(timeout, "get")
-        elif (payload := runtime.at_hand(object_id)) is not None:
+        elif (payload := runtime.at_hand(object_id, is_fetching=True)) is not None:
             return runtime.pickling.loads(payload)
         ready = runtime.wait([object_id], 1, timeout, True, True)
         if ready is None:

@@ -10,6 +10,9 @@ them: a *loan* (``transfers.py``). A copy has a claim to stay while it is
 * viewed: values in user code here are built over its bytes; sent: a transfer out of it is under way; lent: ranks of
   this host read it in place. These are uses of the memory itself, and outlive every wish.
 
+Runs with the same argument share one view: it is *open* from the first of them that starts until the last pin goes, or
+until the holder recalls its loans.
+
 A *draft* is a segment that user code writes bit by bit, through an array that counts as a view from the beginning. It
 becomes a copy when the array is put, and is freed if the array dies before.
 
@@ -34,13 +37,12 @@ import msgspec
 
 from hpcfut.core.arena import Arena
 from hpcfut.core.context import Context
-from hpcfut.core.effects import DropSpilled, FreeSegment
+from hpcfut.core.effects import CloseArgument, DropSpilled, FreeSegment
 from hpcfut.core.events import DraftTaken
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
-from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.messages import LoanReturned, ReadRefused
 
 ABSENT: Final = "absent"
@@ -102,9 +104,6 @@ TRANSITIONS: Final = {
 #: The file of what is read from its source.
 SOURCE_FILE: Final = -1
 
-#: Of what fills the store, so many are named in the complaint.
-_N_NAMED_MAX: Final = 3
-
 
 class Copy(msgspec.Struct, gc=False, eq=False):
     """The bytes of one object, as far as this rank has them at hand."""
@@ -120,8 +119,10 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     is_held: bool = False
     #: Runs here that have it as argument.
     n_pins: int = 0
-    #: Values in user code of this rank that are built over its bytes.
+    #: Views of its bytes that values in user code of this rank are built over.
     n_views: int = 0
+    #: Where it lies, while one of them is open for the runs that have it as argument.
+    place: Place | None = None
     #: Transfers out of it that are under way.
     n_sends: int = 0
     #: Ranks of this host that read it in place, and how often it was lent to each.
@@ -225,28 +226,6 @@ class Copies:
         del self.local[copy.object_id]
         self.local[copy.object_id] = copy
 
-    def complaint(self, object_id: int, nbytes: int, trouble: str) -> str:
-        """Why there is no room; ``trouble``: why nothing could be spilled."""
-        arena = self.arena
-        largest = sorted(
-            (copy for copy in self.copies.values() if copy.rank == self._rank and copy.offset >= 0),
-            key=lambda copy: (-copy.nbytes, copy.object_id),
-        )
-        what = (
-            f"There is no room for object {name_of(object_id)} of {nbytes} bytes on rank {self._rank}: its object store"
-        )
-        more = "give each rank a larger store: init(object_store_memory=BYTES)."
-        if nbytes + NBYTES_HEADER > arena.nbytes:
-            return f"{what} has {arena.nbytes} bytes in all. Make smaller objects, or {more}"
-        names = ", ".join(f"{name_of(copy.object_id)} ({copy.nbytes} bytes)" for copy in largest[:_N_NAMED_MAX])
-        return (
-            f"{what} has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
-            + (f", the largest of them {names}" if names else "")
-            + f"; the largest free piece has {arena.nbytes_hole_max} bytes. "
-            + (trouble or "They are in use: values over them are kept, or tasks have them as arguments.")
-            + f" Drop refs and arrays that are not needed, use more ranks, or {more}"
-        )
-
     # -- use -----------------------------------------------------------------------------------------------------------
 
     def find(self, object_id: int) -> Copy | None:
@@ -280,6 +259,17 @@ class Copies:
             self.touch(copy)
         return Place(copy.object_id, copy.rank, copy.offset, copy.nbytes)
 
+    def open_argument(self, copy: Copy) -> Place:
+        """A run is going to read the bytes in place, through the view that all runs here share."""
+        if copy.place is None:
+            copy.place = self.open_view(copy)
+        return copy.place
+
+    def close_argument(self, copy: Copy) -> None:
+        """Runs that start from now on open a view anew; what is built over the old one keeps it."""
+        copy.place = None
+        self._context.effects.append(CloseArgument(copy.object_id))
+
     def close_views(self, object_ids: list[int]) -> None:
         """Values over these objects' bytes are gone (an id may stand several times)."""
         for object_id in object_ids:
@@ -289,13 +279,19 @@ class Copies:
                 self.let_go(copy)
 
     def pin(self, object_id: int) -> None:
-        """A run has this copy as argument."""
+        """A wait has this copy among its values."""
         self.copies[object_id].n_pins += 1
 
-    def unpin(self, object_id: int) -> None:
-        """The run has ended."""
-        copy = self.copies[object_id]
+    def unpin(self, copy: Copy) -> None:
+        """The run that has this copy as argument, or the wait, has ended."""
         copy.n_pins -= 1
+        if not copy.n_pins or copy.is_recalled:
+            self.note_unpinned(copy)
+
+    def note_unpinned(self, copy: Copy) -> None:
+        """The last pin has gone, or one while the holder wants the bytes back."""
+        if copy.place is not None:
+            self.close_argument(copy)
         self.let_go(copy)
 
     def unwatch(self, object_id: int, watcher: int) -> None:
@@ -384,6 +380,8 @@ class Copies:
                 raise InvariantError(f"The copy of object {name} is used by nobody and was not freed.")
             if copy.state == LENT and not (copy.is_wanted or copy.n_views):
                 raise InvariantError(f"The loan of object {name} was not returned: {copy}.")
+            if copy.place is not None and not (copy.n_pins and copy.n_views):
+                raise InvariantError(f"A view of object {name} is kept for runs that are not there: {copy}.")
             if (copy.state in (LOCAL, DOOMED)) != (object_id in self.local):
                 raise InvariantError(f"The copy of object {name} is {copy.state}, which the list of local ones denies.")
             is_coming = copy.state in (QUEUED, READING, ASKED)

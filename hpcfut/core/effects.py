@@ -25,9 +25,9 @@ class SendMessage(msgspec.Struct, gc=False):
 class RunTask(msgspec.Struct, gc=False):
     """Run a task now. It holds a slot; it ends as ``RunReturned`` or ``RunRaised``.
 
-    Every argument is either inline or stored; ``places`` are those of the stored ones, in order, and a view of each is
-    to be opened, as for ``WakeWaiter``. ``waiter_id``: run it on the stack of that waiting thread (0: on any executor
-    thread). ``return_ids`` name the results, for storing them.
+    Every argument is either inline or stored; ``places`` are those of the stored ones, in order. A view of each is
+    opened, unless one is open for other runs: until ``CloseArgument`` they share it. ``waiter_id``: run it on the stack
+    of that waiting thread (0: on any executor thread). ``return_ids`` name the results, for storing them.
     """
 
     task_id: int
@@ -39,6 +39,12 @@ class RunTask(msgspec.Struct, gc=False):
     waiter_id: int
     #: The runtime puts the views in their stead.
     places: tuple[Any, ...] = ()
+
+
+class CloseArgument(msgspec.Struct, gc=False):
+    """Give the view that runs share to no further one; when it is gone, that is told as ``ViewsClosed``."""
+
+    object_id: int
 
 
 class WakeWaiter(msgspec.Struct, gc=False):
@@ -191,6 +197,7 @@ class EndJob(msgspec.Struct, gc=False):
 Effect = (
     SendMessage
     | RunTask
+    | CloseArgument
     | WakeWaiter
     | TellWatcher
     | StartRead

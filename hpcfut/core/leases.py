@@ -160,16 +160,16 @@ class Leases:
 
     def arguments_of(self, task: TaskRecord) -> tuple[Argument, ...]:
         """The task's arguments, all of them ready, as values or places."""
-        arguments = []
+        arguments, own, find = [], self._context.rank, self._references.find
         for object_id in task.arguments:
-            record = self._references.find(object_id)
+            record = find(object_id)
             assert record is not None
             if record.state != STORED:
                 arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
             elif record.rank == SOURCE:
                 arguments.append(Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes))
             else:
-                offset = self._transfers.lend(object_id, task.rank) if record.rank == self._context.rank else -1
+                offset = self._transfers.lend(object_id, task.rank) if record.rank == own else -1
                 arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained, offset))
         return tuple(arguments)
 

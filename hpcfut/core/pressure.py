@@ -29,6 +29,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, Copies, Copy
 from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
+from hpcfut.core.fullness import complaint_of_full_store
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.place import Place
@@ -151,7 +152,10 @@ class Pressure:
             self._context.effects.append(StartRead(copy.transfer_id, copy.object_id, copy.source, offset, copy.nbytes))
 
     def _deny(self, copy: Copy) -> None:
-        failure = Failure(FULL, self._copies.complaint(copy.object_id, copy.nbytes, self._trouble))
+        complaint = complaint_of_full_store(
+            self._copies, self._context.rank, copy.object_id, copy.nbytes, self._trouble
+        )
+        failure = Failure(FULL, complaint)
         self._asked_at.pop(copy.object_id, None)
         copy.state = self._next[copy.state, "no room"]
         if copy.waiter_id:

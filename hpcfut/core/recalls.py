@@ -30,7 +30,7 @@ class Recalls:
         waiting = [
             (run, n)
             for run in self._runs.runs.values()
-            if run.state in (FETCHING, READY) and (n := sum(a.object_id == copy.object_id for a in run.arguments))
+            if run.state in (FETCHING, READY) and (n := run.copies.count(copy))
         ]
         if sum(n for _, n in waiting) != copy.n_pins:
             return
@@ -50,7 +50,7 @@ class Recalls:
             run
             for run in self._runs.runs.values()
             if run.state in (FETCHING, READY) and run.lease_id and run.task_id not in kept
-            if any(copy.state == LOCAL for copy in self._runs.stored(run))
+            if any(copy.state == LOCAL for copy in run.copies)
         ]
         for run in waiting:
             if run.state == READY:

@@ -88,8 +88,14 @@ class References:
 
     def drop_all(self, object_ids: tuple[int, ...]) -> None:
         """Take a hold of the core back from each."""
+        owned = self.ownership.objects
         for object_id in object_ids:
-            self.drop(object_id)
+            record: Record = owned.get(object_id) or self.ensure(object_id)
+            record.n_uses -= 1
+            if not (record.n_uses or record.n_local):
+                self._dropped.append(object_id)
+        if self._dropped:
+            self._drain()
 
     def add_local(self, object_ids: list[int]) -> None:
         """User code holds these refs once more."""

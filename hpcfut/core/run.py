@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.core.copies import Copy
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import Argument
 
@@ -48,6 +49,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     item_ids: tuple[int, ...]
     #: Refs that the caller keeps alive until the reply: inside the payload, and inside the arguments' values.
     covered: tuple[int, ...] = ()
+    #: What is stored of its arguments; it has pinned them.
+    copies: tuple[Copy, ...] = ()
     state: str = NEW
     #: Stored arguments that are not here yet.
     n_missing: int = 0

@@ -7,8 +7,10 @@ came with it are covered by its caller; the reply lists those that user code her
 
 from __future__ import annotations
 
+import msgspec
+
 from hpcfut.core.context import Context
-from hpcfut.core.copies import MISSING, Copies, Copy
+from hpcfut.core.copies import LENT, MISSING, Copies, Copy
 from hpcfut.core.effects import InterruptTask, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
@@ -91,23 +93,36 @@ class Runs:
         )
 
     def _accept(self, run: Run, message: TaskPushed) -> None:
-        covered = dict.fromkeys(message.nested)
+        covered, table = [*message.nested], self._copies.copies
+        copies: list[Copy] = []
         for argument in message.arguments:
-            covered.update(dict.fromkeys(argument.contained))
-        run.covered = tuple(covered)
-        for object_id in run.covered:
-            self._context.demand_rank(owner_of(object_id))
-        self._references.hold_all(run.covered)
-        for argument in message.arguments:
-            if argument.payload is None or argument.nbytes:
-                self._fetch(run, argument)
+            if argument.contained:
+                covered += argument.contained
+            if argument.payload is not None and not argument.nbytes:
+                continue
+            copy = table.get(argument.object_id)
+            if copy is None or copy.state != LENT or copy.offset != argument.offset or copy.rank != argument.rank:
+                copy = self._fetch(run, argument)
+            else:
+                copy.n_loans += 1  # Tasks with the same argument follow each other.
+            copy.n_pins += 1
+            copies.append(copy)
+        run.copies = tuple(copies)
+        if covered:
+            run.covered = tuple(dict.fromkeys(covered))
+            for object_id in run.covered:
+                self._context.demand_rank(owner_of(object_id))
+            self._references.hold_all(run.covered)
 
-    def _fetch(self, run: Run, argument: Argument) -> None:
+    def _fetch(self, run: Run, argument: Argument) -> Copy:
+        """See to it that an argument comes, if it is not here; gives the copy, to be pinned."""
         object_id, copies, transfers = argument.object_id, self._copies, self._transfers
         self._context.demand_rank(argument.rank)
         if argument.payload is not None:
             copies.add_source(object_id, argument.payload, argument.nbytes)
-            argument.payload = None  # The recipe has come where it is needed; from here on it is a stored object.
+            # The recipe has come where it is needed; from here on it is a stored object.
+            stored = msgspec.structs.replace(argument, payload=None)
+            run.arguments = tuple(stored if other is argument else other for other in run.arguments)
         if argument.offset >= 0:
             transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)
         copies.retry(object_id)
@@ -116,7 +131,7 @@ class Runs:
             object_id, argument.rank, argument.nbytes, run.task_id, is_held=False
         ):
             run.n_missing += 1
-        copies.pin(object_id)
+        return copies.copies[object_id]
 
     def on_arrived(self, task_id: int) -> Run | None:
         """A stored argument of a run is here (or will never be, which ``_start`` sees).
@@ -162,13 +177,15 @@ class Runs:
 
     def _give_out(self, run: Run) -> bool:
         run.state = self._on_start[run.state]
-        places: tuple[Place, ...] = ()
-        if run.arguments:
-            failure = self._failure_of(run)
-            if failure is not None:
-                self.raised(run.task_id, failure, is_retriable=False)
-                return False
-            places = tuple(map(self._copies.open_view, self.stored(run)))
+        places: tuple[Place | None, ...] = ()
+        if run.copies:
+            places = tuple([copy.place for copy in run.copies])
+            if None in places:
+                failure = self._failure_of(run)
+                if failure is not None:
+                    self.raised(run.task_id, failure, is_retriable=False)
+                    return False
+                places = tuple(map(self._copies.open_argument, run.copies))
         self._context.effects.append(
             RunTask(
                 run.task_id,
@@ -259,12 +276,16 @@ class Runs:
         """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
         payload = results[0].payload if len(results) == 1 and not results[0].contained else None
-        if payload is not None and not (run.arguments or run.covered or run.waiter_id):
+        if payload is not None and not (run.covered or run.waiter_id):
             following = self._scheduler.succeed(run)
             if following is not None or not self._scheduler.has_work:
                 run.state = self._on_end[run.state]
                 del self.runs[task_id]
                 self._context.send(run.owner, TaskDone(task_id, payload))
+                for copy in run.copies:
+                    copy.n_pins -= 1
+                    if not copy.n_pins or copy.is_recalled:
+                        self._copies.note_unpinned(copy)
                 if following is not None:
                     self._give_out(following)
                 else:
@@ -316,12 +337,9 @@ class Runs:
         given no ref to anybody here, and whoever holds one has it from elsewhere.
         """
         del self.runs[run.task_id]
-        if not (run.arguments or run.covered):
+        self._unpin(run)
+        if not run.covered:
             return ()
-        for argument in run.arguments:
-            if argument.payload is None:
-                self._copies.unwatch(argument.object_id, run.task_id)
-                self._copies.unpin(argument.object_id)
         borrowed = []
         own = self._context.rank
         for object_id in run.covered:
@@ -332,6 +350,13 @@ class Runs:
                 borrowed.append(object_id)
             self._references.drop(object_id)
         return tuple(borrowed)
+
+    def _unpin(self, run: Run) -> None:
+        """A run needs its arguments no more; one that has not started may be waiting for them."""
+        for copy in run.copies:
+            if copy.watchers is not None:
+                copy.watchers.pop(run.task_id, None)
+            self._copies.unpin(copy)
 
     def cancel(self, task_id: int, *, is_recursive: bool) -> None:
         """The owner wants a run to end: drop it if it has not started, interrupt it if it has.
@@ -360,13 +385,9 @@ class Runs:
         self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run)))
         self.dispatch()
 
-    def stored(self, run: Run) -> list[Copy]:
-        """The copies that are its arguments."""
-        return [self._copies.copies[argument.object_id] for argument in run.arguments if argument.payload is None]
-
     def _failure_of(self, run: Run) -> Failure | None:
         """Why an argument cannot be had, if one cannot."""
-        return next((copy.failure for copy in self.stored(run) if copy.state == MISSING), None)
+        return next((copy.failure for copy in run.copies if copy.state == MISSING), None)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -28,7 +28,7 @@ from hpcfut.core.stuck import Facts, Judgement
 from hpcfut.core.task import QUEUED
 from hpcfut.core.task import WAITING as WAITING_TASK
 from hpcfut.core.tasks import Tasks
-from hpcfut.core.waits import NOT_READY, Waits
+from hpcfut.core.waits import NOT_READY, WORKING, Waits
 from hpcfut.model.ids import owner_of
 from hpcfut.model.template import TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask, WaitingTask
@@ -140,18 +140,25 @@ class Standstills:
         makers: dict[int, int] = {}
         waits: dict[int, list[BlockedWait]] = {}
         wanted = list(message.object_ids)
+        on_stack = {run.waiter_id: run for run in self._runs.runs.values() if run.waiter_id}
         for wait in self._waits.waits.values():
-            if wait.run is not None and wait.is_for_good:
-                states = [(object_id, self._state_of(object_id)) for object_id in wait.object_ids]
-                missing = tuple(object_id for object_id, state in states if state in NOT_READY)
-                # The others are here, or on their way.
-                n_missing = max(wait.n_wanted - (len(wait.object_ids) - len(missing)), 0)
-                waits.setdefault(wait.run.task_id, []).append(BlockedWait(wait.waiter_id, n_missing, missing))
-                wanted += missing
+            if wait.run is None or not wait.is_for_good:
+                continue
+            object_ids, n_wanted = wait.object_ids, wait.n_wanted
+            if wait.run.is_cancelled:
+                if wait.state != WORKING:
+                    continue
+                # It wants nothing any more, but its thread goes on only when the task on its stack has ended.
+                object_ids, n_wanted = list(on_stack[wait.waiter_id].return_ids), 1
+            missing = tuple(object_id for object_id in object_ids if self._state_of(object_id) in NOT_READY)
+            # The others are here, or on their way.
+            n_missing = max(n_wanted - (len(object_ids) - len(missing)), 0)
+            waits.setdefault(wait.run.task_id, []).append(BlockedWait(wait.waiter_id, n_missing, missing))
+            wanted += missing
         runs = []
         for run in self._runs.runs.values():
             held = _besides_cores(run.template)
-            if run.state == BLOCKED and run.n_waits == len(waits.get(run.task_id, ())) and not run.is_cancelled:
+            if run.state == BLOCKED and run.n_waits == len(waits.get(run.task_id, ())):
                 runs.append(BlockedRun(run.task_id, run.template.name, held, tuple(waits[run.task_id])))
             elif run.state == READY and held:
                 queued[run.task_id] = QueuedTask(run.task_id, run.template.name, run.template.key)

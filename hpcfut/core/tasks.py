@@ -16,7 +16,7 @@ from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import FAILED as OBJECT_FAILED
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
-from hpcfut.core.references import References
+from hpcfut.core.references import Record, References
 from hpcfut.core.task import PUSHED, QUEUED, TRANSITIONS, WAITING, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
@@ -100,11 +100,13 @@ class Tasks:
             self._enqueue(task, queue)
 
     def _hold_arguments(self, task: TaskRecord) -> Failure | None:
-        references = self._references
-        references.hold_all(task.nested)
+        references, owned = self._references, self._owned
+        if task.nested:
+            references.hold_all(task.nested)
         failure = None
         for object_id in task.arguments:
-            record = references.hold(object_id)
+            record: Record = owned.get(object_id) or references.ensure(object_id)
+            record.n_uses += 1
             if record.state in READY_STATES:
                 continue
             if record.state == OBJECT_FAILED:
@@ -222,8 +224,9 @@ class Tasks:
             del children[task.task_id]
             if not children:
                 del self._children[task.parent]
-        if task.arguments or task.nested:
+        if task.arguments:
             self._references.drop_all(task.arguments)
+        if task.nested:
             self._references.drop_all(task.nested)
         template = task.template
         template.n_tasks -= 1

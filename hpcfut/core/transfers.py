@@ -208,6 +208,8 @@ class Transfers:
             self._context.count_stale("recall of a loan that was returned")
             return
         copy.is_recalled = True
+        if copy.place is not None:
+            self._copies.close_argument(copy)
         self._copies.let_go(copy)
 
     def ask_again(self, copy: Copy) -> None:
@@ -278,12 +280,15 @@ class Transfers:
         copy = self._table.get(object_id)
         if copy is None or copy.state != LOCAL:
             return -1
-        if copy.lent is None:
-            copy.lent = {}
-        copy.lent[rank] = copy.lent.get(rank, 0) + 1
+        lent = copy.lent
+        if lent is None:
+            copy.lent = {rank: 1}
+        else:
+            lent[rank] = lent.get(rank, 0) + 1
         # Who has just been told of it has not heard of a recall.
         copy.is_recalled = False
-        self._copies.touch(copy)
+        if next(reversed(self._copies.local)) != object_id:
+            self._copies.touch(copy)
         return copy.offset
 
     def on_loan_returned(self, source: int, message: LoanReturned) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
-from hpcfut.core.copies import Copies
+from hpcfut.core.copies import LENT, LOCAL, Copies
 from hpcfut.core.effects import Value, WakeWaiter
 from hpcfut.core.events import WaitStarted
 from hpcfut.core.leases import Leases
@@ -199,8 +199,9 @@ class Waits:
 
     def _unpin(self, wait: Wait) -> None:
         pinned, wait.pinned = wait.pinned, None
+        copies = self._copies
         for object_id in pinned or ():
-            self._copies.unpin(object_id)
+            copies.unpin(copies.copies[object_id])
 
     def _end(self, wait: Wait) -> None:
         """All that the thread waits for is there."""
@@ -276,6 +277,18 @@ class Waits:
             assert copy is not None
             return copy.failure or self._copies.open_view(copy)
         return record.failure
+
+    def open_at_hand(self, object_id: int) -> Place | None:
+        """What a wait does for a stored object alone that is held here, if its bytes are at hand.
+
+        A view of what it gives is to be opened.
+        """
+        record = self._references.find(object_id)
+        copy = self._copies.copies.get(object_id)
+        if record is None or record.state != STORED or copy is None or copy.state not in (LENT, LOCAL):
+            return None
+        copy.is_held = True
+        return self._copies.open_view(copy)
 
     # -- running what is waited for ----------------------------------------------------------------------------------
 

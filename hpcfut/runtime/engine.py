@@ -31,6 +31,7 @@ from typing import Final
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import Event, RunReturned
 from hpcfut.core.rank import RankCore
+from hpcfut.model.failure import Failure
 from hpcfut.ports import Clock, Doorbell, SpillStore, Transport, Window
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.rest import Rest
@@ -132,6 +133,19 @@ class Engine(Turns):
         if self.rest.wakes_at:
             self._wake_for_what_is_left()
 
+    def open_at_hand(self, object_id: int) -> memoryview | None:
+        """A view of a stored object that the caller holds a ref to, if a wait for it would be over at once."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            place = None if self._is_closed else self.core.waits.open_at_hand(object_id)
+            view = None if place is None else self._open(place)
+        finally:
+            self._lock.release()
+        if self.mailbox:
+            self._settle(self._now())
+        return None if isinstance(view, Failure) else view
+
     def take_run(self, waiter: Waiter) -> RunTask | None:
         """What a turn has given to this executor thread, or is about to, as it is not idle any more."""
         with self._lock:
@@ -173,6 +187,7 @@ class Engine(Turns):
             self._is_closed = True
             self.frames.outboxes.clear()
             self.spilling.close()
+            self.open_arguments.clear()
 
     def tick(self) -> bool:
         """One turn, if nobody drives; returns whether. Never runs user code."""

@@ -24,6 +24,7 @@ from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.interruption import Interruption
+from hpcfut.runtime.open_arguments import OpenArgument
 from hpcfut.runtime.producers import Producers
 from hpcfut.runtime.room import Room
 from hpcfut.runtime.waiter import Waiter
@@ -172,15 +173,15 @@ class Executor:
             if engine.end is not None:
                 raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
             function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
-            if run.payload or run.arguments:
-                values = self._values_of(run) if run.arguments else ()
-                run.places = ()  # The values keep what they need.
+            values = self._values_of(run) if run.arguments else ()
+            if run.payload:
                 args, kwargs = self.pickling.loads_call(run.payload, values)
-                del values
+                values = ()
                 value = function(*args, **kwargs)
                 del args, kwargs
             else:
-                value = function()
+                value = function(*values)
+                values = ()
             if engine.end is not None and os.getpid() != self._pid:
                 _end_copy(None)
             if n_returns == 1:
@@ -239,13 +240,19 @@ class Executor:
         self._forgotten.append((self._functions.pop(template_id, None), self._retried.pop(template_id, None)))
 
     def _values_of(self, run: RunTask) -> list[Any]:
-        loads, views, values = self.pickling.loads, iter(run.places), []
-        for argument in run.arguments:
-            payload = next(views) if argument.payload is None else argument.payload
-            if isinstance(payload, Failure):
-                raise ObjectLostError(payload.text)
-            values.append(loads(payload))
-        return values
+        opened: tuple[OpenArgument, ...] = run.places
+        run.places = ()  # The values keep what they need.
+        for argument in opened:
+            if argument.load is None:
+                if isinstance(argument.view, Failure):
+                    raise ObjectLostError(argument.view.text)
+                argument.load = self.pickling.loader_of(argument.view)
+        stored = [argument.load() for argument in opened]  # type: ignore[misc]
+        if len(stored) == len(run.arguments):
+            return stored
+        stored.reverse()
+        loads = self.pickling.loads
+        return [stored.pop() if argument.payload is None else loads(argument.payload) for argument in run.arguments]
 
     def _result(self, object_id: int, value: Any) -> Result:
         payload = payload_of_atoms(value)

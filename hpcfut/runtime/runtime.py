@@ -203,17 +203,17 @@ class Runtime:
         self.demand_no_interruption()
         return array
 
-    def at_hand(self, object_id: int) -> bytes | None:
-        """The payload of a small object that this rank owns, where a wait for it would be over at once.
+    def at_hand(self, object_id: int, *, is_fetching: bool = False) -> bytes | memoryview | None:
+        """The payload of an object that this rank owns, where a wait for it would be over at once.
 
-        Read without a turn, and so without the lock: the caller holds a ref, so nobody takes the record away, and a
-        payload never changes. What stands in the mailbox must be heard by any wait, and an interrupted one raises;
-        then there is nothing at hand.
+        ``is_fetching``: a stored one too. A small one is read without the lock: the caller holds a ref, so nobody takes
+        the record away, and a payload never changes. What stands in the mailbox must be heard by any wait, and an
+        interrupted one raises; then there is nothing at hand.
         """
-        if self._is_alert or self.mailbox or self.engine.end is not None:
-            return None
         record = self._owned.get(object_id)
-        return None if record is None else record.payload
+        if record is None or self._is_alert or self.mailbox or self.engine.end is not None:
+            return None
+        return self.engine.open_at_hand(object_id) if is_fetching and record.rank >= 0 else record.payload
 
     def wait(
         self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, may_run: bool

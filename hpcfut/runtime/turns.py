@@ -11,6 +11,7 @@ from typing import Any
 
 from hpcfut.core.effects import (
     AnswerQuery,
+    CloseArgument,
     DenyRoom,
     DropSpilled,
     Effect,
@@ -33,14 +34,15 @@ from hpcfut.core.effects import (
 )
 from hpcfut.core.events import Event, RankLost, RefsReleased, RunReturned, ViewsClosed
 from hpcfut.core.rank import RankCore
-from hpcfut.model.errors import FrameRefusedError, ObjectLostError, RankLostError
-from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.errors import FrameRefusedError, RankLostError
+from hpcfut.model.failure import Failure
 from hpcfut.model.place import Place
 from hpcfut.ports import SpillStore, Transport, Window
 from hpcfut.runtime.fatal import end_rank
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.mailbox import Mailbox, Released, drain
 from hpcfut.runtime.movement import Movement
+from hpcfut.runtime.open_arguments import OpenArguments, open_view
 from hpcfut.runtime.spilling import Spilling
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.runtime.watchers import Watchers
@@ -100,14 +102,15 @@ class Turns:
         self._is_gathering = False
         self._flushed_at = 0.0
         self._released_at = 0.0
-        self._turned_at = 0.0
-        self._polled_at = 0.0
+        self._turned_at = self._polled_at = 0.0
         self._context = core.context
+        self.open_arguments = OpenArguments(window)
         self.frames = Frames(core.context, transport, session, core.scheduler.load)
         self.movement = movement = Movement(transport, window, self.frames.send)
         self.spilling = spilling = Spilling(open_store, window, post)
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
+            CloseArgument: self.open_arguments.close,
             WakeWaiter: self._wake,
             TellWatcher: self._tell_watcher,
             StartRead: movement.start_read,
@@ -241,7 +244,8 @@ class Turns:
             if waiter is not None and self.idle.pop(waiter.waiter_id, None) is None:
                 waiter = None
         if effect.places:
-            effect.places = tuple(map(self._open, effect.places))
+            opened, open_argument = self.open_arguments.by_object, self.open_arguments.open
+            effect.places = tuple([opened.get(place.object_id) or open_argument(place) for place in effect.places])
         if waiter is None:
             self.runs.append(effect)
             self.on_run()
@@ -269,11 +273,10 @@ class Turns:
         return [self._open(value) if type(value) is Place else value for value in values]
 
     def _open(self, place: Place) -> memoryview | Failure:
-        try:
-            return self.window.view(place)
-        except ObjectLostError as error:
+        view = open_view(self.window, place)
+        if type(view) is Failure:
             self.closed.append(place.object_id)
-            return Failure(LOST, str(error))
+        return view
 
     def _give_room(self, effect: GiveRoom) -> None:
         waiter = self.waiters.get(effect.waiter_id)

@@ -18,6 +18,7 @@ from hpcfut.sim.truth import Spec, Value
 from hpcfut.wire.messages import Result
 
 if TYPE_CHECKING:
+    from hpcfut.sim.arguments import OpenArgument
     from hpcfut.sim.rank import SimRank
 
 
@@ -61,6 +62,7 @@ class Frame:
         "main",
         "n_names",
         "n_waiting",
+        "open_arguments",
         "program",
         "refs",
         "result",
@@ -92,6 +94,8 @@ class Frame:
         self.refs: list[int] = []
         #: The stored values that the code has, as it was given them.
         self.views: list[Place] = []
+        #: The views that its arguments are built over.
+        self.open_arguments: list[OpenArgument] = []
         #: Top-level arguments, resolved.
         self.arguments: tuple[int, ...] = ()
         self.return_ids: tuple[int, ...] = ()

@@ -12,7 +12,9 @@ from hpcfut.model.failure import INTERNAL, Failure
 from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.place import Place
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
+from hpcfut.sim.arguments import OpenArguments
 from hpcfut.sim.fabric import Frame as Batch
+from hpcfut.sim.ops import Wait
 from hpcfut.sim.threads import Threads
 from hpcfut.sim.truth import Value
 from hpcfut.sim.window import NBYTES_STORED, SimWindow
@@ -36,6 +38,7 @@ class SimRank:
         self.core = core
         self.window = SimWindow(rank)
         self.threads = Threads(self)
+        self.arguments = OpenArguments(self)
         self.mailbox: list[e.Event] = []
         #: When the next turn is due; infinity for none.
         self.turn_at = float("inf")
@@ -60,6 +63,7 @@ class SimRank:
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
+            f.CloseArgument: self.arguments.close,
             f.WakeWaiter: self.threads.wake,
             f.TellWatcher: self.threads.tell,
             f.StartRead: self._start_read,
@@ -235,6 +239,12 @@ class SimRank:
         """Whether the bytes of an object are complete here, in memory or in a file."""
         segment = self.window.segments.get(object_id)
         return (segment is not None and segment.is_sealed) or any(object_id in file for file in self.files.values())
+
+    def place_at_hand(self, op: Wait) -> Place | None:
+        """A value that can be read without a turn."""
+        if len(op.object_ids) != 1 or not op.is_fetching or self.mailbox or self.world.rng.random() < 0.5:
+            return None
+        return self.core.waits.open_at_hand(op.object_ids[0])
 
     def open_views(self, places: Sequence[Place]) -> None:
         """User code here builds values over segments of this rank or of others of its host."""

@@ -66,8 +66,7 @@ class Threads:
         frame.return_ids = effect.return_ids
         frame.item_ids = deque(effect.item_ids)
         frame.n_names = len(effect.item_ids)
-        frame.views += effect.places
-        self._rank.open_views(effect.places)
+        frame.open_arguments = self._rank.arguments.take(effect.places)
         frame.program = spec.body(frame)
         self.runs[effect.task_id] = frame
         thread.stack.append(frame)
@@ -236,6 +235,10 @@ class Threads:
         frame.waits_as = frame.task_id if self.runs.get(frame.task_id) is frame.main else 0
         self._count_waiting(frame, frame.waits_as, 1)
         self.waiters[waiter_id] = frame
+        place = self._rank.place_at_hand(op)
+        if place is not None:
+            self.wake(f.WakeWaiter(waiter_id, op.object_ids, [place], has_places=True))
+            return
         # A thread that a task started waits, while the task itself goes on.
         is_for_good = op.timeout_s is None and frame.main is frame
         self._rank.post(
@@ -370,6 +373,7 @@ class Threads:
         frame.refs = []
         views, frame.views = frame.views, []
         self._drop_views(frame, views)
+        self._rank.arguments.drop_soon(frame.open_arguments, frame.rng)
         if refs and frame.rng.random() < 0.1:
             # A reference cycle keeps them until the garbage collector comes by.
             world.schedule(world.now + frame.rng.random() * 0.2, self._rank.release_refs, refs)

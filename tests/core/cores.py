@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pytest
 
 from hpcfut.core import borrowing, copies, membership, ownership, run, task, waits
 from hpcfut.core.context import Column, Table, Transitions
-from hpcfut.core.effects import Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
+from hpcfut.core.effects import CloseArgument, Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
 from hpcfut.core.events import (
     Event,
     FrameReceived,
@@ -114,14 +114,6 @@ def place_of(object_id: int, rank: int, nbytes: int, offset: int = 0) -> Place:
     return Place(object_id, rank, offset, nbytes)
 
 
-def places_in(effect: Effect) -> list[Place]:
-    """The stored values that user code is given."""
-    if isinstance(effect, RunTask):
-        return list(effect.places)
-    values = effect.values if isinstance(effect, WakeWaiter | TellWatcher) else []
-    return [value for value in values if isinstance(value, Place)]
-
-
 class Hand:
     """One rank. On rank 0 a driver has made all functions; other ranks have none."""
 
@@ -143,6 +135,8 @@ class Hand:
         self.may_keep = False
         #: Whether user code keeps the stored values that it is given, until the test drops them.
         self.keeps_values = False
+        #: Arguments of which runs share a view.
+        self.open_arguments: dict[int, None] = {}
         amounts = {"CPU": cpus * RESOURCE_UNIT}
         # A letter for the host of each rank; without any they are on one host.
         keys = hosts or "a" * n_ranks
@@ -168,19 +162,38 @@ class Hand:
                 continue
             (given,) = self.core.handle(RoomWanted(99, object_id, LARGE.nbytes), self.now)
             assert isinstance(given, GiveRoom)
-        effects: list[Effect] = []
-        self.core.turn(events, self.now, effects.extend)
-        viewed = [place.object_id for effect in effects for place in places_in(effect)]
-        if viewed and not self.keeps_values:
-            self.core.turn((ViewsClosed(viewed),), self.now, effects.extend)
-        self.core.check()
+        effects = self._turn(events)
         if self.core.context.put_off:
-            self.core.turn((), self.now, effects.extend)
-            self.core.check()
+            effects += self._turn(())
         deadline = self.core.next_deadline()
         assert deadline is None or self.core.context.due_at <= deadline, "The deadline would be missed."
         assert deadline is None or deadline > self.now, "The deadline would be due for ever."
         return effects
+
+    def _turn(self, events: Sequence[Event]) -> list[Effect]:
+        effects: list[Effect] = []
+        told: Sequence[Event] | None = events
+        while told is not None:
+            some: list[Effect] = []
+            self.core.turn(told, self.now, some.extend)
+            effects += some
+            dropped = self._drop_values(some)
+            told = (ViewsClosed(dropped),) if dropped and not self.keeps_values else None
+        self.core.check()
+        return effects
+
+    def _drop_values(self, effects: list[Effect]) -> list[int]:
+        """User code drops the stored values that it was given; of arguments, a view stays open for further runs."""
+        dropped: list[int] = []
+        for effect in effects:
+            if isinstance(effect, RunTask):
+                self.open_arguments.update(dict.fromkeys(place.object_id for place in effect.places))
+            elif isinstance(effect, CloseArgument):
+                del self.open_arguments[effect.object_id]
+                dropped.append(effect.object_id)
+            elif isinstance(effect, WakeWaiter | TellWatcher):
+                dropped += [value.object_id for value in effect.values if isinstance(value, Place)]
+        return dropped
 
     def get(self, source: int, *messages: Message, load: int = 0) -> list[Effect]:
         """A frame comes."""

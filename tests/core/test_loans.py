@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfut.core.effects import FreeSegment, RunTask, WakeWaiter
+from hpcfut.core.effects import CloseArgument, FreeSegment, RunTask, WakeWaiter
 from hpcfut.core.events import ObjectPut, RunReturned, ViewsClosed, WaitAbandoned
 from hpcfut.model.errors import FrameRefusedError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
+    LoanRecalled,
     LoanRequested,
     LoanReturned,
     ObjectAsked,
@@ -46,6 +47,29 @@ def test_the_owner_reads_a_result_without_a_message(make_core: MakeCore) -> None
     woken = only(hand.start_waiting(task), WakeWaiter)
     assert woken.values == [place_of(task, 1, 100, 640)]
     assert sent(hand.release(task)) == [(1, ObjectFreed(task)), (1, LoanReturned(task, 1))]
+
+
+def test_what_is_at_hand_is_read_without_a_turn(make_core: MakeCore) -> None:
+    hand = make_core(neighbours=(0, 1))
+    task, at_hand = hand.push_to_1(), hand.core.waits.open_at_hand
+    assert at_hand(task) is None, "It does not exist."
+    hand.get(1, TaskReturned(task, (Result(None, 100, (), 640),)))
+    assert at_hand(task) == place_of(task, 1, 100, 640)
+    hand.core.check()
+    assert not hand.get(1, LoanRecalled(task)), "A value is built over it."
+    assert sent(hand.tell(ViewsClosed([task]))) == [(1, LoanReturned(task, 1))]
+    assert at_hand(task) is None, "Its loan was returned."
+    assert sent(hand.release(task)) == [(1, ObjectFreed(task))]
+    small, mine = hand.push_to_1(2), hand.own(9)
+    hand.get(1, TaskReturned(small, (SMALL,)))
+    far = hand.push_to_1(3)
+    hand.get(1, TaskReturned(far, (Result(None, 100),)))
+    hand.tell(ObjectPut(mine, LARGE))
+    assert (at_hand(small), at_hand(far)) == (None, None)
+    assert at_hand(mine) == place_of(mine, 0, LARGE.nbytes)
+    assert not of(hand.release(small, far, mine), FreeSegment)
+    assert at_hand(mine) is None, "Nobody holds it."
+    assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
 
 
 def test_a_loan_is_kept_for_as_long_as_a_value_is(make_core: MakeCore) -> None:
@@ -105,6 +129,50 @@ def test_loans_of_one_object_are_counted_and_returned_together(make_core: MakeCo
     lent = Argument(foreign(0, 50), None, 0, 100, (), 640)
     assert only(hand.accept(1, arguments=(lent, lent)), RunTask).places == (place_of(foreign(0, 50), 0, 100, 640),) * 2
     assert (0, LoanReturned(foreign(0, 50), 2)) in sent(hand.tell(RunReturned(foreign(0, 1), (SMALL,))))
+
+
+def test_tasks_with_the_same_argument_share_a_view_of_it(make_core: MakeCore) -> None:
+    hand = make_core(1, cpus=1, neighbours=ALL)
+    hand.keeps_values = True
+    hand.lend()
+    hand.core.scheduler.grants[0, 1].depth = 4
+    object_id, place = foreign(0, 50), place_of(foreign(0, 50), 0, 100, 640)
+    lent = Argument(object_id, None, 0, 100, (), 640)
+    assert only(hand.accept(1, arguments=(lent,)), RunTask).places == (place,)
+    hand.accept(2, arguments=(lent,))
+    assert hand.core.copies.copies[object_id].n_pins == 2
+    effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+    assert only(effects, RunTask).places == (place,)
+    assert hand.core.copies.copies[object_id].n_views == 1
+    assert not of(effects, CloseArgument), "A task has it as argument."
+    effects = hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
+    assert of(effects, CloseArgument) == [CloseArgument(object_id)]
+    assert not of(effects, LoanReturned), "Something may still be built over it."
+    assert only(hand.accept(3, arguments=(lent,)), RunTask)
+    assert hand.core.copies.copies[object_id].n_views == 2, "The view that was shared may be gone."
+    assert of(hand.tell(RunReturned(foreign(0, 3), (SMALL,))), CloseArgument)
+    assert not sent(hand.tell(ViewsClosed([object_id])))
+    assert sent(hand.tell(ViewsClosed([object_id]))) == [(0, LoanReturned(object_id, 3))]
+
+
+def test_a_view_that_is_shared_is_given_up_when_the_loan_is_recalled(make_core: MakeCore) -> None:
+    # A second task has not started; it would else find the view open, and the loan would never be returned.
+    hand = make_core(1, cpus=1, neighbours=ALL)
+    hand.lend()
+    hand.core.scheduler.grants[0, 1].depth = 4
+    object_id = foreign(0, 50)
+    lent = Argument(object_id, None, 0, 100, (), 640)
+    hand.accept(1, arguments=(lent,))
+    hand.accept(2, arguments=(lent,))
+    assert hand.get(0, LoanRecalled(object_id)) == [CloseArgument(object_id)]
+    effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+    started = only(effects, RunTask)
+    assert started.task_id == foreign(0, 2), "It starts in the moment in which the first ends, and opens one anew."
+    hand.accept(3, arguments=(lent,))
+    effects = hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
+    assert of(effects, CloseArgument), "It is not kept for the third."
+    hand.tell(RunReturned(foreign(0, 3), (SMALL,)))
+    assert not hand.core.copies.copies
 
 
 def test_a_task_that_is_handed_back_returns_what_came_with_it(make_core: MakeCore) -> None:

@@ -299,7 +299,7 @@ def test_a_task_that_has_not_started_waits_anew_for_what_is_recalled(make_core: 
     assert sent(recalled) == [(0, LoanReturned(foreign(0, 50), 3)), (0, LoanRequested(foreign(0, 50)))]
     assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))), RunTask)
     assert only(hand.get(0, BytesLent(foreign(0, 50), 1280, 100)), RunTask).places[0].offset == 1280
-    assert not hand.get(0, LoanRecalled(foreign(0, 50))), "A task that has started keeps it."
+    assert not sent(hand.get(0, LoanRecalled(foreign(0, 50)))), "A task that has started keeps it."
     effects = hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
     assert (0, LoanReturned(foreign(0, 50), 1)) in sent(effects), "Now only the third one wants it."
     assert not of(hand.get(0, BytesLent(foreign(0, 51), 64, 100)), RunTask)

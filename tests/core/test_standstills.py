@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from hpcfut.core.effects import InterruptTask, RunTask
 from hpcfut.core.events import RunReturned, WaitAbandoned, WaitStarted
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask
-from hpcfut.wire.messages import StandstillFound, WaitersAsked, WaitersReported
-from tests.core.cores import SMALL, Hand, MakeCore, foreign, of, sent, takes
+from hpcfut.wire.messages import StandstillFound, TaskCancelled, WaitersAsked, WaitersReported
+from tests.core.cores import PLAIN, SMALL, Hand, MakeCore, foreign, of, sent, takes
 
 TAPE = TaskTemplate(9, "record", b"", resources=(("CPU", RESOURCE_UNIT), ("tape", RESOURCE_UNIT)))
 
@@ -110,6 +111,29 @@ def test_what_is_told_of_the_own_rank(make_core: MakeCore) -> None:
     run = BlockedRun(foreign(0, 1), "record", held, waits)
     assert answer == WaitersReported(7, (run,), (QueuedTask(child, "record", TAPE.key),), (), ((child, child),))
     end(hand)
+
+
+def test_a_cancelled_task_cannot_leave_before_what_runs_on_its_stack(make_core: MakeCore) -> None:
+    hand = with_tapes(make_core(1, n_ranks=2))
+    hand.may_keep = True
+    hand.lend(TAPE)
+    hand.accept(1, TAPE)
+    hand.define(TAPE, PLAIN)
+    parent, middle, leaf = foreign(0, 1), hand.own(1), hand.own(2)
+    hand.submit(1, PLAIN, parent=parent)
+    started = hand.tell(WaitStarted(1, [middle], 1, True, True, parent, True))
+    assert [run.waiter_id for run in of(started, RunTask)] == [1]
+    hand.submit(2, TAPE, parent=middle)
+    hand.tell(WaitStarted(2, [leaf], 1, True, True, middle, True))
+    assert of(hand.get(0, TaskCancelled(parent, recursive=False)), InterruptTask)
+    (answer,) = of(hand.get(0, WaitersAsked(7, ())), WaitersReported)
+    assert {run.task_id: run.waits for run in answer.runs} == {
+        parent: (BlockedWait(1, 1, (middle,)),),
+        middle: (BlockedWait(2, 1, (leaf,)),),
+    }
+    hand.tell(WaitAbandoned(2), RunReturned(middle, (SMALL,)))
+    assert of(hand.get(0, WaitersAsked(8, ())), WaitersReported)[0].runs == (), "It is about to leave."
+    hand.tell(WaitAbandoned(1), RunReturned(parent, (SMALL,)))
 
 
 def test_answers_and_verdicts_that_come_late(make_core: MakeCore) -> None:

@@ -52,6 +52,7 @@ class Ranks:
         self._perform: dict[type, Callable[[int, Any], None]] = {
             f.SendMessage: lambda rank, effect: self._send(rank, effect.rank, effect.message),
             f.RunTask: self._run_task,
+            f.CloseArgument: lambda rank, effect: None,
             f.WakeWaiter: lambda rank, effect: self.woken.__setitem__(effect.waiter_id, effect),
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,

@@ -382,7 +382,7 @@ def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
     assert "1 view on rank 0" in draft
 
 
-def test_a_get_that_is_over_at_once_takes_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_get_that_is_over_at_once_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = session.current().engine
     ref = hpcfut.put(np.arange(100_000))
     value = hpcfut.get(ref)
@@ -395,5 +395,6 @@ def test_a_get_that_is_over_at_once_takes_one_turn(monkeypatch: pytest.MonkeyPat
         return turn(now, **how)
 
     monkeypatch.setattr(engine, "_turn", counted)
-    assert np.shares_memory(hpcfut.get(ref), value)
-    assert len(turns) == 1
+    for _ in range(5):
+        assert np.shares_memory(hpcfut.get(ref), value)
+    assert len(turns) < 5, "One may be taken while the helper has the lock."

@@ -497,6 +497,15 @@ def test_refs_at_the_top_of_a_call_are_replaced_and_deeper_ones_are_not():
     assert nested == (3, 5)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_calls_of_nothing_but_refs_need_no_payload(n):
+    refs = tuple(map(Ref, range(n)))
+    assert PICKLING.dumps_call(refs, {}) == (EMPTY_CALL, tuple(range(n)))
+    assert call(*refs) == (tuple(f"value of {i}" for i in range(n)), {}, tuple(range(n)), ())
+    assert call(*refs, 7) == ((*(f"value of {i}" for i in range(n)), 7), {}, tuple(range(n)), ())
+    assert call(*refs, refs[0]) == ((*(f"value of {i}" for i in range(n)), "value of 0"), {}, tuple(range(n)), ())
+
+
 def test_the_same_ref_twice_is_one_argument():
     args, kwargs, arguments, _ = call(Ref(1), Ref(1), a=Ref(1))
     assert arguments == (1,)
@@ -517,6 +526,29 @@ def test_arrays_in_calls():
     first, second = PICKLING.loads_call(pack_inline(PICKLING.dumps_call((value, value + 1), {})[0]), [])[0]
     assert_same_array(first, value)
     assert_same_array(second, value + 1)
+
+
+@pytest.mark.parametrize(
+    "value", [np.arange(1000), np.ones((3, 400), order="F"), {"array": np.arange(1000), "n": [1]}, [1, "two"], 7]
+)
+def test_a_loader_makes_a_value_of_its_own_each_time(value):
+    payload = memoryview(pack_inline(PICKLING.dumps(value)))
+    load = PICKLING.loader_of(payload)
+    one, other = load(), load()
+    assert one is not other or isinstance(value, int)
+    if isinstance(value, np.ndarray):
+        assert one.strides == value.strides
+        one.shape = (*value.shape, 1)
+        assert_same_array(other, value)
+        assert np.shares_memory(one, other)
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            one.setflags(write=True)
+    elif isinstance(value, dict):
+        one["n"].append(2)
+        assert other["n"] == [1]
+        assert_same_array(other["array"], value["array"])
+    else:
+        assert one == other == value
 
 
 # --- what cannot be pickled or loaded ---
@@ -618,6 +650,13 @@ def test_damaged_payloads_of_arrays_are_refused():
         with pytest.raises(UnloadableError):
             PICKLING.loads(payload[:start] + damage + payload[start + len(damage) :])
     assert PICKLING.loads(payload).tolist() == list(range(1000))
+
+
+def test_damaged_payloads_have_no_loader_or_one_that_fails():
+    sole, general = (pack_inline(PICKLING.dumps(value)) for value in (np.arange(1000), [np.arange(1000), Ref(1)]))
+    for payload in (sole[:-1], sole[:40], sole.replace(b"alC", b"alX"), general[:-1], general[:20]):
+        with pytest.raises(UnloadableError):
+            PICKLING.loader_of(memoryview(payload))()
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -35,10 +35,9 @@ class Emptiness:
             raise SimulationError(f"{where} still has {statistics}.", ids)
         if statistics.n_templates:
             raise SimulationError(f"{where} still has templates: {core.templates.own} {core.templates.here}.")
-        if rank.window.segments or rank.files or rank.held or rank.functions:
-            raise SimulationError(
-                f"{where} still has {rank.window.segments} {rank.files} {rank.held} {rank.functions}.", ids
-            )
+        kept = (rank.window.segments, rank.files, rank.held, rank.functions, rank.arguments.by_object)
+        if any(kept):
+            raise SimulationError(f"{where} still has {kept}.", ids)
         if core.scheduler.free != self._world.roster[rank.rank].resources:
             raise SimulationError(f"{where} has {core.scheduler.free} free.")
         for name in NEVER_STALE:

@@ -6,6 +6,7 @@ import copyreg
 import pickle
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from hpcfut.wire.packing import MAGIC, aligned
@@ -39,10 +40,10 @@ def stream_of_array(shape: tuple[int, ...], letter: str, order: str) -> bytes:
     return struct.pack(f"<B1s1s{len(shape)}Q", SOLE_ARRAY, letter.encode(), order.encode(), *shape)
 
 
-def sole_array_of(payload: memoryview) -> Any:
-    """The array over its payload; ``None`` if that is not one of a single array of numbers.
+def how_to_make_sole_array(payload: memoryview) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """What makes the array over its payload, and of what; ``None`` if that is not one of a single array of numbers.
 
-    Made in as few steps as can be: whoever has just awaited a large array has nothing in the caches.
+    In as few steps as can be: whoever has just awaited a large array has nothing in the caches.
     """
     if len(payload) < _SOLE.size:
         return None
@@ -56,7 +57,8 @@ def sole_array_of(payload: memoryview) -> Any:
 
     shape = struct.unpack_from(f"<{(nbytes_stream - 3) // 8}Q", payload, _SOLE.size)
     buffer: Any = pickle.PickleBuffer(payload)  # as in ``array_over``
-    return numpy.ndarray(shape, letter, buffer, aligned(_AT_STREAM + nbytes_stream), None, chr(order))  # type: ignore[arg-type]
+    offset = aligned(_AT_STREAM + nbytes_stream)
+    return numpy.ndarray, (shape, numpy.dtype(letter), buffer, offset, None, chr(order))
 
 
 def parts_of_array(array: Any) -> tuple[bytes, memoryview] | None:

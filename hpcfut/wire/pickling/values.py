@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from hpcfut.wire.calls import join_call, split_call
 from hpcfut.wire.culprit import find_culprit
 from hpcfut.wire.importable import is_importable
 from hpcfut.wire.packing import Pickled, pickled_of, unpack
-from hpcfut.wire.pickling.arrays import ndarray_type, parts_of_array, sole_array_of
+from hpcfut.wire.pickling.arrays import how_to_make_sole_array, ndarray_type, parts_of_array
 from hpcfut.wire.pickling.errors import UnloadableError, UnpicklableError, complaint_of
 from hpcfut.wire.pickling.pickler import Pickler, loading
 from hpcfut.wire.pickling.plain import ATOMS, NBYTES_RAW_MIN, as_plain, as_plain_tuple, dump_atoms, dump_plain
@@ -26,10 +27,8 @@ _PROTO_OPCODE: Final = 0x80
 
 _loads: Final = pickle.loads
 
-#: A call without arguments.
+#: A call without arguments other than refs, which stand in order: there is nothing to tell.
 EMPTY_CALL: Final = Pickled(b"", (), (), 0)
-#: A call whose only argument is a ref: its place is all that there is to tell.
-_CALL_OF_ONE_REF: Final = dump_atoms([(None,), {}, {0: 0}])
 
 
 class Pickling:
@@ -92,8 +91,10 @@ class Pickling:
         if not kwargs:
             if not args:
                 return EMPTY_CALL, ()
-            if len(args) == 1 and type(args[0]) is self.ref_type:
-                return _CALL_OF_ONE_REF, (self.id_of(args[0]),)
+            if type(args[0]) is self.ref_type:
+                ids = tuple([self.id_of(value) for value in args if type(value) is self.ref_type])
+                if len(ids) == len(args) and len({*ids}) == len(ids):
+                    return EMPTY_CALL, ids
             plain = as_plain_tuple(args)
             if plain is args:
                 return dump_atoms(args), ()
@@ -127,6 +128,22 @@ class Pickling:
         except Exception as error:
             raise UnloadableError(complaint_of(error)) from error
 
+    def loader_of(self, payload: memoryview) -> Callable[[], Any]:
+        """What does the same as ``loads`` of this payload, again and again, each time for a value of its own.
+
+        Raises:
+            UnloadableError: As in ``loads``.
+        """
+        try:
+            how = None if payload[0] == _PROTO_OPCODE else how_to_make_sole_array(payload.toreadonly())
+            if how is None:
+                return partial(self.loads, payload)
+            make = partial(how[0], *how[1])
+            make()  # What can be done once can be done again.
+            return make
+        except Exception as error:
+            raise UnloadableError(complaint_of(error)) from error
+
     def loads_call(
         self, payload: bytes | bytearray | memoryview, arguments: Sequence[Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -140,7 +157,7 @@ class Pickling:
             UnloadableError: As in ``loads``.
         """
         if not payload:
-            return (), {}
+            return tuple(arguments), {}
         call = self.loads(payload)
         if type(call) is tuple:
             return call, {}
@@ -172,9 +189,10 @@ class Pickling:
 
     def _loads_packed(self, payload: bytes | bytearray | memoryview) -> Any:
         view = memoryview(payload).toreadonly()
-        array = sole_array_of(view)
-        if array is not None:
-            return array
+        how = how_to_make_sole_array(view)
+        if how is not None:
+            make, parts = how
+            return make(*parts)
         stream, buffers = unpack(view)
         outer = loading.pickling
         loading.pickling = self

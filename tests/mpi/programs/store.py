@@ -147,6 +147,25 @@ def case_a_task_keeps_a_part_of_its_argument(n_ranks: int) -> None:
             assert hpcfut.get(on_rank(drop_kept, keeper).remote(), timeout=WAIT_S) == sum_of(3, 10, 20)
 
 
+def case_tasks_with_one_argument_have_values_of_their_own(n_ranks: int) -> None:
+    def change(array: Array, table: dict[str, Any]) -> tuple[int, int, float]:
+        n_rows, n_entries = len(array), len(table)
+        array.shape = (2, -1)
+        total = float(table.pop("field").values.sum())
+        table["more"] = table["again"] = array
+        return n_rows, n_entries, total
+
+    array = hpcfut.put(np.arange(N, dtype=np.float64))
+    table = hpcfut.put({"field": Field("heat", np.ones(N)), "n": 1})
+    for rank in range(n_ranks):
+        task = on_rank(hpcfut.remote(change), rank)
+        found = hpcfut.get([task.remote(array, table=table) for _ in range(20)], timeout=WAIT_S)
+        found += hpcfut.get([task.remote(array, table) for _ in range(20)], timeout=WAIT_S)
+        assert set(found) == {(N, 2, float(N))}
+    del array, table
+    assert_segments([0] * n_ranks)
+
+
 def case_values_that_are_kept_fill_the_store(n_ranks: int) -> None:
     with own_session(object_store_memory=3_000_000):
         last = n_ranks - 1
