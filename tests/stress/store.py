@@ -54,6 +54,11 @@ def build_there(seed: int, nbytes: int) -> Array:
     return array
 
 
+def fill_there(array: Array, seed: int) -> None:
+    """By whoever wants it."""
+    array[:] = make(seed, len(array))
+
+
 @hpcfut.remote
 def check_there(array: Array, seed: int, nbytes: int) -> bool:
     """As an argument."""
@@ -89,13 +94,16 @@ class Worker:
 
     def _step(self) -> None:
         rng = self.rng
-        what = rng.choice(("put", "make", "build", "get", "keep", "check", "nested", "drop", "drop", "let go"))
+        ways = ("put", "make", "build", "source")
+        what = rng.choice((*ways, "get", "keep", "check", "nested", "drop", "drop", "let go"))
         if len(self.held) > N_HELD_MAX:
             what = "drop"
-        if what in ("put", "make", "build"):
+        if what in ways:
             seed, nbytes = rng.randrange(10**6), int(10 ** rng.uniform(4.5, 6.6))
             if what == "put":
                 ref: Ref = hpcfut.put(make(seed, nbytes))
+            elif what == "source":
+                ref = hpcfut.lazy_array(fill_there, nbytes, "u1", seed)
             else:
                 ref = on_rank(make_there if what == "make" else build_there, self._rank()).remote(seed, nbytes)
             self.held.append((ref, seed, nbytes))
