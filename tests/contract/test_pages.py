@@ -34,12 +34,16 @@ class Memory:
         return 512 * os.fstat(self.descriptor).st_blocks
 
 
+def address_of(mapped: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+
+
 class Advice:
     """Stands for the kernel: writes down the ranges, and gives errors."""
 
     def __init__(self, memory: Memory, error: int = 0) -> None:
         self.ranges: list[tuple[int, int]] = []
-        self._first = ctypes.addressof(ctypes.c_char.from_buffer(memory.mapped))
+        self._first = address_of(memory.mapped)
         self._pages, self._error = memory.pages, error
         self.is_last = False
         pages: Any = memory.pages
@@ -208,3 +212,34 @@ def test_no_memory_in_the_background_is_no_error(memory: Memory) -> None:
     memory.pages.prepare(4 * MIB, 8 * MIB)
     finish()
     assert (advice.ranges, again.ranges) == ([(0, 4), (4, 8)], [(8, 16)])
+
+
+# -- memory that may be full -------------------------------------------------------------------------------------------
+
+
+def test_strict_memory_is_ready_up_to_where_it_is_written_and_no_further() -> None:
+    memory = Memory()
+    pages = Pages(memory.mapped, 0, is_strict=True)
+    pages.prepare(5000, 5001)
+    assert memory.nbytes_ready == 8192, "What lies before it may be written next, by somebody who asks no more."
+    pages.prepare(0, 8000)
+    pages.prepare(20_000, 3 * MIB)
+    assert memory.nbytes_ready == 3 * MIB
+    assert not [thread for thread in threading.enumerate() if thread.name == "hpcfut-pages"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errno.EFAULT, "the folder of shared memory is full"),
+        (errno.ENOMEM, "Cannot allocate"),
+        (errno.EINVAL, "Invalid"),
+    ],
+)
+def test_strict_memory_that_is_not_given_is_an_error_each_time(error: int, words: str) -> None:
+    memory = Memory()
+    memory.pages = Pages(memory.mapped, 0, is_strict=True)
+    Advice(memory, error)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match=words):
+            memory.pages.prepare(0, 100)
