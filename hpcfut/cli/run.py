@@ -55,7 +55,16 @@ def run_job(
             launcher = find_launcher(mpi, environ)
         except NoMpiError as error:
             return _refuse(str(error))
-    with Job(_scratch_parent(options)) as job:
+    parent = _scratch_parent(options)
+    try:
+        job = Job(parent)
+    except OSError as error:
+        return _refuse(_trouble_with(parent, error))
+    with job:
+        try:
+            job.files.reserve(options.n_ranks)
+        except OSError as error:
+            return _refuse(_trouble_with(parent, error))
         scratch = str(job.files.scratch)
         environ |= rank_environment(options, job.job_id, scratch)
         if launcher is not None and _is_first_host_here(options):
@@ -74,6 +83,13 @@ def _launcher_part(launcher: Launcher, options: RunOptions, environ: dict[str, s
     is_root, has_rdma = os.geteuid() == 0, Path("/dev/infiniband").is_dir()
     environ |= launcher_environment(launcher, scratch, environ, is_root=is_root, has_rdma=has_rdma)
     return launcher_command(launcher, options, environ, n_cores=len(os.sched_getaffinity(0)))
+
+
+def _trouble_with(parent: Path, error: OSError) -> str:
+    return (
+        f"The notes of the job cannot be kept in {parent}: {error.strerror}. Make room there, or set TMPDIR to a "
+        f"folder on a local disk that you may write to."
+    )
 
 
 def _scratch_parent(options: RunOptions) -> Path:

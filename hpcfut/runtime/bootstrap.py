@@ -63,7 +63,13 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
     launch = recognise_launch(environ)
     files = JobFiles.of_environment(environ)
     if files is not None:
-        files.note_start(launch.rank)
+        try:
+            files.note_start(launch.rank)
+        except OSError as error:
+            # The other ranks may be able to, and then wait for this one inside MPI.
+            trouble = f"{files.scratch}, where `hpcfut run` looks for the notes of the job: {error.strerror}."
+            advice = "Make room there, or set TMPDIR to a folder with more."
+            _refuse_unmet(f"Rank {launch.rank} cannot write to {trouble} {advice}", launch, environ, None)
         if launch.rank == 0:
             take_input(environ)
     if launch.n_ranks != 1:

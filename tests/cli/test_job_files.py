@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, Status
 from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.segments import mapped_segments
+from tests.mpi.jobs import OPENMPI_SETTINGS, Mpi, run_command
+from tests.privileged import run_beside_mount
 
 
 def test_a_rank_without_hpcfut_run_leaves_no_notes(tmp_path: Path) -> None:
@@ -60,6 +64,61 @@ def test_segments_are_those_that_are_mapped(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, path, str(tmp_path)], timeout=60, check=True)
     assert JobFiles(tmp_path).read_segments() == {path}
     assert path not in mapped_segments(os.getpid())
+
+
+FILL = """
+import os, sys
+from pathlib import Path
+from hpcfut.edges.host.job_files import JobFiles, Status
+
+folder = Path(sys.argv[1])
+files = JobFiles(folder)
+files.reserve(3)
+try:
+    with (folder / "other").open("wb") as other:
+        while True:
+            other.write(bytes(4096))
+except OSError:
+    pass
+for rank in range(3):
+    files.note_start(rank)
+    files.note_segments(rank)
+    files.note_end(rank)
+files.write_status(3, "a sentence")
+assert files.read_status() == Status(3, "a sentence")
+assert all(files.has_ended(rank) for rank in range(3))
+try:
+    JobFiles(folder).reserve(3)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_folder_that_is_filled_meanwhile_has_room_for_the_notes(tmp_path: Path) -> None:
+    done = run_beside_mount(tmp_path, "1m", [sys.executable, "-c", FILL, str(tmp_path)])
+    assert (done.returncode, done.stdout) == (0, "No space left on device\n"), done
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("size", ["4k", "16k,nr_inodes=1"])
+def test_a_folder_without_room_is_a_sentence(mpi: Mpi, tmp_path: Path, size: str) -> None:
+    run = [mpi.program("hpcfut"), "run", "-n", "2", __file__]
+    done = run_beside_mount(tmp_path, size, run, {"TMPDIR": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith(f"hpcfut: The notes of the job cannot be kept in {tmp_path}: No space left"), done
+
+
+@pytest.mark.mpi
+def test_a_rank_that_cannot_leave_its_note_ends_the_job(mpi: Mpi, tmp_path: Path) -> None:
+    """One of two only, whose number no note may have; the other waits for it inside MPI."""
+    scratch, script = tmp_path / "scratch", tmp_path / "script.py"
+    (scratch / "rank-1.alive").mkdir(parents=True)
+    script.write_text("import hpcfut\nhpcfut.init()\nprint('not reached')\n")
+    command = [mpi.program("mpiexec"), "-n", "2", mpi.program("python"), "-m", "hpcfut", str(script)]
+    job = run_command(command, env={**OPENMPI_SETTINGS, SCRATCH_VARIABLE: str(scratch)}).check(None)
+    assert job.returncode != 0, job.story()
+    assert "not reached" not in job.stdout, job.story()
+    assert f"hpcfut: Rank 1 cannot write to {scratch}" in job.stderr, job.story()
 
 
 def test_remains_of_a_process_do_not_count_as_alive() -> None:

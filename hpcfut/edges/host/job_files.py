@@ -3,15 +3,19 @@
 ``mpirun`` may report success after a death, and names no rank on every MPI; so each rank says when it starts and when
 it has ended, and rank 0 leaves the exit status of the script. Ranks on other hosts, which do not see the folder, leave
 no notes.
+
+The disk may fill up while the job runs, be it with what ranks have spilled. Room for the notes is kept from the start.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +29,9 @@ ID_VARIABLE: Final = "HPCFUT_JOB_ID"
 SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
 #: Of the file that a rank holds open for as long as it lives.
 ALIVE_SUFFIX: Final = ".alive"
+#: A file that is given up when there is no room for a note, and its size: for each rank some blocks.
+_RESERVE: Final = "reserve"
+_NBYTES_RESERVE, _NBYTES_RESERVE_OF_RANK = 1 << 15, 1 << 14
 #: Below the usual limit of 1024, and above what libraries open.
 _HIGH_DESCRIPTOR: Final = 1000
 
@@ -58,6 +65,10 @@ class JobFiles:
         """The notes of the job that this process belongs to, if `hpcfut run` started it and they are in reach."""
         folder = environ.get(SCRATCH_VARIABLE, "")
         return cls(Path(folder)) if folder and os.access(folder, os.W_OK) else None
+
+    def reserve(self, n_ranks: int) -> None:
+        """Keep room for the notes of all ranks; before they start. Raises ``OSError`` if there is none."""
+        (self.scratch / _RESERVE).write_bytes(bytes(_NBYTES_RESERVE + n_ranks * _NBYTES_RESERVE_OF_RANK))
 
     def note_start(self, rank: int) -> None:
         """Say that this process is a rank of the job, before MPI is initialised if the rank is known by then."""
@@ -121,5 +132,12 @@ class JobFiles:
     def _write(self, name: str, data: bytes) -> None:
         # Renamed into place, so that nobody reads half a note; two ranks may leave the same one.
         part = self.scratch / f"{name}.{os.getpid()}.part"
-        part.write_bytes(data)
+        try:
+            part.write_bytes(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with suppress(FileNotFoundError):
+                (self.scratch / _RESERVE).unlink()
+            part.write_bytes(data)
         part.rename(self.scratch / name)

@@ -1,0 +1,54 @@
+"""An object of more than 5 GiB on one host: beyond what 32 bits count, and not copied; see also ``tests/testbed``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.mpi.jobs import Mpi, run_job
+
+pytestmark = pytest.mark.mpi
+
+GIB = 1 << 30
+HUGE = """
+import numpy as np
+
+import hpcfut
+from tests.mpi.support import _core, on_rank
+
+N, STEP, WITHIN_S = (5 << 27) + 1, 1 << 17, 150.0
+
+
+@hpcfut.remote
+def look(parts):
+    array = parts["numbers"][0]
+    numbers = array[::STEP]
+    is_right = np.array_equal(numbers, 1 + np.arange(len(numbers))) and np.count_nonzero(array) == len(numbers)
+    return bool(is_right), array.nbytes, array.flags.writeable, parts["after"], _core().copies.arena.n_segments
+
+
+# Pages of zeros that are only read take no memory.
+array = np.zeros(N)
+array[::STEP] = 1 + np.arange(len(array[::STEP]))
+hpcfut.init(object_store_memory=8 * N + (1 << 20))
+ref = hpcfut.put({"numbers": [array], "after": "text"})
+del array
+print(*hpcfut.get(on_rank(look, 1).remote(ref), timeout=WITHIN_S))
+print(hpcfut.get(ref)["numbers"][0][-1])
+"""
+
+
+@pytest.mark.parametrize("one_host", ["", "mpi"])
+def test_an_object_of_5_gib(mpi: Mpi, tmp_path: Path, one_host: str) -> None:
+    if psutil.virtual_memory().available < 16 * GIB:
+        pytest.skip("An object of 5 GiB is tested where 16 GiB of memory are free.")
+    if one_host and shutil.disk_usage("/dev/shm").free < 11 * GIB:
+        pytest.skip("Two stores for an object of 5 GiB need 11 GiB in /dev/shm where MPI gives the memory.")
+    script = tmp_path / "script.py"
+    script.write_text(HUGE)
+    env = {"HPCFUT_ONE_HOST": one_host} if one_host else {}
+    job = run_job(mpi, 2, script, timeout_s=200, env=env).check()
+    assert job.stdout == f"True {5 * GIB + 8} False text 0\n5121.0\n", job.story()
