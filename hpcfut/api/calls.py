@@ -83,9 +83,9 @@ def lazy_array(
     the array. Each rank that does has it filled for itself. Where memory is short the array is dropped, and filled
     again when it is wanted again, so that ``fill`` must give the same each time: it reads a part of a file, say.
 
-    It runs on a thread of its own, beside tasks. It must not keep the array, nor views of it, and cannot ``get``. What
-    it raises is raised by ``get``, as what a task raises is; tasks that have the ref as argument fail with it. The next
-    ``get`` tries again.
+    It runs on a thread of its own, beside tasks. It must not keep the array, nor views of it, nor wait for tasks: a
+    ``get`` of what is not ready yet raises in it. What it raises itself is raised by the ``get`` of the array, as what
+    a task raises is, and tasks that have the ref as argument fail with it. The next ``get`` tries again.
 
     Example:
         >>> def count_from(array, first):

@@ -1,13 +1,15 @@
 """Reading and writing datasets of HDF5 files.
 
 A chunk that is read is an array with a source (``hpcfut.lazy_array``): who wants it opens the file, reads its part and
-closes it. Who writes opens the file for as long as that takes, and fetches one chunk after the other. The dataset
-stands under another name in the file until its last byte is there, so that nobody takes half of it for all.
+closes it. Who writes fetches one chunk after the other, and writes them to a file of its own beside the one that was
+asked for. With its last chunk that becomes the file, or is copied there, so that nobody takes half of a dataset for
+all, and what is written may be made of what is read from the same file.
 """
 
 from __future__ import annotations
 
 import os
+import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +19,7 @@ from typing import Any, Final
 import hpcfut
 from hpcfut.io.grids import Grid, grid_of, range_text
 
-#: What is being written is called so, at the top of its file.
+#: What is being copied into a file is called so, at its top.
 UNFINISHED: Final = "unfinished (hpcfut is writing, or was stopped)"
 #: Of the datasets in a file, so many are named in a complaint.
 _N_NAMED_MAX: Final = 8
@@ -102,8 +104,8 @@ def _read_chunk(array: Any, path: str, dataset: str, shape: tuple[int, ...], sta
     except Exception as error:
         raise OSError(
             f"Chunk {range_text(start, array.shape)} of dataset {dataset!r} in {path} could not be read on rank "
-            f"{_own_rank()}: {error}. A chunk is read when it is first wanted, and again after it was dropped: leave "
-            f"the file as it is until then, in a folder that all ranks see, and write to another one meanwhile."
+            f"{_own_rank()}: {_text_of(error)}. A chunk is read when it is first wanted, and again after it was "
+            f"dropped: leave the file as it is until then, in a folder that all ranks see."
         ) from error
 
 
@@ -120,8 +122,9 @@ def write_hdf5(
 
     The rank that calls this writes, and gets one chunk after the other, so that there may be more of them than fit into
     any memory. A task may call it, too. ``refs`` may be a generator: it is asked for two chunks a rank ahead of the
-    one that is written, so that tasks which make chunks do not make all of them first. If anything fails, no part of
-    the dataset is left, and no file that was not there before.
+    one that is written, so that tasks which make chunks do not make all of them first. They may be made of other
+    datasets of the same file: it is not touched before all chunks are there. They are written beside it, and copied
+    into it if it exists. If a chunk fails, or cannot be written, nothing is left.
 
     Example:
         >>> import numpy, os, tempfile
@@ -144,7 +147,8 @@ def write_hdf5(
         options: Passed on to h5py's ``create_dataset``: ``compression="gzip"``, for instance.
 
     Raises:
-        OSError: The file cannot be opened or written; somebody else may have it open.
+        OSError: The file cannot be opened or written; somebody else may have it open. What was complete is kept then,
+            and the sentence says where.
         TypeError: A chunk is no array of numbers or of other elements of one size, or shape or chunks are no numbers.
         ValueError: There is such a dataset already, there are more or fewer refs than chunks, or a chunk has another
             shape or type than it should.
@@ -155,31 +159,54 @@ def write_hdf5(
     grid = grid_of(name, _sizes(shape), chunks)
     if isinstance(refs, Sequence) and len(refs) != len(grid):
         raise ValueError(_miscount(name, grid, f"{len(refs)} refs were given"))
-    is_new = not os.path.exists(path)
-    file = _open(path, "a")
+    _demand_place(path, dataset)
+    # In the same folder, so on the same disk.
+    beside = f"{path}.{uuid.uuid4().hex[:8]}.unfinished"
     try:
+        with _open(beside, "w") as file:
+            _write_chunks(file, dataset, name, grid, refs, options)
+    except BaseException:  # A Ctrl-C, too.
+        with suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
+    try:
+        _put_in_place(beside, path, dataset)
+    except Exception as error:
+        # Tasks may have worked on it for hours.
+        raise OSError(
+            f"{name} could not be put into that file: {_text_of(error)}. It is complete, and was kept as dataset "
+            f"{dataset!r} in {beside}."
+        ) from error
+    with suppress(FileNotFoundError):  # It may have been renamed.
+        os.unlink(beside)
+
+
+def _put_in_place(beside: str, path: str, dataset: str) -> None:
+    """Make a complete file the one that was asked for, or copy its dataset there."""
+    try:
+        os.link(beside, path)  # Which spares a file that somebody else has made meanwhile.
+        return
+    except FileExistsError:
+        pass
+    except OSError:  # Not every file system has links.
+        if not os.path.exists(path):
+            os.rename(beside, path)
+            return
+    with _open(beside, "r") as source, _open(path, "a") as file:
         try:
-            _demand_place(file, path, dataset)
             if UNFINISHED in file:
                 del file[UNFINISHED]  # It was left by somebody who was killed.
-            _write_chunks(file, name, grid, refs, options)
+            source.copy(dataset, file, UNFINISHED)
             file.flush()  # A disk that is full says so here, before anybody finds the dataset.
             file.move(UNFINISHED, dataset)
         except BaseException:  # A Ctrl-C, too.
             with suppress(Exception):
                 del file[UNFINISHED]
             raise
-        finally:
-            file.close()
-    except BaseException:
-        if is_new:
-            with suppress(OSError):
-                os.unlink(path)
-        raise
 
 
 def _write_chunks(
-    file: Any, name: str, grid: Grid, refs: Iterable[hpcfut.ObjectRef[Any]], options: dict[str, Any]
+    file: Any, dataset: str, name: str, grid: Grid, refs: Iterable[hpcfut.ObjectRef[Any]], options: dict[str, Any]
 ) -> None:
     written: Any = None
     dtype: Any = None
@@ -194,7 +221,7 @@ def _write_chunks(
         array = _array_of(hpcfut.get(ref), which, sizes)
         if written is None:
             dtype = array.dtype
-            written = file.create_dataset(UNFINISHED, shape=grid.shape, dtype=dtype, **options)
+            written = file.create_dataset(dataset, shape=grid.shape, dtype=dtype, **options)
         elif array.dtype != dtype:
             raise ValueError(
                 f"{which} has elements of the type {array.dtype}, and those of the first chunk have {dtype}. Convert "
@@ -289,13 +316,24 @@ def _find(file: Any, path: str, dataset: str) -> Any:
     raise ValueError(f"{path} has {what}. {others}")
 
 
-def _demand_place(file: Any, path: str, dataset: str) -> None:
-    """See to it that there can be a dataset of this name."""
-    import h5py
+def _text_of(error: BaseException) -> str:
+    """To go on with in the same sentence."""
+    return str(error).rstrip(".")
 
+
+def _demand_place(path: str, dataset: str) -> None:
+    """See to it that there can be a dataset of this name."""
     parts = [part for part in dataset.split("/") if part]
     if not parts:
         raise ValueError(f"The dataset is called {dataset!r}. Give it a name.")
+    if os.path.exists(path):
+        with _open(path, "r") as file:
+            _demand_free(file, path, dataset, parts)
+
+
+def _demand_free(file: Any, path: str, dataset: str, parts: list[str]) -> None:
+    import h5py
+
     group = file
     for depth, part in enumerate(parts):
         found = group.get(part)

@@ -176,7 +176,8 @@ def test_refs_are_taken_as_they_are_needed(tmp_path: Path) -> None:
             yield ref
             if number == 2:
                 n_taken_at_first = n_taken
-                assert sorted(os.listdir(tmp_path)) == ["x.h5"], "The third is asked for when the first is written."
+                (name,) = os.listdir(tmp_path)
+                assert name.endswith(".unfinished"), "The third is asked for when the first is written."
 
     write_hdf5(tmp_path / "x.h5", "x", watched(), shape=1000, chunks=10)
     assert n_taken_at_first == 3
@@ -246,12 +247,52 @@ def test_files_that_cannot_be_written(path: Path) -> None:
     chunks = [hpcfut.put(np.zeros((2, 6)))] * 2
     with pytest.raises(FileNotFoundError, match=r"cannot be written as an HDF5 file: .* its folder is there"):
         write_bad(path.parent / "no folder" / "new.h5", chunks)
-    with h5py.File(path), pytest.raises(OSError, match="that nobody uses it now"):
-        write_bad(path, chunks)
     (path.parent / "text.h5").write_text("This is no HDF5 file.")
-    with pytest.raises(OSError, match="cannot be written as an HDF5 file"):
+    with pytest.raises(OSError, match="cannot be read as an HDF5 file"):
         write_bad(path.parent / "text.h5", chunks)
     assert (path.parent / "text.h5").read_text() == "This is no HDF5 file."
+
+
+def test_what_is_complete_is_kept_if_somebody_uses_the_file(path: Path) -> None:
+    chunks = [hpcfut.put(np.full((2, 6), i)) for i in range(2)]
+    with (
+        h5py.File(path),
+        pytest.raises(OSError, match=r"It is complete, and was kept .*\.unfinished") as error,
+    ):
+        write_bad(path, chunks)
+    (kept,) = path.parent.glob("*.unfinished")
+    assert str(kept) in str(error.value)
+    assert content_of(kept, "y").sum() == 12
+    with h5py.File(path) as file:
+        assert "y" not in file
+
+
+def test_a_file_that_somebody_makes_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "new.h5"
+
+    def refs() -> Iterator[hpcfut.ObjectRef[Any]]:
+        yield hpcfut.put(np.zeros((2, 6)))
+        with h5py.File(path, "w") as file:
+            file["x"] = 1.5
+        yield hpcfut.put(np.ones((2, 6)))
+
+    write_bad(path, refs())
+    with h5py.File(path) as file:
+        assert (sorted(file), file["x"][()], file["y"][()].sum()) == (["x", "y"], 1.5, 12.0)
+    assert os.listdir(tmp_path) == ["new.h5"]
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "new.h5"
+    for number in range(2):
+        write_hdf5(path, f"x{number}", [hpcfut.put(np.full(10, number))], shape=10)
+    with h5py.File(path) as file:
+        assert [int(file[name][()].sum()) for name in file] == [0, 10]
+    assert os.listdir(tmp_path) == ["new.h5"]
 
 
 def test_what_a_killed_writer_has_left_is_no_dataset_and_goes(tmp_path: Path) -> None:

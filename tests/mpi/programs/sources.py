@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 import hpcfut
 from hpcfut.io import read_hdf5, write_hdf5
-from tests.mpi.support import WAIT_S, assert_nothing_left, on_rank, own_session, raised
+from tests.mpi.support import WAIT_S, Gate, assert_nothing_left, on_rank, own_session, pass_gate, raised
 
 Array = npt.NDArray[Any]
 
@@ -45,9 +45,9 @@ def refuse(array: Array, sentence: str) -> None:
     raise LookupError(sentence)
 
 
-def wait_for_task(array: Array) -> None:
+def wait_for_task(array: Array, gate: Gate) -> None:
     assert hpcfut.get(hpcfut.put(1)) == 1, "It does not have to wait for that."
-    hpcfut.get(own_pid.remote())
+    hpcfut.get(pass_gate.remote(gate))
 
 
 @hpcfut.remote
@@ -133,8 +133,9 @@ def case_what_cannot_be_read_fails_alone(n_ranks: int) -> None:
 
 
 def case_who_reads_does_not_wait_for_tasks() -> None:
-    error = raised(RuntimeError, hpcfut.get, hpcfut.lazy_array(wait_for_task, 3, "f8"), timeout=WAIT_S)
-    assert "beside tasks" in str(error)
+    with Gate() as gate:
+        error = raised(RuntimeError, hpcfut.get, hpcfut.lazy_array(wait_for_task, 3, "f8", gate), timeout=WAIT_S)
+        assert "beside tasks" in str(error)
 
 
 def case_what_cannot_have_a_source() -> None:
@@ -184,6 +185,19 @@ def case_a_task_writes_a_file(n_ranks: int) -> None:
         chunks = hpcfut.get(read_hdf5(place / "table.h5", "group/table", chunks=(30, 2)), timeout=WAIT_S)
         assert [chunk.shape for chunk in chunks] == [(30, 2), (30, 2)]
         assert [int(chunk.sum()) for chunk in chunks] == [60, 60]
+
+
+def case_a_dataset_is_made_of_another_one_of_the_same_file(n_ranks: int) -> None:
+    with folder() as place:
+        path = place / "both.h5"
+        with h5py.File(path, "w") as file:
+            file["x"] = np.arange(600.0)
+        double = hpcfut.remote(lambda chunk: 2 * chunk)
+        chunks = read_hdf5(path, "x", chunks=100)
+        write_hdf5(path, "y", (double.remote(chunk) for chunk in chunks), shape=600, chunks=100)
+        doubled = [on_rank(total, i % n_ranks).remote(ref) for i, ref in enumerate(read_hdf5(path, "y", chunks=100))]
+        assert sum(hpcfut.get(doubled, timeout=WAIT_S)) == 2 * np.arange(600.0).sum()
+        assert [found.name for found in place.iterdir()] == ["both.h5"]
 
 
 def case_a_file_that_went_away_fails_who_wants_it(n_ranks: int) -> None:
