@@ -165,6 +165,8 @@ class Doorbell(Protocol):
     reaches_all: bool
     #: When this rank rang another one last, 0 before.
     rang_at: float
+    #: Whether the last sleep was ended by an event of the network, and not by a ring.
+    was_called: bool
 
     def ring(self, rank: int) -> None:
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""
@@ -180,6 +182,9 @@ class Doorbell(Protocol):
 
     def get_up(self) -> None:
         """Say that this rank is awake."""
+
+    def hear(self, queues: Sequence[int]) -> None:
+        """From now on these event queues of this process, and no others, end a sleep when they are readable."""
 
 
 class Clock(Protocol):

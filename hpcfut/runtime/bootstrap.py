@@ -16,6 +16,7 @@ import msgspec
 from hpcfut.edges.host.apart import settle_mpi
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
+from hpcfut.edges.host.event_queues import event_queues
 from hpcfut.edges.host.gpus import gpus_of, own_sight
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
@@ -133,6 +134,8 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
         lambda reader, target: reads_without_target(world, reader, target),
     )
     transport = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
+    if not doorbell.reaches_all:
+        doorbell.hear(event_queues())
     if files is not None:
         files.note_segments(world.rank)
     expose = transport.expose if is_read else None

@@ -66,7 +66,7 @@ class Engine(Turns):
         self.on_leave: Callable[[], None] = lambda: None
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
-        self.rest = Rest(doorbell, transport, core.context, clock, self.busy)
+        self.rest = Rest(doorbell, transport, self.frames, core.context, clock, self.busy)
         self._transport = transport
         self._now = self.now = clock.now
         self.may_spin = may_spin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from hpcfut.core.context import Context
 from hpcfut.core.events import Event, FrameReceived, FrameRefused
@@ -23,7 +23,9 @@ class Frames:
         self.n_messages_max = context.config.n_messages_frame_max
         # Looked up once: this is the task path.
         self._send = transport.send
-        self._poll: Callable[[], Iterable[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
+        self._poll: Callable[[], Sequence[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
+        #: How many came at the last look.
+        self.n_arrived = 0
         #: Messages that have not left, by rank.
         self.outboxes: dict[int, list[Message]] = {}
 
@@ -62,7 +64,9 @@ class Frames:
     def receive(self, events: list[Event]) -> None:
         """Look for frames, and append what they say."""
         try:
-            for source, frame in self._poll():
+            frames = self._poll()
+            self.n_arrived = len(frames)
+            for source, frame in frames:
                 try:
                     load, messages = decode_frame(frame, self._prefix)
                 except OtherSessionError:

@@ -126,7 +126,7 @@ class Helper:
                 break
             if is_up:
                 rest.lie_down(self._how())
-            doze_s = self._look(N_LOOKS if is_up else 1)
+            doze_s = self._look(N_LOOKS if is_up or rest.was_called else 1)
         return True
 
     def _answer(self) -> bool:
@@ -149,6 +149,7 @@ class Helper:
         try:
             for _ in range(n_looks):
                 has_found = engine.look()
+                rest.note_look()
             return None if has_found or self._is_closing else rest.prepare_doze()
         finally:
             if not rest.is_dozing:

@@ -14,7 +14,7 @@ not hold the lead meanwhile, so that a thread that begins to wait leads at once 
 * Who posts what cannot wait turns the core itself and wakes nobody. Who posts what can wait for another turn, or
   leaves the core with a deadline earlier than the sleeper knew, rings.
 * A sleep ends by itself after a while, because MPI has news that no frame brings (the death of a rank, say); and soon
-  if there are ranks that cannot ring, those of other hosts.
+  if there are ranks that cannot ring, those of other hosts, and that cannot be heard otherwise (``hearing.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 
 from hpcfut.core.context import Context
 from hpcfut.ports import SLEEPS, Clock, Doorbell, Transport
+from hpcfut.runtime.frames import Frames
+from hpcfut.runtime.hearing import Hearing
 
 if TYPE_CHECKING:
     from hpcfut.runtime.waiter import Waiter
@@ -49,10 +51,18 @@ class Rest:
     """What the threads of a rank know of each other's sleep; ``ring`` and ``doze`` apart, with the lead."""
 
     def __init__(
-        self, doorbell: Doorbell, transport: Transport, context: Context, clock: Clock, busy: dict[int, None]
+        self,
+        doorbell: Doorbell,
+        transport: Transport,
+        frames: Frames,
+        context: Context,
+        clock: Clock,
+        busy: dict[int, None],
     ) -> None:
         self._doorbell = doorbell
         self._transport = transport
+        self._frames = frames
+        self._hearing = Hearing(doorbell)
         #: Tasks, and drivers, that run user code now.
         self._busy = busy
         self._context = context
@@ -93,13 +103,14 @@ class Rest:
             else:
                 os.sched_yield()
             return False
+        self.note_look()
         if not self._n_looks:
             self.lie_down()
         self._n_looks += 1
         if self._n_looks <= N_LOOKS:
             return False
         now = self._now()
-        longest_s = SLEEP_MAX_S if self._doorbell.reaches_all else min(SLEEP_SHARE * idle_s, SLEEP_MAX_UNRUNG_S)
+        longest_s = SLEEP_MAX_S if self._hearing.is_good else min(SLEEP_SHARE * idle_s, SLEEP_MAX_UNRUNG_S)
         # The longest sleep first, the deadlines second: who leaves an earlier deadline meanwhile sees one or the other.
         self.wakes_at = now + longest_s
         timeout_s = self._until(now, longest_s, deadline)
@@ -108,8 +119,9 @@ class Rest:
         if is_rung:
             self.get_up()
         else:
-            # It may go on after one more look.
+            # It may go on after one more look; what an event has brought may take MPI two.
             self.wakes_at = inf
+            self._n_looks -= self.was_called
         return is_rung
 
     def makes_way(self) -> bool:
@@ -127,12 +139,14 @@ class Rest:
     def end(self) -> None:
         """The leader has found something."""
         self._makes_way = False
+        self.note_look()
         if self._n_looks:
             self.get_up()
 
     def leave(self) -> None:
         """The leader has news, or no more time; from now on frames are the helper's business, if it dozes."""
         self._makes_way = False
+        self.note_look()
         if self._n_looks:
             self.get_up()
         if self._is_unheard:
@@ -151,7 +165,7 @@ class Rest:
         if self.is_deaf:
             # Tasks behind one that takes long are handed back after this time, those that came without a ring, too.
             longest_s = min(longest_s, self._context.config.hand_back_after_s)
-        if not self._doorbell.reaches_all:
+        if not self._hearing.is_good:
             computed_s = process_time()
             is_computing = 2 * (computed_s - self._computed_s) > now - self._dozed_at
             longest_s = DOZE_MAX_UNRUNG_S if is_computing else SLEEP_MAX_UNRUNG_S
@@ -163,7 +177,7 @@ class Rest:
 
     def doze(self, timeout_s: float) -> bool:
         """Sleep as the helper, without the lead; returns whether it was rung."""
-        is_rung = self._doorbell.sleep(timeout_s)
+        is_rung = self.sleep(timeout_s)
         self.is_dozing = False
         return is_rung
 
@@ -184,8 +198,20 @@ class Rest:
         self._is_unheard = self.is_dozing
 
     def sleep(self, timeout_s: float) -> bool:
-        """Sleep until rung, or for this long; returns whether it was rung."""
-        return self._doorbell.sleep(timeout_s)
+        """Sleep until rung, or until an event of the network, or for this long; returns whether it was rung."""
+        is_rung = self._doorbell.sleep(timeout_s)
+        self._hearing.note_sleep(is_rung=is_rung)
+        return is_rung
+
+    @property
+    def was_called(self) -> bool:
+        """Whether the last sleep was ended by an event of the network."""
+        return self._hearing.was_called
+
+    def note_look(self) -> None:
+        """Somebody has looked for frames; the looks after a sleep say whether that ended in time."""
+        if self._hearing.is_open:
+            self._hearing.note_look(self._frames.n_arrived)
 
     def ring(self) -> None:
         """Wake whoever sleeps on the doorbell; from any thread of this rank."""

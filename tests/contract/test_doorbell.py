@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import msgspec
 import pytest
 
 from hpcfut.edges.host.doorbell import HostDoorbell
+from hpcfut.edges.host.event_queues import event_queues
 from tests.contract.doorbell_ranks import hang_doorbell
 from tests.mpi.jobs import CHECKOUT
 
@@ -106,6 +109,34 @@ def test_rings_that_nobody_takes_block_nobody(pair: tuple[HostDoorbell, HostDoor
     while one.sleep(0.0):
         one.get_up()
         one.lie_down()
+
+
+def test_events_of_the_network_end_a_sleep(pair: tuple[HostDoorbell, HostDoorbell]) -> None:
+    bell, other = pair
+    near, far = socket.socketpair()
+    with near, far, select.epoll() as queue:
+        queue.register(near, select.EPOLLIN)
+        assert queue.fileno() in event_queues()
+        bell.hear([queue.fileno()])
+        bell.lie_down()
+        assert not bell.sleep(0.0)
+        assert not bell.was_called
+        timer = threading.Timer(0.02, far.send, (b"frame",))
+        timer.start()
+        assert takes(bell) < FOREVER_S / 2
+        assert bell.was_called
+        timer.join()
+        other.ring(0)
+        assert bell.sleep(FOREVER_S), "A ring counts, whatever else there is."
+        assert not bell.was_called
+        bell.hear(())
+        bell.lie_down()
+        assert not bell.sleep(0.0)
+        assert not bell.was_called, "What is not heard any more ends no sleep."
+        bell.hear([queue.fileno()])
+    assert not bell.sleep(0.0)
+    assert takes(bell, 0.05) >= 0.05, "The queue is closed, and is not heard any more."
+    assert not set(bell._queues)
 
 
 def test_a_dead_rank_can_be_rung(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ That of the sleeper (``membarrier``, a microsecond) is at the same time one for 
 registered for it, so the senders, who are on the task path, need none. Who takes the byte back rings after that, and a
 sleeper that a ring has woken looks again.
 
-Where the kernel has no such fence, where ``/proc`` of a neighbour is out of reach, and for frames from other hosts,
-short sleeps stand in for the bell; all ranks of a host do it one way or the other.
+Where the kernel has no such fence, and where ``/proc`` of a neighbour is out of reach, short sleeps stand in for the
+bell; all ranks of a host do it one way or the other. Other hosts cannot ring: for their frames the sleeper waits on the
+event queues of MPI as well, and sleeps shortly where that is not enough (``runtime/hearing.py``).
 
 Page and pipes have no names: they vanish with the last process that has them open, however it ends. A peer opens a pipe
 for both directions, so that writing to that of a dead rank is no error and raises no signal; and nobody blocks on one.
@@ -63,6 +64,8 @@ class HostDoorbell:
         self.asleep = memoryview(bytearray(n_ranks))
         self.reaches_all = n_ranks == 1
         self.rang_at = 0.0
+        self.was_called = False
+        self._queues: tuple[int, ...] = ()
         # With the GIL, which takes longer to come back than the call.
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._number = _MEMBARRIER.get(platform.machine(), -1)
@@ -143,21 +146,36 @@ class HostDoorbell:
 
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
-        if self._is_ready(timeout_s):
+        ready = self._ready(timeout_s)
+        is_rung = self._pipe in ready
+        self.was_called = bool(ready) and not is_rung
+        if is_rung:
             self._is_rung = True
             return True
         return not self.asleep[self._rank]
 
-    def _is_ready(self, timeout_s: float) -> bool:
-        if self._pipe < _DESCRIPTORS_MAX:
-            return bool(select.select((self._pipe,), (), (), timeout_s)[0])
-        poll = select.poll()
-        poll.register(self._pipe, select.POLLIN)
-        return bool(poll.poll(math.ceil(1000 * timeout_s)))
+    def _ready(self, timeout_s: float) -> Sequence[int]:
+        try:
+            if self._pipe < _DESCRIPTORS_MAX:
+                return select.select((self._pipe, *self._queues), (), (), timeout_s)[0]
+            poll = select.poll()
+            for descriptor in (self._pipe, *self._queues):
+                poll.register(descriptor, select.POLLIN)
+            return [descriptor for descriptor, _ in poll.poll(math.ceil(1000 * timeout_s))]
+        except (OSError, ValueError):
+            if not self._queues:
+                raise
+            # A library has closed its queue.
+            self._queues = ()
+            return ()
 
     def get_up(self) -> None:
         """Say that this rank is awake."""
         self.asleep[self._rank] = 0
+
+    def hear(self, queues: Sequence[int]) -> None:
+        """From now on these event queues of this process, and no others, end a sleep when they are readable."""
+        self._queues = tuple(queue for queue in queues if queue < _DESCRIPTORS_MAX)
 
     def close(self) -> None:
         """Give everything back."""

@@ -53,7 +53,8 @@ NBYTES_FRAME_MAX: Final = (1 << 31) - 1
 
 _TAG_WHOLE: Final = 0
 _TAG_ANNOUNCED: Final = 1
-_SIZE: Final = struct.Struct("<Q")
+#: A byte that is not 0, as every frame begins with one, and a size.
+_SIZE: Final = struct.Struct("<BQ")
 #: In what the library says about itself; relatives of MPICH say it as well.
 _UCX_OF_MPICH: Final = re.compile(r"^.*Device:\s+ch4:.*\bucx\b", re.MULTILINE)
 #: A poll looks at no more unfinished sends, so that a long queue to a busy rank costs no more than a short one.
@@ -138,7 +139,7 @@ class MpiTransport:
                 f"A frame of {len(frame)} bytes for rank {rank} is larger than MPI can send at once "
                 f"({NBYTES_FRAME_MAX} bytes). Lower the configured size of values that travel inside messages."
             )
-        self._sends.append((self._isend(_SIZE.pack(len(frame)), rank, _TAG_ANNOUNCED), rank))
+        self._sends.append((self._isend(_SIZE.pack(1, len(frame)), rank, _TAG_ANNOUNCED), rank))
         self._sends.append((self._bulk.comm.Isend(frame, rank, TAG_FRAME), rank))
         if self._asleep[rank]:
             self._ring(rank)
@@ -220,7 +221,7 @@ class MpiTransport:
                     return
 
     def _receive_large(self, source: int, announcement: bytes) -> None:
-        nbytes = _SIZE.unpack(announcement)[0] if len(announcement) == _SIZE.size else -1
+        nbytes = _SIZE.unpack(announcement)[1] if len(announcement) == _SIZE.size else -1
         if not self._nbytes_whole < nbytes <= NBYTES_FRAME_MAX:
             raise FrameRefusedError(source, f"It announced a large frame with the bytes {announcement.hex()}.")
         buffer = bytearray(nbytes)
