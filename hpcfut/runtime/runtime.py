@@ -213,7 +213,7 @@ class Runtime:
         record = self._owned.get(object_id)
         if record is None or self._is_alert or self.mailbox or self.engine.end is not None:
             return None
-        return self.engine.open_at_hand(object_id) if is_fetching and record.rank >= 0 else record.payload
+        return self.engine.open_at_hand(object_id) if is_fetching and record.rank != -1 else record.payload
 
     def wait(
         self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, may_run: bool

@@ -68,6 +68,17 @@ def test_it_is_ready_at_once_and_read_when_it_is_wanted(make_core: MakeCore) -> 
     assert hand.release(mine) == [FreeSegment(mine, 0)]
 
 
+def test_what_has_been_read_is_at_hand_without_a_turn(make_core: MakeCore) -> None:
+    hand = make_core()
+    mine, at_hand = put_source(hand), hand.core.waits.open_at_hand
+    assert at_hand(mine) is None
+    hand.start_waiting(mine)
+    hand.tell(ReadCompleted(1))
+    assert at_hand(mine) == place_of(mine, 0, NBYTES)
+    hand.release(mine)
+    assert hand.tell(ViewsClosed([mine])) == [FreeSegment(mine, 0)]
+
+
 @takes("copies", ("spilled", "free"))
 def test_what_nobody_wants_is_never_read(make_core: MakeCore) -> None:
     hand = make_core()
