@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +11,8 @@ from hpcfut.api.session import current
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
 
+#: Lines of user code that are told of, those with the most bytes.
+_N_SITES_MAX = 20
 _HEADINGS = ("object", "owner", "size", "state", "stored on", "kept by", "made at")
 
 
@@ -39,8 +42,9 @@ def records_of(inventories: Mapping[int, Inventory]) -> list[ObjectRecord]:
         return records.setdefault(object_id, ObjectRecord(object_id, owner_of(object_id)))
 
     for rank, inventory in inventories.items():
+        n_inside = Counter(object_id for held in inventory.held for object_id in held.contained)
         for held in inventory.held:
-            _add_held(record_of(held.object_id), rank, held)
+            _add_held(record_of(held.object_id), rank, held, n_inside[held.object_id])
         for copy in inventory.copies:
             _add_copy(record_of(copy.object_id), rank, copy)
     for inventory in inventories.values():
@@ -49,15 +53,20 @@ def records_of(inventories: Mapping[int, Inventory]) -> list[ObjectRecord]:
                 reason = f"inside {name_of(held.object_id)}"
                 if object_id in records and reason not in records[object_id].reasons:
                     records[object_id].reasons.append(reason)
+    for record in records.values():
+        if not record.site and record.owner in inventories:
+            record.site = inventories[record.owner].sites.get(record.object_id, "")
     return sorted(records.values(), key=lambda record: (-record.nbytes, record.object_id))
 
 
-def _add_held(record: ObjectRecord, rank: int, held: HeldObject) -> None:
+def _add_held(record: ObjectRecord, rank: int, held: HeldObject, n_inside: int) -> None:
     if rank == record.owner:
         record.state, record.site = held.state, held.site
         record.nbytes = max(record.nbytes, held.nbytes)
+    # What is inside another value is said to be, below.
+    n_others = max(held.n_others - n_inside, 0)
     record.reasons += _phrases(
-        rank, {"ref": held.n_refs, "argument of unfinished task": held.n_tasks, "hold of hpcfut's": held.n_others}
+        rank, {"ref": held.n_refs, "argument of unfinished task": held.n_tasks, "hold of hpcfut's": n_others}
     )
     record.reasons += [f"borrowed by rank {other}" for other in held.borrowers]
 
@@ -78,13 +87,18 @@ def _phrases(rank: int, counts: Mapping[str, int]) -> Iterable[str]:
     return [f"{n} {what}{'s' * (n > 1)} on rank {rank}" for what, n in counts.items() if n]
 
 
-def memory_summary() -> str:
+def memory_summary(n_objects: int = 100) -> str:
     """What fills the memory of all ranks, and what keeps it there, as a text for people; asks every rank.
 
     For each rank what its object store has, uses and could still take in one piece, and for each object its owner, its
     size, where it is stored and what keeps it: refs in user code, arguments of unfinished tasks, values that are built
     over it (views), ranks that read it. With ``HPCFUT_RECORD_REF_CREATION_SITES=1`` in the environment of all ranks
-    also the line that made it. Ranks do not answer at the same instant, so that what changes meanwhile may not add up.
+    also the line that made it, and for each line how many objects it has made that are still there, and how large they
+    are together: what grows from one summary to the next is a leak. Ranks do not answer at the same instant, so that
+    what changes meanwhile may not add up.
+
+    Args:
+        n_objects: How many objects are told one by one, the largest first.
 
     Example:
         >>> ref = hpcfut.put(bytes(1_000_000))
@@ -93,20 +107,36 @@ def memory_summary() -> str:
     """
     inventories = current().inventories()
     records = records_of(inventories)
-    n_objects, n_ranks = len(records), len(inventories)
-    are = "object is" if n_objects == 1 else "objects are"
-    lines = [f"{n_objects} {are} held by {n_ranks} rank{'s' * (n_ranks != 1)}", ""]
+    n_ranks = len(inventories)
+    are = "object is" if len(records) == 1 else "objects are"
+    lines = [f"{len(records)} {are} held by {n_ranks} rank{'s' * (n_ranks != 1)}", ""]
     totals: list[tuple[str, ...]] = [("rank", "store", "used", "free", "largest hole", "spilled")]
     for rank, found in inventories.items():
         free = found.nbytes_store - found.nbytes_used
         sizes = (found.nbytes_store, found.nbytes_used, free, found.nbytes_hole_max, found.nbytes_spilled)
         totals.append((str(rank), *map(_size, sizes)))
     lines += [*_table(totals), ""]
-    if records:
-        lines += _table([_HEADINGS, *map(_row, records)])
-        if not any(record.site for record in records):
-            lines += ["", "HPCFUT_RECORD_REF_CREATION_SITES=1 in the environment tells the lines that made them."]
+    if any(record.site for record in records):
+        lines += [*_table(_rows_by_site(records)), ""]
+    if records[:n_objects]:
+        lines += _table([_HEADINGS, *map(_row, records[:n_objects])])
+    if rest := records[n_objects:]:
+        nbytes = sum(record.nbytes for record in rest)
+        lines.append(f"and {len(rest)} more of {_size(nbytes)}: memory_summary(n_objects={len(records)}) tells of all.")
+    if records and not any(record.site for record in records):
+        lines += ["", "HPCFUT_RECORD_REF_CREATION_SITES=1 in the environment tells the lines that made them."]
     return "\n".join(lines).rstrip()
+
+
+def _rows_by_site(records: Sequence[ObjectRecord]) -> list[tuple[str, ...]]:
+    """For each line of user code what it has made, the most bytes first."""
+    n_objects, nbytes = Counter[str](), Counter[str]()
+    for record in records:
+        n_objects[record.site or "(unknown)"] += 1
+        nbytes[record.site or "(unknown)"] += record.nbytes
+    sites = sorted(n_objects, key=lambda site: (-nbytes[site], -n_objects[site], site))
+    rows = [(str(n_objects[site]), _size(nbytes[site]), site) for site in sites[:_N_SITES_MAX]]
+    return [("objects", "size", "made at"), *rows]
 
 
 def _row(record: ObjectRecord) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Inventories:
             self._sites = {
                 object_id: site
                 for object_id, site in sites.items()
-                if object_id in self._owned or object_id in self._tasks.tasks
+                if object_id in self._owned or object_id in self._tasks.tasks or object_id in self._copies.copies
             }
 
     def on_asked(self, source: int, message: InventoryAsked) -> None:
@@ -68,7 +68,8 @@ class Inventories:
         )
         arena = self._copies.arena
         nbytes_spilled = sum(copy.nbytes for copy in self._copies.copies.values() if copy.file_id > 0)
-        return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, nbytes_spilled, held, copies)
+        sites = {object_id: site for object_id, site in self._sites.items() if object_id not in self._owned}
+        return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, nbytes_spilled, held, copies, sites)
 
     def _held(self, record: Record, n_tasks: int) -> HeldObject:
         borrowers: tuple[int, ...] = ()

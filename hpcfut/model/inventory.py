@@ -56,3 +56,5 @@ class Inventory(msgspec.Struct, array_like=True, frozen=True):
     nbytes_spilled: int
     held: tuple[HeldObject, ...]
     copies: tuple[StoredCopy, ...]
+    #: Where user code of this rank made objects that it does not hold any more, of which others may still have bytes.
+    sites: dict[int, str] = {}

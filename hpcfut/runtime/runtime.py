@@ -96,8 +96,8 @@ class Runtime:
         #: What the API keeps of each event loop in which somebody awaits a ref.
         self.loops: dict[Any, Any] = {}
         if config.notes_sites:
-            for thing, name in ((self, "submit"), (self, "put"), (self.sources, "put")):
-                setattr(thing, name, noting(engine.post, getattr(thing, name)))
+            for thing, name in ((self, "submit"), (self, "put"), (self.sources, "put"), (self.executor.drafts, "make")):
+                setattr(thing, name, noting(engine.post, getattr(thing, name), is_named=name == "make"))
 
     @property
     def is_over(self) -> bool:

@@ -9,12 +9,16 @@ from typing import Any
 from hpcfut.core.events import Event, SiteNoted
 
 
-def noting(post: Callable[[Event], None], make: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that makes objects, with a note of where it was called; it returns their ids, or one of them."""
+def noting(post: Callable[[Event], None], make: Callable[..., Any], *, is_named: bool = False) -> Callable[..., Any]:
+    """A function that makes objects, with a note of where it was called.
+
+    It returns their ids, or one of them; or is given the id first, and ``is_named``.
+    """
 
     def make_and_note(*args: Any) -> Any:
         made = make(*args)
-        post(SiteNoted(made if isinstance(made, tuple) else (made,), _site()))
+        ids = args[0] if is_named else made
+        post(SiteNoted(ids if isinstance(ids, tuple) else (ids,), _site()))
         return made
 
     return make_and_note

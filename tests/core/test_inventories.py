@@ -43,6 +43,17 @@ def test_objects_are_told_with_what_keeps_them(make_core: MakeCore) -> None:
     assert found.nbytes_used >= LARGE.nbytes
 
 
+def test_notes_of_objects_that_others_may_still_view_are_told(make_core: MakeCore) -> None:
+    hand = make_core()
+    gone, kept = hand.own(1), hand.own(2)
+    hand.tell(ObjectPut(gone, LARGE), ObjectPut(kept, LARGE), SiteNoted((gone, kept), "script.py:3 in main"))
+    hand.release(gone)
+    found = ask(hand)
+    assert [one.site for one in found.held] == ["script.py:3 in main"]
+    assert found.sites == {gone: "script.py:3 in main"}
+    hand.release(kept)
+
+
 def test_notes_of_objects_that_are_gone_do_not_pile_up(make_core: MakeCore) -> None:
     hand = make_core()
     kept = hand.own(1)

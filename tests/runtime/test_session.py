@@ -350,6 +350,7 @@ def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(
             """
+            import numpy as np
             import hpcfut
 
             LEAKED = []
@@ -362,6 +363,9 @@ def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
             kept = work.remote(700_000)
             hpcfut.get(kept)
             array = hpcfut.empty(50_000)
+            view = hpcfut.get(hpcfut.put(np.zeros(200_000)))[:10]
+            more = [hpcfut.put(number) for number in range(150)]
+            inside = hpcfut.put([kept])
             print(hpcfut.memory_summary())
             """
         )
@@ -370,16 +374,33 @@ def test_a_leak_is_found_by_the_line_that_made_it(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, env=environ)
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
-    assert lines[0] == "3 objects are held by 1 rank"
-    (leak,) = (line for line in lines if "700.1 kB" in line)
-    assert f"{script}:8 in work" in leak
-    assert "stored  0 " in leak
+    assert lines[0] == "155 objects are held by 1 rank"
+    by_line = [line.split(None, 3) for line in lines[lines.index("") + 4 :]]
+    by_line = by_line[: by_line.index([])]
+    assert [(" ".join(words[:3]), words[3]) for words in by_line] == [
+        ("objects size made", "at"),
+        ("1 1.6 MB", f"{script}:15 in <module>"),
+        ("1 700.1 kB", f"{script}:9 in work"),
+        ("1 400.1 kB", f"{script}:14 in <module>"),
+        ("1 350.1 kB", f"{script}:12 in <module>"),
+        ("150 0 B", f"{script}:16 in <listcomp>"),
+        ("1 0 B", f"{script}:17 in <module>"),
+    ]
+    told = {line.partition("  ")[0]: line for line in lines}
+    (leak,) = (line for line in told.values() if "700.1 kB" in line and "'" in line)
+    assert f"{script}:9 in work" in leak
+    assert "stored " in leak
     assert "1 ref on rank 0" in leak
-    (result,) = (line for line in lines if "350.1 kB" in line)
-    assert f"{script}:11 in <module>" in result
-    (draft,) = (line for line in lines if "400.1 kB" in line)
+    (result,) = (line for line in told.values() if "350.1 kB" in line and "'" in line)
+    assert f"{script}:12 in <module>" in result
+    assert "hold of" not in result, "It is said what holds it."
+    (draft,) = (line for line in told.values() if "400.1 kB" in line and "'" in line)
     assert "draft" in draft
     assert "1 view on rank 0" in draft
+    # Nobody has a ref to it any more.
+    (viewed,) = (line for line in told.values() if "1.6 MB" in line and "'" in line)
+    assert "dropped" in viewed
+    assert lines[-1] == "and 55 more of 0 B: memory_summary(n_objects=155) tells of all."
 
 
 def test_a_get_that_is_over_at_once_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
