@@ -23,7 +23,7 @@ from hpcfut.edges.host.machine import (
 )
 from hpcfut.edges.host.memory import memory_of_job
 from hpcfut.edges.host.parent import die_with_parent
-from hpcfut.edges.mpi.common_memory import CommonMemory
+from hpcfut.edges.mpi.common_memory import MpiMemory
 from hpcfut.edges.mpi.start import World, library_version, start_mpi
 from hpcfut.edges.mpi.transport import MpiTransport
 
@@ -96,7 +96,7 @@ def _find_way(world: World, places: Sequence[Place]) -> Way:
     rank, on_machine = world.rank, ranks_on_machine_of(places, world.rank)
     nbytes = memory_of_job(os.environ).nbytes_free // len(on_machine) * 3 // 10
     arena = HostArena.among(ranks_on_host_of(places, rank), rank, nbytes, world.gather)
-    common = CommonMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    common = MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
     way: Way = "mapped"
     if common is not None:
         way = "full" if arena.in_common(common, nbytes) is arena else "given"

@@ -37,7 +37,14 @@ from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.job import Job, is_interactive, is_typed
-from hpcfut.runtime.route import has_means, is_one_sided, trouble_with_route
+from hpcfut.runtime.route import (
+    AS_BETWEEN_HOSTS,
+    IN_MEMORY_OF_MPI,
+    ONE_HOST_VARIABLE,
+    has_means,
+    is_one_sided,
+    trouble_with_route,
+)
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 
@@ -47,9 +54,6 @@ if TYPE_CHECKING:
 
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
-#: How ranks of one host read each other's objects: as between hosts (``no``), or in memory that MPI gives them together
-#: (``mpi``). If it is not set, in each other's memory where they can map it, and in MPI's where they cannot.
-ONE_HOST_VARIABLE = "HPCFUT_ONE_HOST"
 
 
 def start_job(environ: MutableMapping[str, str]) -> Job:
@@ -90,7 +94,7 @@ def _has_user_started_mpi() -> bool:
 
 def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
-    from hpcfut.edges.mpi.common_memory import CommonMemory
+    from hpcfut.edges.mpi.common_memory import MpiMemory
     from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.transport import MpiTransport
@@ -119,9 +123,11 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
     one_host = environ.get(ONE_HOST_VARIABLE, "")
-    readers = [world.rank] if one_host in ("no", "mpi") else neighbours
+    readers = [world.rank] if one_host in (AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI) else neighbours
     arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
-    common = None if one_host == "no" else CommonMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    common = (
+        None if one_host == AS_BETWEEN_HOSTS else MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    )
     if common is not None:
         # Who reads objects in place is of one host to the core, too.
         place = msgspec.structs.replace(place, host_key=f"{place.machine_key} {min(common.ranks)}")

@@ -40,7 +40,7 @@ from hpcfut.wire.codec import session_of
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
-    from hpcfut.edges.mpi.common_memory import CommonMemory
+    from hpcfut.edges.mpi.common_memory import MpiMemory
     from hpcfut.edges.mpi.start import World
 
 #: How long a rank that waits for a session sleeps, if all others can ring it, and if not.
@@ -72,7 +72,7 @@ class Job:
         files: JobFiles | None,
         guard: RankGuard | None = None,
         expose: Callable[[memoryview], None] | None = None,
-        common: CommonMemory | None = None,
+        common: MpiMemory | None = None,
     ) -> None:
         self._world = world
         self._files = files

@@ -1,4 +1,4 @@
-"""By which route large objects travel between hosts: read out of the holder's memory, or sent by it."""
+"""By which route large objects travel: read out of the holder's memory, or sent by it; also on one host."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 ROUTE_VARIABLE: Final = "HPCFUT_ROUTE"
+#: How ranks of one host read each other's objects: as between hosts, or in memory that MPI gives them together. If it
+#: is not set, in each other's memory where they can map it, and in MPI's where they cannot.
+ONE_HOST_VARIABLE: Final = "HPCFUT_ONE_HOST"
+AS_BETWEEN_HOSTS: Final = "no"
+IN_MEMORY_OF_MPI: Final = "mpi"
 AUTO: Final = "auto"
 RMA: Final = "rma"
 TWO_SIDED: Final = "two-sided"
@@ -20,9 +25,13 @@ _FAULT_TOLERANCE: Final = "OMPI_MCA_mpi_ft_enable"
 def trouble_with_route(environ: Mapping[str, str]) -> str:
     """The sentence that says what is wrong with the route that the user wants; empty if nothing is."""
     wanted = environ.get(ROUTE_VARIABLE, AUTO)
-    if wanted in (AUTO, RMA, TWO_SIDED):
-        return ""
-    return f"{ROUTE_VARIABLE}={wanted} names no route. Set it to {RMA}, {TWO_SIDED} or {AUTO}, on all ranks."
+    if wanted not in (AUTO, RMA, TWO_SIDED):
+        return f"{ROUTE_VARIABLE}={wanted} names no route. Set it to {RMA}, {TWO_SIDED} or {AUTO}, on all ranks."
+    one_host = environ.get(ONE_HOST_VARIABLE, "")
+    if one_host not in ("", AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI):
+        names = f"{IN_MEMORY_OF_MPI} or {AS_BETWEEN_HOSTS}"
+        return f"{ONE_HOST_VARIABLE}={one_host} means nothing. Set it to {names} on all ranks, or leave it out."
+    return ""
 
 
 def has_means(environ: Mapping[str, str]) -> bool:

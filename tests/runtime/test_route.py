@@ -37,3 +37,10 @@ def test_what_the_network_can_do_is_tried_where_it_may(environ: dict[str, str]) 
 def test_what_is_no_route() -> None:
     assert "HPCFUT_ROUTE=ib names no route" in trouble_with_route({"HPCFUT_ROUTE": "ib"})
     assert not trouble_with_route({})
+
+
+@pytest.mark.parametrize(("value", "is_fine"), [("", True), ("no", True), ("mpi", True), ("yes", False)])
+def test_one_host_is_one_of_few_words(value: str, is_fine: bool) -> None:
+    said = trouble_with_route({"HPCFUT_ONE_HOST": value})
+    expected = "HPCFUT_ONE_HOST=yes means nothing. Set it to mpi or no on all ranks, or leave it out."
+    assert said == ("" if is_fine else expected)

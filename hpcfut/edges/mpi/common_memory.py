@@ -30,7 +30,7 @@ class _Member(msgspec.Struct, array_like=True, frozen=True):
     reached: list[int]
 
 
-class CommonMemory:
+class MpiMemory:
     """Implements ``ports.CommonMemory`` on a communicator of its own."""
 
     def __init__(self, group: World, ranks: Sequence[int]) -> None:
@@ -39,7 +39,7 @@ class CommonMemory:
         self._window: MPI.Win | None = None
 
     @classmethod
-    def among(cls, world: World, reached: Sequence[int], folder_key: bytes) -> CommonMemory | None:
+    def among(cls, world: World, reached: Sequence[int], folder_key: bytes) -> MpiMemory | None:
         """What the ranks of this host need, if they need it and MPI can give it; all ranks of the job do it.
 
         Args:
