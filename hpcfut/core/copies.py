@@ -43,7 +43,7 @@ from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
-from hpcfut.wire.messages import LoanReturned, ReadRefused
+from hpcfut.wire.messages import Argument, LoanReturned, ReadRefused
 
 ABSENT: Final = "absent"
 HELD_BACK: Final = "held back"
@@ -127,6 +127,8 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     n_sends: int = 0
     #: Ranks of this host that read it in place, and how often it was lent to each.
     lent: dict[int, int] | None = None
+    #: What they are told of it with tasks.
+    argument: Argument | None = None
     #: How often it was lent to this rank.
     n_loans: int = 0
     #: Whether the holder has asked for its loans back.
@@ -362,7 +364,7 @@ class Copies:
         if copy.rank == self._rank and copy.offset >= 0:
             self.arena.free(copy.offset)
             self._context.effects.append(FreeSegment(copy.object_id, copy.offset))
-            copy.offset = -1
+            copy.offset, copy.argument = -1, None
             self.local.pop(copy.object_id, None)
             self.on_room()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ class RunTask(msgspec.Struct, gc=False):
     item_ids: tuple[int, ...]
     waiter_id: int
     #: The runtime puts the views in their stead.
-    places: tuple[Any, ...] = ()
+    places: Sequence[Any] = ()
 
 
 class CloseArgument(msgspec.Struct, gc=False):

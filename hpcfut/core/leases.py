@@ -160,18 +160,21 @@ class Leases:
 
     def arguments_of(self, task: TaskRecord) -> tuple[Argument, ...]:
         """The task's arguments, all of them ready, as values or places."""
-        arguments, own, find = [], self._context.rank, self._references.find
+        arguments, rank = [], task.rank
         for object_id in task.arguments:
-            record = find(object_id)
-            assert record is not None
-            if record.state != STORED:
-                arguments.append(Argument(object_id, record.payload, 0, 0, record.contained))
-            elif record.rank == SOURCE:
-                arguments.append(Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes))
-            else:
-                offset = self._transfers.lend(object_id, task.rank) if record.rank == own else -1
-                arguments.append(Argument(object_id, None, record.rank, record.nbytes, record.contained, offset))
+            arguments.append(self._transfers.lend_again(object_id, rank) or self._argument(object_id, rank))
         return tuple(arguments)
+
+    def _argument(self, object_id: int, rank: int) -> Argument:
+        record = self._references.find(object_id)
+        assert record is not None
+        if record.state != STORED:
+            return Argument(object_id, record.payload, 0, 0, record.contained)
+        if record.rank == SOURCE:
+            return Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes)
+        if record.rank != self._context.rank:
+            return Argument(object_id, None, record.rank, record.nbytes, record.contained)
+        return self._transfers.lend_argument(object_id, rank, record.nbytes, record.contained)
 
     def _pump(self, queue: KeyQueue) -> None:
         """Push while there is room; ask for more room if tasks are left."""

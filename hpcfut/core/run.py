@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -50,7 +51,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     #: Refs that the caller keeps alive until the reply: inside the payload, and inside the arguments' values.
     covered: tuple[int, ...] = ()
     #: What is stored of its arguments; it has pinned them.
-    copies: tuple[Copy, ...] = ()
+    copies: Sequence[Copy] = ()
     state: str = NEW
     #: Stored arguments that are not here yet.
     n_missing: int = 0

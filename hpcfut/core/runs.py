@@ -107,7 +107,7 @@ class Runs:
                 copy.n_loans += 1  # Tasks with the same argument follow each other.
             copy.n_pins += 1
             copies.append(copy)
-        run.copies = tuple(copies)
+        run.copies = copies
         if covered:
             run.covered = tuple(dict.fromkeys(covered))
             for object_id in run.covered:

@@ -94,7 +94,7 @@ class Tasks:
             self._fail(task, failure, "fail")
         elif task.n_missing:
             task.state = self._next[task.state, "wait"]
-        elif task.arguments:
+        elif task.arguments and len(queue.candidates) > 1:
             self._enqueue_near(task, queue)
         else:
             self._enqueue(task, queue)

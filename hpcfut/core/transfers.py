@@ -291,6 +291,27 @@ class Transfers:
             self._copies.touch(copy)
         return copy.offset
 
+    def lend_argument(self, object_id: int, rank: int, nbytes: int, contained: tuple[int, ...]) -> Argument:
+        """Lend an object that is stored here with a task, if that can be; gives what the task's rank is told."""
+        argument = Argument(object_id, None, self._context.rank, nbytes, contained, self.lend(object_id, rank))
+        if argument.offset >= 0:
+            self._table[object_id].argument = argument
+        return argument
+
+    def lend_again(self, object_id: int, rank: int) -> Argument | None:
+        """The same for a rank that has it already, as tasks with one argument follow each other; None for another."""
+        copy = self._table.get(object_id)
+        if copy is None or copy.argument is None:
+            return None
+        lent = copy.lent
+        if lent is None or rank not in lent or copy.state != LOCAL:
+            return None
+        lent[rank] += 1
+        copy.is_recalled = False
+        if next(reversed(self._copies.local)) != object_id:
+            self._copies.touch(copy)
+        return copy.argument
+
     def on_loan_returned(self, source: int, message: LoanReturned) -> None:
         """A reader reads no more."""
         copy = self._table[message.object_id]

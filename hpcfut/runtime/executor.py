@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from hpcfut.core.effects import RunTask
@@ -240,14 +240,16 @@ class Executor:
         self._forgotten.append((self._functions.pop(template_id, None), self._retried.pop(template_id, None)))
 
     def _values_of(self, run: RunTask) -> list[Any]:
-        opened: tuple[OpenArgument, ...] = run.places
+        opened: Sequence[OpenArgument] = run.places
         run.places = ()  # The values keep what they need.
+        stored = []
         for argument in opened:
-            if argument.load is None:
+            load = argument.load
+            if load is None:
                 if isinstance(argument.view, Failure):
                     raise ObjectLostError(argument.view.text)
-                argument.load = self.pickling.loader_of(argument.view)
-        stored = [argument.load() for argument in opened]  # type: ignore[misc]
+                load = argument.load = self.pickling.loader_of(argument.view)
+            stored.append(load())
         if len(stored) == len(run.arguments):
             return stored
         stored.reverse()

@@ -6,7 +6,8 @@ that is done once for the runs that follow each other with the same argument. Ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from hpcfut.core.effects import CloseArgument
@@ -14,6 +15,8 @@ from hpcfut.model.errors import ObjectLostError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.place import Place
 from hpcfut.ports import Window
+
+_object_id_of = attrgetter("object_id")
 
 
 class OpenArgument:
@@ -32,22 +35,29 @@ class OpenArguments:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        self.by_object: dict[int, OpenArgument] = {}
+        self._by_object: dict[int, OpenArgument] = {}
 
-    def open(self, place: Place) -> OpenArgument:
-        """Open a view of an argument."""
-        argument = self.by_object[place.object_id] = OpenArgument(open_view(self._window, place))
-        return argument
+    def of(self, places: Sequence[Place]) -> Sequence[OpenArgument | None]:
+        """The views of a run's arguments; those are opened that are not open."""
+        opened = list(map(self._by_object.get, map(_object_id_of, places)))
+        if None in opened:
+            for index, place in enumerate(places):
+                # An object may stand there twice.
+                argument = self._by_object.get(place.object_id)
+                if argument is None:
+                    argument = self._by_object[place.object_id] = OpenArgument(open_view(self._window, place))
+                opened[index] = argument
+        return opened
 
     def close(self, effect: CloseArgument) -> None:
         """Keep a view no longer; it goes when nothing lives any more that runs have built over it."""
-        argument = self.by_object.pop(effect.object_id)
+        argument = self._by_object.pop(effect.object_id)
         if isinstance(argument.view, Failure):
             self._window.released.append(effect.object_id)
 
     def clear(self) -> None:
         """The session is over."""
-        self.by_object.clear()
+        self._by_object.clear()
 
 
 def open_view(window: Window, place: Place) -> memoryview | Failure:

@@ -244,8 +244,7 @@ class Turns:
             if waiter is not None and self.idle.pop(waiter.waiter_id, None) is None:
                 waiter = None
         if effect.places:
-            opened, open_argument = self.open_arguments.by_object, self.open_arguments.open
-            effect.places = tuple([opened.get(place.object_id) or open_argument(place) for place in effect.places])
+            effect.places = self.open_arguments.of(effect.places)
         if waiter is None:
             self.runs.append(effect)
             self.on_run()

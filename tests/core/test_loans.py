@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfut.core.effects import CloseArgument, FreeSegment, RunTask, WakeWaiter
-from hpcfut.core.events import ObjectPut, RunReturned, ViewsClosed, WaitAbandoned
+from hpcfut.core.effects import (
+    CloseArgument,
+    FreeSegment,
+    GiveRoom,
+    RestoreObject,
+    RunTask,
+    SpillObjects,
+    WakeWaiter,
+)
+from hpcfut.core.events import (
+    ObjectPut,
+    ObjectsSpilled,
+    ReadCompleted,
+    RoomReturned,
+    RoomWanted,
+    RunReturned,
+    ViewsClosed,
+    WaitAbandoned,
+)
 from hpcfut.model.errors import FrameRefusedError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.wire.messages import (
@@ -258,6 +275,40 @@ def test_a_task_is_lent_its_arguments(make_core: MakeCore) -> None:
     assert pushed.arguments == (Argument(mine, None, 0, LARGE.nbytes, (), 0),)
     hand.get(1, LoanReturned(mine, 1), TaskReturned(hand.own(1), (SMALL,)))
     assert hand.release(mine, hand.own(1)) == [FreeSegment(mine, 0)]
+
+
+def test_tasks_are_told_where_their_argument_lies_now(make_core: MakeCore) -> None:
+    room = LARGE.nbytes + 64
+    hand = make_core(neighbours=ALL, nbytes_store=2 * room, nbytes_spill_file=1)
+    mine, other = hand.own(50), hand.own(51)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.tell(ObjectPut(other, LARGE))
+
+    def told() -> Argument:
+        task = len(hand.core.ownership.objects)
+        pushed = of(hand.submit(task, arguments=(mine,)), TaskPushed) or of(hand.grant(), TaskPushed)
+        hand.get(1, TaskReturned(hand.own(task), (SMALL,)))
+        (argument,) = pushed[0].arguments
+        return argument
+
+    first = told()
+    assert first == Argument(mine, None, 0, LARGE.nbytes, (), 0)
+    assert told() is first, "It is lent once more."
+    hand.core.copies.touch(hand.core.copies.copies[other])
+    assert sent(hand.tell(RoomWanted(7, hand.own(60), LARGE.nbytes))) == [(1, LoanRecalled(mine))]
+    assert told() is first
+    assert not of(hand.get(1, LoanReturned(mine, 2)), SpillObjects), "A third loan is on its way."
+    hand.core.copies.touch(hand.core.copies.copies[other])
+    assert of(hand.get(1, LoanReturned(mine, 1)), SpillObjects)
+    assert only(hand.tell(ObjectsSpilled(1, 3)), GiveRoom).offset == 0
+    assert told() == Argument(mine, None, 0, LARGE.nbytes), "It is in a file."
+    hand.release(other)
+    assert only(hand.get(1, LoanRequested(mine)), RestoreObject).offset == room
+    assert sent(hand.tell(ReadCompleted(1))) == [(1, BytesLent(mine, room, LARGE.nbytes))]
+    assert told() == Argument(mine, None, 0, LARGE.nbytes, (), room)
+    hand.get(1, LoanReturned(mine, 2))
+    hand.tell(RoomReturned(hand.own(60)))
+    hand.release(mine, *(hand.own(n) for n in range(2, 7)))
 
 
 def test_a_result_is_lent_to_its_owner(make_core: MakeCore) -> None:

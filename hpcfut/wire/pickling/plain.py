@@ -34,6 +34,8 @@ def payload_of_atoms(value: Any) -> bytes | None:
     """The payload of an atom or a short tuple of atoms, which most arguments and results are; else ``None``."""
     kind = type(value)
     if kind is tuple:
+        if len(value) == 1:
+            return _dumps(value, PROTOCOL) if type(value[0]) in ATOMS else None
         if len(value) <= _N_PLAIN_MAX and ATOMS.issuperset(map(type, value)):
             return _dumps(value, PROTOCOL)
     elif kind in ATOMS and (kind is not bytes or len(value) < NBYTES_RAW_MIN):

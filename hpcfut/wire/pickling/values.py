@@ -92,8 +92,10 @@ class Pickling:
             if not args:
                 return EMPTY_CALL, ()
             if type(args[0]) is self.ref_type:
+                if len(args) == 1:
+                    return EMPTY_CALL, (self.id_of(args[0]),)
                 ids = tuple([self.id_of(value) for value in args if type(value) is self.ref_type])
-                if len(ids) == len(args) and len({*ids}) == len(ids):
+                if len({*ids}) == len(args):
                     return EMPTY_CALL, ids
             plain = as_plain_tuple(args)
             if plain is args:
