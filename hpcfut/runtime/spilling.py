@@ -42,15 +42,15 @@ class Spilling:
 
     def spill(self, effect: SpillObjects) -> None:
         """Write objects to a file."""
-        self._do(lambda: self._spill(effect))
+        self._do(lambda: self._spill(effect), lambda reason: SpillFailed(effect.spill_id, reason))
 
     def restore(self, effect: RestoreObject) -> None:
         """Read an object back."""
-        self._do(lambda: self._restore(effect))
+        self._do(lambda: self._restore(effect), lambda reason: ReadFailed(effect.transfer_id, Failure(LOST, reason)))
 
     def drop(self, effect: DropSpilled) -> None:
         """Forget what a file has of an object."""
-        self._do(lambda: self._drop(effect))
+        self._works.put(lambda: self._files().drop(effect.file_id, effect.object_id))
 
     @property
     def n_files(self) -> int:
@@ -63,11 +63,27 @@ class Spilling:
         for _ in range(self.n_threads):
             self._works.put(None)
 
-    def _do(self, work: Callable[[], None]) -> None:
-        self._works.put(work)
+    def _do(self, work: Callable[[], Event], failed: Callable[[str], Event]) -> None:
+        """Have a thread do this, and tell the core what came of it; whatever stops it, who waits must be told."""
+
+        def do() -> None:
+            try:
+                event = work()
+            except Exception as error:
+                event = failed(str(error) or repr(error))
+            self._post(event)
+
         if self.n_threads < N_THREADS:
-            self.n_threads += 1
-            threading.Thread(target=self._run, name=f"hpcfut-spilling-{self.n_threads}", daemon=True).start()
+            thread = threading.Thread(target=self._run, name=f"hpcfut-spilling-{self.n_threads + 1}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not self.n_threads:
+                    self._post(failed(f"Nothing can be moved to files or back: {error}. Raise the limit on threads."))
+                    return
+            else:
+                self.n_threads += 1
+        self._works.put(do)
 
     def _run(self) -> None:
         with fatal("a thread that spills"):
@@ -77,34 +93,19 @@ class Spilling:
             if self._store is not None:
                 self._store.close()
 
-    def _drop(self, effect: DropSpilled) -> None:
-        try:
-            self._files().drop(effect.file_id, effect.object_id)
-        except KeyError:
-            if not self._is_over:  # Else the other thread has closed the files in this moment.
-                raise
-
     def _files(self) -> SpillStore:
         with self._opening:
             if self._store is None:
                 self._store = self._open_store()
             return self._store
 
-    def _spill(self, effect: SpillObjects) -> None:
-        parts = [(place.object_id, self._window.buffer(place.offset, place.nbytes)) for place in effect.places]
-        try:
-            file_id = self._files().write(parts).file_id
-        except Exception as error:  # Whatever it is, the objects are still in memory, and who waits must be told.
-            self._post(SpillFailed(effect.spill_id, str(error) or repr(error)))
-        else:
-            self._post(ObjectsSpilled(effect.spill_id, file_id))
+    def _spill(self, effect: SpillObjects) -> Event:
+        # Their pages have been written before, so that none must be made ready.
+        parts = [(place.object_id, self._window.bare(place.offset, place.nbytes)) for place in effect.places]
+        return ObjectsSpilled(effect.spill_id, self._files().write(parts).file_id)
 
-    def _restore(self, effect: RestoreObject) -> None:
-        try:
-            target = self._window.buffer(effect.offset, effect.nbytes)
-            self._files().read(effect.file_id, effect.object_id, target)
-        except Exception as error:  # Whatever it is, who waits for the object must be told.
-            self._post(ReadFailed(effect.transfer_id, Failure(LOST, str(error) or repr(error))))
-        else:
-            self._window.seal(effect.offset, effect.object_id, effect.nbytes)
-            self._post(ReadCompleted(effect.transfer_id))
+    def _restore(self, effect: RestoreObject) -> Event:
+        target = self._window.buffer(effect.offset, effect.nbytes)
+        self._files().read(effect.file_id, effect.object_id, target)
+        self._window.seal(effect.offset, effect.object_id, effect.nbytes)
+        return ReadCompleted(effect.transfer_id)

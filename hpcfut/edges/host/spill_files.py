@@ -73,7 +73,6 @@ class SpillFiles:
         self._spilled: dict[int, _Spilled] = {}
         self._open: list[_Disk] = []
         self._n_ever = 0
-        self._nbytes_stored = 0
         self._is_closed = False
 
     def write(self, parts: Sequence[tuple[int, memoryview]]) -> SpillFile:
@@ -108,7 +107,6 @@ class SpillFiles:
             if not self._is_closed:
                 self._n_ever += 1
                 self._spilled[self._n_ever] = _Spilled(disk, extents)
-                self._nbytes_stored += nbytes
                 # The hold of the writing thread goes over to the first object.
                 disk.n_holds += len(extents) - 1
                 return SpillFile(self._n_ever, nbytes)
@@ -156,11 +154,12 @@ class SpillFiles:
     def drop(self, file_id: int, object_id: int) -> None:
         """Forget an object, and give its room back; the last one of a file takes the file with it."""
         with self._lock:
+            if self._is_closed:
+                return
             spilled, extent = self._find(file_id, object_id)
             del spilled.extents[object_id]
             if not spilled.extents:
                 del self._spilled[file_id]
-            self._nbytes_stored -= extent.nbytes
         self._release(spilled.disk, extent.position, extent.nbytes)
 
     def close(self) -> None:
@@ -169,14 +168,8 @@ class SpillFiles:
             self._is_closed = True
             held = [spilled.disk for spilled in self._spilled.values() for _ in spilled.extents]
             self._spilled.clear()
-            self._nbytes_stored = 0
         for disk in held:
             self._release(disk)
-
-    @property
-    def nbytes_stored(self) -> int:
-        """Bytes of all objects that can be read back."""
-        return self._nbytes_stored
 
     @property
     def n_files(self) -> int:

@@ -43,14 +43,6 @@ class World:
         decoder = msgspec.msgpack.Decoder(type(record))
         return [decoder.decode(part) for part in self.gather(msgspec.msgpack.encode(record))]
 
-    def broadcast(self, data: bytes) -> bytes:
-        """Give every rank the bytes of rank 0; what other ranks pass is ignored. Collective."""
-        size = array("q", [len(data)])
-        self.comm.Bcast(size, 0)
-        buffer = bytearray(data) if self.rank == 0 else bytearray(size[0])
-        self.comm.Bcast(buffer, 0)
-        return bytes(buffer)
-
     def finalize(self) -> None:
         """End MPI, if hpcfut started it; otherwise give back the communicator and leave MPI to the user. Collective."""
         from mpi4py import MPI
