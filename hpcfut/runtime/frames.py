@@ -53,7 +53,7 @@ class Frames:
             send(rank, encode_frame(load, messages, prefix), only_tasks)
 
     def hear_first(self, frames: list[tuple[int, bytes]]) -> None:
-        """Take frames of this session that came before it was opened here, before all others."""
+        """Take frames that came before this session was opened here, before all others."""
 
         def poll() -> list[tuple[int, bytes]]:
             self._poll = self._transport.poll

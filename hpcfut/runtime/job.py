@@ -36,7 +36,6 @@ from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.runtime import Runtime
-from hpcfut.wire.codec import session_of
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Job:
         if world is not None:
             watch = ParentWatch()
             threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
-        #: Frames that came before their session was opened here.
+        #: Frames that came before a session was opened here; those of another one, or damaged, the session tells apart.
         self._early: list[tuple[int, bytes]] = []
 
     @property
@@ -186,8 +185,7 @@ class Job:
             may_spin=self._may_spin,
             open_store=lambda: SpillFiles(find_spill_folder(config.spill_folder, os.environ)),
         )
-        number = self._n_sessions & 0xFF
-        engine.frames.hear_first([(source, frame) for source, frame in self._early if session_of(frame) == number])
+        engine.frames.hear_first(self._early)
         self._early = []
         runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
         executor = runtime.executor

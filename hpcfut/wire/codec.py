@@ -101,11 +101,6 @@ def decode_frame(data: bytes | bytearray | memoryview, prefix: bytes = _FIRST) -
         ) from error
 
 
-def session_of(data: bytes | bytearray | memoryview) -> int:
-    """The session that a frame belongs to; anything for bytes that are no frame, which decoding will find."""
-    return data[3] if len(data) > 3 else 0
-
-
 def _complaint(prefix: bytes, nbytes: int, nbytes_found: int) -> str:
     magic, version = prefix[:2], prefix[2]
     if magic != _MAGIC:

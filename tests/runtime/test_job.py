@@ -1,0 +1,57 @@
+"""What comes for a session before it is opened here: it is heard first, and told apart by the session itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hpcfut.core.events import Event, FrameReceived, FrameRefused
+from hpcfut.edges.host.arena import HostArena
+from hpcfut.edges.host.doorbell import HostDoorbell
+from hpcfut.edges.host.loopback import LoopbackTransport
+from hpcfut.model.config import Config
+from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.runtime.job import Job, RefHooks
+from hpcfut.runtime.runtime import Runtime
+from hpcfut.wire.codec import encode_frame, prefix_of
+from hpcfut.wire.messages import LeaseReturned
+from hpcfut.wire.sessions import SessionOpened, encode_session
+
+AMOUNTS = {"CPU": RESOURCE_UNIT, "memory": (1 << 20) * RESOURCE_UNIT}
+MESSAGE = LeaseReturned(1)
+
+
+class Post(LoopbackTransport):
+    """Rank 1 of two, to which everything comes at once."""
+
+    rank = 1
+    n_ranks = 2
+
+
+@pytest.fixture
+def post() -> Post:
+    return Post()
+
+
+@pytest.fixture
+def job(post: Post) -> Iterator[Job]:
+    roster = [RankRecord(rank, 0, "h", "h", 77, AMOUNTS) for rank in range(2)]
+    made = Job(None, post, HostDoorbell(0, 1), HostArena(1, 1 << 20), roster, 2, None)
+    yield made
+    made._output.remove()
+
+
+def test_what_came_before_a_session_is_heard_first_and_what_is_damaged_names_its_sender(job: Job, post: Post) -> None:
+    opening = encode_session(SessionOpened(2, Config(), list(sys.path), list(sys.argv)))
+    good, late = (encode_frame(3, [MESSAGE], prefix_of(session)) for session in (2, 1))
+    post._frames = [(0, late), (0, opening), (0, good), (0, b"This is no frame."), (0, good[:-1]), (0, good)]
+    runtime = job.await_session(RefHooks(object, id, lambda _: object()))
+    assert isinstance(runtime, Runtime)
+    events: list[Event] = []
+    runtime.engine.frames.receive(events)
+    assert [type(event) for event in events] == [FrameReceived, FrameRefused, FrameRefused, FrameReceived]
+    assert [event.rank for event in events if isinstance(event, FrameRefused)] == [0, 0]
+    assert runtime.engine.core.context.stale == {"frame of another session": 1}
