@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,9 +85,7 @@ def futures() -> Iterator[Any]:
     hpcfut.get(serving)
 
 
-@cache
 def there(function: Any) -> Any:
-    """A function bound to rank 1; made once, because its first call takes it there."""
     return function.options(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(OTHER))
 
 

@@ -117,8 +117,8 @@ OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copies fullness pressure transfers references templates "
-    "membership task lease locality leases tasks run grants scheduler runs recalls streams waits watches inventories "
-    "stuck standstills statistics rank"
+    "membership task footprints lease locality leases tasks run grants scheduler runs recalls streams wait waits "
+    "watches inventories stuck standstills statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.
@@ -137,7 +137,6 @@ BLOCKING_OBJECTS: Final = words(
 MAY_BLOCK: Final = {
     ("edges.mpi.start", "World.gather"),
     ("edges.mpi.start", "World.gather_records"),
-    ("edges.mpi.start", "World.broadcast"),
     ("edges.mpi.start", "World.finalize"),
     ("edges.mpi.start", "start_mpi"),
     ("edges.mpi.transport", "MpiTransport.__init__"),

@@ -160,10 +160,12 @@ def get(refs: ObjectRef[Any] | Sequence[ObjectRef[Any]], *, timeout: float | Non
     ids = [ref._object_id for ref in refs]
     runtime = runtime_of(*refs)
     distinct = list(dict.fromkeys(ids))
-    values = _fetch(runtime, distinct, timeout).values
+    ready = _fetch(runtime, distinct, timeout)
+    values = ready.values
     if len(distinct) != len(ids):
-        by_id = dict(zip(distinct, values, strict=True))
-        values = [by_id[object_id] for object_id in ids]
+        # Some are not there where others have failed, which is raised.
+        by_id = dict(zip(ready.object_ids, values, strict=True))
+        values = [by_id[object_id] for object_id in ids if object_id in by_id]
     loads = runtime.pickling.loads
     return [loads(value) if type(value) is bytes else rebuild(runtime, value) for value in values]
 

@@ -90,12 +90,12 @@ def _phrases(rank: int, counts: Mapping[str, int]) -> Iterable[str]:
 def memory_summary(n_objects: int = 100) -> str:
     """What fills the memory of all ranks, and what keeps it there, as a text for people; asks every rank.
 
-    For each rank what its object store has, uses and could still take in one piece, and for each object its owner, its
-    size, where it is stored and what keeps it: refs in user code, arguments of unfinished tasks, values that are built
-    over it (views), ranks that read it. With ``HPCFUT_RECORD_REF_CREATION_SITES=1`` in the environment of all ranks
-    also the line that made it, and for each line how many objects it has made that are still there, and how large they
-    are together: what grows from one summary to the next is a leak. Ranks do not answer at the same instant, so that
-    what changes meanwhile may not add up.
+    For each rank what its object store has, uses and could still take in one piece, which share of what is free is in
+    smaller pieces, and what it has in files. For each object its owner, its size, where it is stored and what keeps it:
+    refs in user code, arguments of unfinished tasks, values that are built over it (views), ranks that read it. With
+    ``HPCFUT_RECORD_REF_CREATION_SITES=1`` in the environment of all ranks also the line that made it, and for each line
+    how many objects it has made that are still there, and how large they are together: what grows from one summary to
+    the next is a leak. Ranks do not answer at the same instant, so that what changes meanwhile may not add up.
 
     Args:
         n_objects: How many objects are told one by one, the largest first.
@@ -110,11 +110,11 @@ def memory_summary(n_objects: int = 100) -> str:
     n_ranks = len(inventories)
     are = "object is" if len(records) == 1 else "objects are"
     lines = [f"{len(records)} {are} held by {n_ranks} rank{'s' * (n_ranks != 1)}", ""]
-    totals: list[tuple[str, ...]] = [("rank", "store", "used", "free", "largest hole", "spilled")]
+    totals: list[tuple[str, ...]] = [("rank", "store", "used", "free", "largest hole", "fragmented", "spilled")]
     for rank, found in inventories.items():
         free = found.nbytes_store - found.nbytes_used
-        sizes = (found.nbytes_store, found.nbytes_used, free, found.nbytes_hole_max, found.nbytes_spilled)
-        totals.append((str(rank), *map(_size, sizes)))
+        sizes = map(_size, (found.nbytes_store, found.nbytes_used, free, found.nbytes_hole_max))
+        totals.append((str(rank), *sizes, f"{found.fragmentation:.0%}", _size(found.nbytes_spilled)))
     lines += [*_table(totals), ""]
     if any(record.site for record in records):
         lines += [*_table(_rows_by_site(records)), ""]

@@ -101,8 +101,8 @@ class Context:
         self.inbox: deque[Message] = deque()
         #: Objects that became ready while somebody here watches them.
         self.ready: deque[int] = deque()
-        #: Copies whose bytes arrived, with the runs (positive) and waiters (negative) that watch them.
-        self.arrived: deque[tuple[int, dict[int, None]]] = deque()
+        #: Objects whose bytes are at hand, or will never be, and of which those who watch the copies must be told.
+        self.arrived: deque[int] = deque()
         #: Tasks that found no room with any lease, or came back: whoever waits for one may run it on the spot.
         self.runnable: deque[int] = deque()
         #: What is put off: how to settle it, and for whom.

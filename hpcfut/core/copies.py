@@ -154,6 +154,16 @@ class Copy(msgspec.Struct, gc=False, eq=False):
         return self.is_held or self.n_pins > 0
 
     @property
+    def is_at_hand(self) -> bool:
+        """Whether it can be read now, or it is known why it never will be."""
+        return self.failure is not None if self.state == MISSING else self.state in (LOCAL, LENT) and self.offset >= 0
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether nobody here uses a local copy; what is lent is moved once its readers have heard of it."""
+        return not (self.n_pins or self.n_views or self.n_sends or (self.is_recalled and self.lent))
+
+    @property
     def is_used(self) -> bool:
         """Whether anybody reads its memory."""
         return bool(self.n_views or self.n_sends or self.lent)
@@ -168,8 +178,9 @@ class Copies:
         self.next = context.make_table("copies", TRANSITIONS)
         self.arena = Arena(nbytes)
         self.copies: dict[int, Copy] = {}
-        #: Copies that are local, the least recently used first.
-        self.local: dict[int, Copy] = {}
+        #: Copies that may make way, the least recently used first. Who is in use leaves it when room is looked for, and
+        #: comes back when the last use has gone; so nobody looks twice at what cannot be moved.
+        self.movable: dict[int, Copy] = {}
         #: Called when memory is free that was not before; and when some may be made free.
         self.on_room: Callable[[], None] = lambda: None
         self.on_movable: Callable[[], None] = lambda: None
@@ -185,7 +196,6 @@ class Copies:
         copy = self.copies[object_id]
         if copy.is_used:  # User code has the array that was a draft.
             copy.state = self.next[copy.state, "give up while used"]
-            self.local[object_id] = copy
             return
         copy.state = self.next[copy.state, "give up"]
         self.forget(copy)
@@ -215,18 +225,16 @@ class Copies:
         copy.object_id = event.object_id
         self.copies[event.object_id] = copy
 
-    def seal(self, object_id: int) -> Copy:
+    def seal(self, object_id: int) -> None:
         """A put or a result is complete."""
         copy = self.copies[object_id]
         copy.state = self.next[copy.state, "seal"]
         copy.is_held = True
-        self.local[object_id] = copy
-        return copy
+        self.touch(copy)
 
     def touch(self, copy: Copy) -> None:
-        """A local copy is used."""
-        del self.local[copy.object_id]
-        self.local[copy.object_id] = copy
+        """A local copy was used just now."""
+        self.movable[copy.object_id] = self.movable.pop(copy.object_id, copy)
 
     # -- use -----------------------------------------------------------------------------------------------------------
 
@@ -245,7 +253,7 @@ class Copies:
     def retry(self, object_id: int) -> None:
         """Somebody new wants an object: that its bytes could not be had before does not count any more."""
         copy = self.copies.get(object_id)
-        if copy is None or copy.state != MISSING or copy.n_pins:
+        if copy is None or copy.state != MISSING or copy.n_pins or copy.watchers:
             return
         copy.failure = None
         if copy.file_id:
@@ -257,8 +265,6 @@ class Copies:
     def open_view(self, copy: Copy) -> Place:
         """User code is going to read the bytes in place; ``close_views`` tells when it does no more."""
         copy.n_views += 1
-        if copy.state == LOCAL:
-            self.touch(copy)
         return Place(copy.object_id, copy.rank, copy.offset, copy.nbytes)
 
     def open_argument(self, copy: Copy) -> Place:
@@ -314,7 +320,8 @@ class Copies:
         state = copy.state
         is_recalled = copy.is_recalled and state == LENT
         if copy.n_pins or (copy.is_held and not is_recalled):
-            if state == LOCAL and not (copy.n_pins or copy.is_used):
+            if state == LOCAL and copy.is_movable:
+                self.touch(copy)
                 self.on_movable()
             elif is_recalled and not copy.n_views:
                 self._context.put_off.append((self._give_way, copy))
@@ -365,7 +372,7 @@ class Copies:
             self.arena.free(copy.offset)
             self._context.effects.append(FreeSegment(copy.object_id, copy.offset))
             copy.offset, copy.argument = -1, None
-            self.local.pop(copy.object_id, None)
+            self.movable.pop(copy.object_id, None)
             self.on_room()
 
     def check(self) -> None:
@@ -376,19 +383,18 @@ class Copies:
             name = name_of(object_id)
             if min(copy.n_pins, copy.n_views, copy.n_sends, copy.n_loans) < 0:
                 raise InvariantError(f"The copy of object {name} has negative counts: {copy}.")
-            if copy.state == LOCAL and not copy.is_wanted:
-                raise InvariantError(f"The copy of object {name} is wanted by nobody and was not freed.")
-            if copy.state == DOOMED and not copy.is_used:
-                raise InvariantError(f"The copy of object {name} is used by nobody and was not freed.")
+            if (copy.state == LOCAL and not copy.is_wanted) or (copy.state == DOOMED and not copy.is_used):
+                raise InvariantError(f"The {copy.state} copy of object {name} is there for nobody and was not freed.")
             if copy.state == LENT and not (copy.is_wanted or copy.n_views):
                 raise InvariantError(f"The loan of object {name} was not returned: {copy}.")
             if copy.place is not None and not (copy.n_pins and copy.n_views):
                 raise InvariantError(f"A view of object {name} is kept for runs that are not there: {copy}.")
-            if (copy.state in (LOCAL, DOOMED)) != (object_id in self.local):
-                raise InvariantError(f"The copy of object {name} is {copy.state}, which the list of local ones denies.")
-            is_coming = copy.state in (QUEUED, READING, ASKED)
-            if (copy.watchers and not is_coming) or (copy.askers and not (is_coming or copy.state == ABANDONED)):
+            if copy.state == LOCAL and copy.is_movable and object_id not in self.movable:
+                raise InvariantError(f"The copy of object {name} could make way, and nobody would find it: {copy}.")
+            if copy.watchers and copy.state not in (QUEUED, READING, ASKED):
                 raise InvariantError(f"The copy of object {name} is {copy.state}, but its watchers were not told.")
             n_segments += copy.rank == self._rank and copy.offset >= 0
+        if any(self.copies.get(object_id) is not copy or copy.offset < 0 for object_id, copy in self.movable.items()):
+            raise InvariantError(f"Some of these copies are not here any more: {self.movable}.")
         if n_segments != self.arena.n_segments:
             raise InvariantError(f"The arena has {self.arena.n_segments} segments for {n_segments} copies.")

@@ -69,7 +69,8 @@ class Inventories:
         arena = self._copies.arena
         nbytes_spilled = sum(copy.nbytes for copy in self._copies.copies.values() if copy.file_id > 0)
         sites = {object_id: site for object_id, site in self._sites.items() if object_id not in self._owned}
-        return Inventory(arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max, nbytes_spilled, held, copies, sites)
+        sizes = (arena.nbytes, arena.nbytes_used, arena.nbytes_hole_max)
+        return Inventory(*sizes, arena.fragmentation, nbytes_spilled, held, copies, sites)
 
     def _held(self, record: Record, n_tasks: int) -> HeldObject:
         borrowers: tuple[int, ...] = ()

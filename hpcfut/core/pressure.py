@@ -10,7 +10,11 @@ is served first, and each in order, so that a large request is not passed by sma
 Room is made of copies that nobody uses, the least recently used first: a cached copy is forgotten, because its holder
 still has it; what is in a file already, or has a source, is dropped from memory; others are spilled, many in one file,
 and dropped when that has been written, if nobody has begun to use them meanwhile. Loans are recalled; their readers
-return them when nothing there uses the bytes, and ask anew when they need them again.
+return them when nothing there uses the bytes, and ask anew when they need them again. Who asks for what nobody uses, or
+for what has been recalled, is *held up* until those have been looked after who have waited for the memory.
+
+What is in use is taken out of the list of what can be moved when it is met there, and put back when the last use goes,
+so that it costs the same to make room however much is in use. A disk that refuses a file is given smaller ones.
 
 Nothing is moved in the middle of an event, because what one machine has just found local another one may be about to
 use; it is put off until everything is settled. When nothing can be moved and nothing is under way, runs that wait here
@@ -26,7 +30,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, Copies, Copy
+from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, SPILLED, Copies, Copy
 from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
 from hpcfut.core.fullness import complaint_of_full_store
@@ -37,7 +41,7 @@ from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.messages import LoanRecalled
 
 #: So many times as long as others waits an argument whose task comes again and again.
-_N_PATIENCES: Final = 10
+N_PATIENCES: Final = 10
 _N_ASKED_MAX: Final = 1000
 
 
@@ -58,6 +62,8 @@ class Pressure:
         self._is_due = False
         self._spills: dict[int, list[Copy]] = {}
         self._nbytes_spilling = 0
+        #: What is written to one file at most; less than usual while the disk is about to be full.
+        self._nbytes_file_max = context.config.nbytes_spill_file
         self._n_spills = 0
         #: Why the last attempt to spill failed; tried again when room was made otherwise.
         self._trouble = ""
@@ -70,6 +76,10 @@ class Pressure:
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
         #: Bound in ``recalls.py``.
         self.hand_back: Callable[[Copy], bool] = lambda copy: False
+        #: Local copies that others ask for, but that may have to make way first, for who has waited longer.
+        self._held_up: dict[int, Copy] = {}
+        #: Told of one that need not make way, or has done so; bound in ``transfers.py``.
+        self.on_released: Callable[[Copy], None] = lambda copy: None
         #: Tells who waits for a copy that it will not come; bound in ``transfers.py``.
         self.on_denied: Callable[[Copy, Failure], None] = lambda copy, failure: None
 
@@ -111,7 +121,7 @@ class Pressure:
         """A read is asked for: for the first time, or as the task that wants it comes again soon after it was here."""
         now = self._context.now
         asked_at, left_at = self._asked_at.pop(object_id, (now, now))
-        if now - left_at > _N_PATIENCES * self._context.config.store_full_after_s:
+        if now - left_at > N_PATIENCES * self._context.config.store_full_after_s:
             asked_at = now
         if len(self._asked_at) >= _N_ASKED_MAX:
             del self._asked_at[next(iter(self._asked_at))]
@@ -123,6 +133,29 @@ class Pressure:
             self._later.remove(copy)
             self._urgent.append(copy)
             self._note_room()
+
+    def holds_up(self, copy: Copy) -> bool:
+        """Whether who asks for a local copy must wait, because somebody has waited for the memory that it is in.
+
+        A reader that returns a loan which was recalled asks anew in the same breath; if it were lent to it again at
+        once, the memory would never be free.
+        """
+        if not (self._urgent or self._later) or copy.n_pins or copy.n_views or copy.n_sends:
+            return False
+        if copy.lent and not copy.is_recalled:
+            return False
+        self._held_up[copy.object_id] = copy
+        self._note_room()
+        return True
+
+    def _release(self, *, is_over: bool) -> None:
+        """Who was held up goes on, but where the memory is still to come back or the disk is reading it."""
+        held_up, self._held_up = self._held_up, {}
+        for object_id, copy in held_up.items():
+            if not is_over and copy.state == LOCAL and (copy.n_sends or (copy.lent and copy.is_recalled)):
+                self._held_up[object_id] = copy
+            else:
+                self.on_released(copy)
 
     def _withdraw(self, copy: Copy) -> None:
         """Nobody wants the bytes of a queued copy any more."""
@@ -152,10 +185,9 @@ class Pressure:
             self._context.effects.append(StartRead(copy.transfer_id, copy.object_id, copy.source, offset, copy.nbytes))
 
     def _deny(self, copy: Copy) -> None:
-        complaint = complaint_of_full_store(
-            self._copies, self._context.rank, copy.object_id, copy.nbytes, self._trouble
-        )
-        failure = Failure(FULL, complaint)
+        own, trouble = self._context.rank, self._trouble
+        text = complaint_of_full_store(self._copies, own, copy.object_id, copy.nbytes, trouble)
+        failure = Failure(FULL, text)
         self._asked_at.pop(copy.object_id, None)
         copy.state = self._next[copy.state, "no room"]
         if copy.waiter_id:
@@ -178,12 +210,17 @@ class Pressure:
 
     def _note_room(self) -> None:
         """There may be room, or more to be made; looked at when everything is settled."""
-        if (self._urgent or self._later) and not self._is_due:
+        if (self._urgent or self._later or self._held_up) and not self._is_due:
             self._is_due = True
             self._context.put_off.append((self._pump, None))
 
     def _pump(self, _: None) -> None:
         self._is_due = False
+        self._serve_lines()
+        if self._held_up:
+            self._release(is_over=not (self._urgent or self._later))
+
+    def _serve_lines(self) -> None:
         arena = self._copies.arena
         for line in (self._urgent, self._later):
             while line:
@@ -208,15 +245,14 @@ class Pressure:
         goal = min(max(waiting, first.nbytes + config.nbytes_spill_file // 2), arena.nbytes // 2 + first.nbytes)
         # What is free in pieces that are too small does not count: as much again is made.
         left = goal - self._nbytes_spilling
-        evicted, unloaded, batch, recalled = list[Copy](), list[Copy](), deque[Copy](), list[Copy]()
-        for copy in self._copies.local.values():
+        evicted, unloaded, batch, recalled, used = (list[Copy]() for _ in range(5))
+        for copy in self._copies.movable.values():
             if left <= 0:
                 break
-            if copy.state != LOCAL or copy.n_pins or copy.n_views or copy.n_sends:
+            if copy.state != LOCAL or not copy.is_movable:
+                used.append(copy)  # When a recalled loan comes back nobody knows.
                 continue
             if copy.lent:
-                if copy.is_recalled:
-                    continue  # Whether and when it comes back nobody knows.
                 recalled.append(copy)
             elif copy.file_id:
                 unloaded.append(copy)
@@ -227,6 +263,8 @@ class Pressure:
             else:
                 continue
             left -= copy.nbytes + NBYTES_HEADER
+        for copy in used:
+            del self._copies.movable[copy.object_id]
         for copy in evicted:
             copy.state = self._next[LOCAL, "evict"]
             self._copies.forget(copy)
@@ -249,7 +287,7 @@ class Pressure:
         """Nothing could be moved away for the first in line."""
         now, patience_s = self._context.now, self._context.config.store_full_after_s
         asked_at, _ = self._asked_at.get(first.object_id, (now, now))
-        is_old = now - asked_at >= _N_PATIENCES * patience_s
+        is_old = now - asked_at >= N_PATIENCES * patience_s
         if self._overdue_at is None:
             self._overdue_at = now + patience_s
         if not (self._has_handed_back or is_old) and self.hand_back(first):
@@ -263,6 +301,7 @@ class Pressure:
         (self._urgent or self._later).popleft()
         self._deny(first)
         self._trouble = ""
+        self._release(is_over=True)
         self._note_room()
 
     def _recall(self, copy: Copy) -> None:
@@ -275,38 +314,59 @@ class Pressure:
         copy.state = self._next[LOCAL, "unload"]
         self._copies.give_back(copy)
 
-    def _spill(self, batch: deque[Copy]) -> None:
-        """Spill these copies, in files of about the same size."""
-        while batch:
-            part: list[Copy] = []
-            nbytes = 0
-            while batch and (not part or nbytes < self._context.config.nbytes_spill_file):
-                copy = batch.popleft()
-                copy.n_sends += 1
-                nbytes += copy.nbytes
-                part.append(copy)
-            self._n_spills += 1
-            self._spills[self._n_spills] = part
-            self._nbytes_spilling += nbytes
-            places = [Place(copy.object_id, copy.rank, copy.offset, copy.nbytes) for copy in part]
-            self._context.effects.append(SpillObjects(self._n_spills, places))
+    def _spill(self, batch: list[Copy]) -> None:
+        """Spill these copies, in files of about the same size.
+
+        Where the disk has refused one, smaller files are tried, one at a time and of the smallest objects, until it is
+        known what it still takes.
+        """
+        nbytes_max = self._nbytes_file_max
+        if is_refused := nbytes_max < self._context.config.nbytes_spill_file:
+            if self._spills:
+                return
+            batch.sort(key=lambda copy: copy.nbytes)
+        part, nbytes = list[Copy](), 0
+        for copy in batch:
+            if part and nbytes + copy.nbytes > nbytes_max:
+                self._write(part, nbytes)
+                if is_refused:
+                    return
+                part, nbytes = [], 0
+            part.append(copy)
+            nbytes += copy.nbytes
+        if part:
+            self._write(part, nbytes)
+
+    def _write(self, part: list[Copy], nbytes: int) -> None:
+        for copy in part:
+            copy.n_sends += 1
+        self._n_spills += 1
+        self._spills[self._n_spills] = part
+        self._nbytes_spilling += nbytes
+        places = [Place(copy.object_id, copy.rank, copy.offset, copy.nbytes) for copy in part]
+        self._context.effects.append(SpillObjects(self._n_spills, places))
 
     def on_spilled(self, event: ObjectsSpilled) -> None:
         """Copies are in a file; who is not used goes from memory, as far as room is wanted."""
         self._trouble = ""
-        self._note_progress()
-        for copy in self._end_spill(event.spill_id):
+        copies = self._end_spill(event.spill_id)
+        self._nbytes_file_max = min(2 * self._nbytes_file_max, self._context.config.nbytes_spill_file)
+        for copy in copies:
             copy.file_id = event.file_id
             if copy.state == LOCAL and not (copy.is_used or copy.n_pins) and (self._urgent or self._later):
                 self._unload(copy)
             else:
                 self._copies.let_go(copy)
-        self._note_room()
+        self._note_progress()
 
     def on_spill_failed(self, event: SpillFailed) -> None:
-        """The disk takes nothing now."""
-        self._trouble = event.reason
-        for copy in self._end_spill(event.spill_id):
+        """The disk does not take so much now, or nothing at all."""
+        copies = self._end_spill(event.spill_id)
+        if len(copies) > 1:
+            self._nbytes_file_max = sum(copy.nbytes for copy in copies) // 2
+        else:
+            self._trouble = event.reason
+        for copy in copies:
             self._copies.let_go(copy)
         self._note_room()
 
@@ -331,5 +391,10 @@ class Pressure:
             raise InvariantError(f"{n_waiting} copies wait for room, and {len(waiting)} are in line.")
         if waiting and not (self._is_due or self._spills or self.deny_at is not None):
             raise InvariantError(f"Nobody makes room for {waiting}.")
+        for copy in self._copies.copies.values():
+            if copy.state in (LOCAL, SPILLED) and copy.askers and copy.object_id not in self._held_up:
+                raise InvariantError(f"Nobody serves who asks for {copy}.")
+        if self._held_up and not (waiting or self._is_due):
+            raise InvariantError(f"These hold up who asks for them, and nobody waits for room: {self._held_up}.")
         if self._nbytes_spilling != sum(copy.nbytes for copies in self._spills.values() for copy in copies):
             raise InvariantError(f"{self._nbytes_spilling} bytes are said to be on their way to files.")

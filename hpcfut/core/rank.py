@@ -12,7 +12,7 @@ from typing import Any
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
-from hpcfut.core.copies import Copies
+from hpcfut.core.copies import Copies, Copy
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.inventories import Inventories
@@ -79,7 +79,7 @@ class RankCore:
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
         self.inventories = Inventories(context, self.references, copies, self.tasks)
-        Recalls(copies, pressure, self.transfers, self.scheduler, self.runs)
+        Recalls(context, copies, pressure, self.transfers, self.scheduler, self.runs)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -284,10 +284,11 @@ class RankCore:
             raise FrameRefusedError.of_message(source, type(message).__name__, error) from error
 
     def _catch_up(self) -> None:
-        put_off = self.context.put_off
-        for settle, entry in put_off:
+        for settle, entry in self.context.put_off:
             settle(entry)
-        put_off.clear()
+            if self.context.arrived:  # Who was denied room is told before the next one in line is looked at.
+                self._settle()
+        self.context.put_off.clear()
         self._settle()
 
     def _settle(self) -> None:
@@ -299,21 +300,26 @@ class RankCore:
             elif context.ready:
                 self._notify(context.ready.popleft())
             elif context.arrived:
-                object_id, watchers = context.arrived.popleft()
-                for watcher in watchers:
-                    if watcher > 0:
-                        run = self.runs.on_arrived(watcher)
-                        if run is not None and not self.waits.offer(run.task_id) and run.state == READY:
-                            self.scheduler.remove_ready(run)
-                            self.runs.hand_back([run])
-                    elif -watcher in self.waits.waits:
-                        self.waits.on_arrived(-watcher, object_id)
-                    else:
-                        self.watches.on_arrived(-watcher, object_id)
+                self._tell_of(self.copies.copies.get(context.arrived.popleft()))
             elif context.runnable:
                 self.waits.offer(context.runnable.popleft())
             else:
                 return
+
+    def _tell_of(self, copy: Copy | None) -> None:
+        """Tell everybody here who watches a copy that it is at hand, unless it has been asked for again meanwhile."""
+        while copy is not None and copy.watchers and copy.is_at_hand:
+            watcher = next(iter(copy.watchers))
+            del copy.watchers[watcher]
+            if watcher > 0:
+                run = self.runs.on_arrived(watcher)
+                if run is not None and not self.waits.offer(run.task_id) and run.state == READY:
+                    self.scheduler.remove_ready(run)
+                    self.runs.hand_back([run])
+            elif -watcher in self.waits.waits:
+                self.waits.on_arrived(-watcher, copy.object_id)
+            else:
+                self.watches.on_arrived(-watcher, copy.object_id)
 
     def _notify(self, object_id: int) -> None:
         """Tell everybody here who watches an object that it is ready."""

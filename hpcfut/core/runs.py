@@ -138,10 +138,7 @@ class Runs:
 
         Gives the run if it is ready, but only a waiting thread may run it: it came to this rank for such a thread.
         """
-        run = self.runs.get(task_id)
-        if run is None or run.state != FETCHING:
-            self._context.count_stale("argument of a dropped run")
-            return None
+        run = self.runs[task_id]
         failure = self._failure_of(run)
         if failure is not None:  # At once, because the others may never find room beside those that are here.
             self._drop(run, failure)
@@ -394,7 +391,10 @@ class Runs:
         for task_id, run in self.runs.items():
             if (run.state == BLOCKED) != bool(run.n_waits):
                 raise InvariantError(f"Run {name_of(task_id)} is {run.state} with {run.n_waits} waiting threads.")
-            if run.state == FETCHING and not run.n_missing:
-                raise InvariantError(f"Run {name_of(task_id)} is fetching, but nothing is missing.")
+            coming = {copy.object_id: copy for copy in run.copies if task_id in (copy.watchers or ())}
+            if run.n_missing != len(coming) or (run.state == FETCHING) != bool(coming):
+                raise InvariantError(f"Run {name_of(task_id)} misses {run.n_missing} arguments, but not {coming}.")
+            if not all(copy.is_at_hand for copy in run.copies if copy.object_id not in coming):
+                raise InvariantError(f"Run {name_of(task_id)} is {run.state} without its arguments: {run.copies}.")
             if (run.state == RUNNING) != (task_id in self._scheduler.running):
                 raise InvariantError(f"Run {name_of(task_id)} is {run.state}, which the scheduler contradicts.")

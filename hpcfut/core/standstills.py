@@ -28,7 +28,8 @@ from hpcfut.core.stuck import Facts, Judgement
 from hpcfut.core.task import QUEUED
 from hpcfut.core.task import WAITING as WAITING_TASK
 from hpcfut.core.tasks import Tasks
-from hpcfut.core.waits import NOT_READY, WORKING, Waits
+from hpcfut.core.wait import WORKING
+from hpcfut.core.waits import NOT_READY, Waits
 from hpcfut.model.ids import owner_of
 from hpcfut.model.template import TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask, WaitingTask

@@ -11,6 +11,7 @@ from collections import deque
 
 from hpcfut.core.context import Context
 from hpcfut.core.events import StreamAdvanced, StreamEndWanted, TaskSubmitted
+from hpcfut.core.footprints import Footprints
 from hpcfut.core.lease import KeyQueue
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
@@ -20,7 +21,7 @@ from hpcfut.core.references import Record, References
 from hpcfut.core.task import PUSHED, QUEUED, TRANSITIONS, WAITING, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, ENDED, LOST, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, ENDED, FULL, LOST, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.template import STREAMING
 from hpcfut.wire.messages import (
@@ -50,6 +51,7 @@ class Tasks:
         leases: Leases,
         membership: Membership,
     ) -> None:
+        self.footprints = Footprints(references, membership)
         self._context = context
         self._next = context.make_table("task", TRANSITIONS)
         self._on_queue, self._on_return = self._next.on("queue"), self._next.on("return")
@@ -127,10 +129,21 @@ class Tasks:
             self._context.runnable.append(task.task_id)
 
     def _enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
+        if len(task.arguments) > 1 and (failure := self._misfit(task, queue)) is not None:
+            self._fail(task, failure, "fail")
+            return
         task.state = self._on_queue[task.state]
         self._leases.enqueue_near(task, queue)
         if task.state == QUEUED:
             self._context.runnable.append(task.task_id)
+
+    def _misfit(self, task: TaskRecord, queue: KeyQueue) -> Failure | None:
+        """Why the arguments can never be in memory together, wherever the task runs."""
+        sentence = self.footprints.misfit(task.arguments, queue.candidates)
+        if not sentence:
+            return None
+        name = f"{name_of(task.task_id)} ({task.template.template.name})"
+        return Failure(FULL, f"The arguments of task {name} do not fit: {sentence}")
 
     def on_argument_ready(self, task_id: int, object_id: int) -> None:
         """An object that this task has as argument is ready, or has failed."""

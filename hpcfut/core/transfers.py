@@ -52,6 +52,7 @@ class Transfers:
         self._context = context
         self._pressure = pressure
         pressure.on_denied = self._miss
+        pressure.on_released = self._on_released
         self._copies = copies
         self._table = copies.copies
         self._next = copies.next
@@ -109,11 +110,9 @@ class Transfers:
         if copy.state == FREED:
             self._copies.forget(copy)
             return
-        self._copies.local[copy.object_id] = copy
+        self._copies.touch(copy)
         self._tell(copy)
-        askers, copy.askers = copy.askers, None
-        for rank, asked_id in askers or ():
-            self._serve(copy, rank, asked_id)
+        self._serve_askers(copy)
         if not copy.n_pins:  # Whoever wanted it may have gone meanwhile, and others wait for room.
             self._copies.on_movable()
 
@@ -144,10 +143,9 @@ class Transfers:
         self._refuse(copy, failure)
 
     def _tell(self, copy: Copy) -> None:
-        """Whoever waits for the bytes has them, or is told that they will never come."""
+        """Whoever waits for the bytes has them, or is told that they will never come; who gives up before is not."""
         if copy.watchers:
-            watchers, copy.watchers = copy.watchers, None
-            self._context.arrived.append((copy.object_id, watchers))
+            self._context.arrived.append(copy.object_id)
 
     # -- as a reader in place ------------------------------------------------------------------------------------------
 
@@ -217,7 +215,6 @@ class Transfers:
         copy.state = self._next[LENT, "recall"]
         self._context.send(copy.rank, LoanReturned(copy.object_id, copy.n_loans))
         copy.n_loans, copy.offset, copy.is_recalled = 0, -1, False
-        copy.watchers = {}
         self._context.send(copy.rank, LoanRequested(copy.object_id))
 
     # -- as a holder ---------------------------------------------------------------------------------------------------
@@ -230,15 +227,14 @@ class Transfers:
         """Somebody wants bytes: to be sent, or (0) lent."""
         self._copies.retry(object_id)
         copy = self._table.get(object_id)
-        if copy is not None and copy.state == LOCAL:
+        if copy is not None and copy.state == LOCAL and not self._pressure.holds_up(copy):
             self._serve(copy, source, transfer_id)
-        elif copy is not None and copy.state in (SPILLED, QUEUED, READING):
+        elif copy is not None and copy.state in (LOCAL, SPILLED, QUEUED, READING):
             if copy.askers is None:
                 copy.askers = []
             copy.askers.append((source, transfer_id))
             if copy.state == SPILLED:
-                copy.state = self._next[SPILLED, "read"]
-                self._begin(copy, is_urgent=True)
+                self._read_back(copy)
             else:
                 self._pressure.promote(copy)
         else:
@@ -246,13 +242,28 @@ class Transfers:
             failure = copy.failure if copy is not None else None
             self._context.send(source, ReadRefused(object_id, transfer_id, failure))
 
+    def _read_back(self, copy: Copy) -> None:
+        copy.state = self._next[SPILLED, "read"]
+        self._begin(copy, is_urgent=True)
+
+    def _on_released(self, copy: Copy) -> None:
+        """A copy that was asked for need not make way, or has done so."""
+        if copy.state == LOCAL:
+            self._serve_askers(copy)
+        elif copy.state == SPILLED and copy.askers:
+            self._read_back(copy)
+
+    def _serve_askers(self, copy: Copy) -> None:
+        askers, copy.askers = copy.askers, None
+        for rank, transfer_id in askers or ():
+            self._serve(copy, rank, transfer_id)
+
     def _serve(self, copy: Copy, rank: int, transfer_id: int) -> None:
         object_id = copy.object_id
         if not transfer_id:
             self._context.send(rank, BytesLent(object_id, self.lend(object_id, rank), copy.nbytes))
             return
         copy.n_sends += 1
-        self._copies.touch(copy)
         self._context.effects.append(SendObject(transfer_id, object_id, rank, copy.offset, copy.nbytes))
 
     def _refuse(self, copy: Copy, failure: Failure | None) -> None:
@@ -287,7 +298,8 @@ class Transfers:
             lent[rank] = lent.get(rank, 0) + 1
         # Who has just been told of it has not heard of a recall.
         copy.is_recalled = False
-        if next(reversed(self._copies.local)) != object_id:
+        movable = self._copies.movable
+        if not movable or next(reversed(movable)) != object_id:
             self._copies.touch(copy)
         return copy.offset
 
@@ -308,7 +320,8 @@ class Transfers:
             return None
         lent[rank] += 1
         copy.is_recalled = False
-        if next(reversed(self._copies.local)) != object_id:
+        movable = self._copies.movable
+        if not movable or next(reversed(movable)) != object_id:
             self._copies.touch(copy)
         return copy.argument
 

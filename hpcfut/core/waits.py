@@ -11,9 +11,6 @@ and until then its own task does not hold a slot, and its driver does not claim 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
-
-import msgspec
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
@@ -28,46 +25,13 @@ from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
+from hpcfut.core.wait import COVERED, TRANSITIONS, WAITING, Wait
 from hpcfut.model.errors import InvariantError
+from hpcfut.model.failure import Failure
 from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING
 
 NOT_READY = (PENDING, UNKNOWN, ASKED)
-
-WAITING: Final = "waiting"
-WORKING: Final = "working"
-COVERED: Final = "covered"
-OVER: Final = "over"
-
-#: A thread may also stop waiting at any moment; then its wait is forgotten, whatever its state.
-TRANSITIONS: Final = {
-    (WAITING, "run"): WORKING,
-    (WAITING, "ready"): OVER,
-    (WORKING, "run ended"): WAITING,
-    (WORKING, "ready"): COVERED,
-    (COVERED, "run ended"): OVER,
-}
-
-
-class Wait(msgspec.Struct, gc=False, eq=False):
-    """One thread that waits."""
-
-    waiter_id: int
-    object_ids: list[int]
-    n_wanted: int
-    n_ready: int
-    is_fetching: bool
-    may_run: bool
-    task_id: int
-    is_for_good: bool = False
-    #: Objects before this position are not made by a task that could run here, or are ready.
-    cursor: int = 0
-    #: Whether the thread runs a task at the moment, and whether its wait is over.
-    state: str = WAITING
-    #: The run whose thread waits, None for a driver's.
-    run: Run | None = None
-    #: Copies that were counted as ready, and stay until the thread has its values.
-    pinned: list[int] | None = None
 
 
 class Waits:
@@ -84,6 +48,7 @@ class Waits:
         runs: Runs,
         scheduler: Scheduler,
     ) -> None:
+        self._footprints = tasks.footprints
         self._context = context
         self._next = context.make_table("waits", TRANSITIONS)
         self._on_ready = self._next.on("ready")
@@ -110,11 +75,14 @@ class Waits:
         missing = []
         pinned: list[int] = []
         n_ready = 0
+        needs: dict[int, int] | None = {} if is_fetching and 1 < n_wanted == len(object_ids) else None
+        is_too_much = False
         owned, ensure = self._owned, self._references.ensure
         for object_id in object_ids:
             record = owned.get(object_id) or ensure(object_id)
             if record.state == STORED:
                 self._copies.retry(object_id)
+                is_too_much |= needs is not None and self._footprints.add(needs, record, self._context.rank)
             if record.state == PENDING or record.state in NOT_READY or not self.is_ready(record, is_fetching):
                 missing.append(record)
                 continue
@@ -127,7 +95,10 @@ class Waits:
         wait = Wait(
             waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id, event.is_for_good
         )
-        wait.pinned = pinned or None
+        wait.pinned, wait.needs = pinned or None, needs
+        if is_too_much and (failure := self._footprints.refuse_values(object_ids, self._context.rank)) is not None:
+            self._wake(wait, failure)
+            return
         if n_ready >= n_wanted:
             self._wake(wait)
             return
@@ -174,6 +145,12 @@ class Waits:
     def on_ready(self, waiter_id: int, record: Record) -> None:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
         wait = self.waits[waiter_id]
+        if record.state == STORED and wait.needs is not None:
+            own, footprints = self._context.rank, self._footprints
+            is_too_much = footprints.add(wait.needs, record, own)
+            if is_too_much and (failure := footprints.refuse_values(wait.object_ids, own)) is not None:
+                self._end(wait, failure)
+                return
         if record.state == STORED and not self.is_ready(record, wait.is_fetching):
             self.watch(record, waiter_id, is_fetching=wait.is_fetching)
             return
@@ -203,12 +180,12 @@ class Waits:
         for object_id in pinned or ():
             copies.unpin(copies.copies[object_id])
 
-    def _end(self, wait: Wait) -> None:
-        """All that the thread waits for is there."""
+    def _end(self, wait: Wait, failure: Failure | None = None) -> None:
+        """All that the thread waits for is there, or never will be."""
         del self.waits[wait.waiter_id]
         if wait.n_ready < len(wait.object_ids):
             self.unwatch(wait.object_ids, wait.waiter_id)
-        self._wake(wait)
+        self._wake(wait, failure)
         wait.state = self._on_ready[wait.state]
         if wait.state == COVERED:
             self.covered[wait.waiter_id] = wait
@@ -246,15 +223,17 @@ class Waits:
         elif self._scheduler.driver_goes_on() and self._scheduler.grants:
             self._runs.hand_back_all()
 
-    def _wake(self, wait: Wait) -> None:
+    def _wake(self, wait: Wait, failure: Failure | None = None) -> None:
         object_ids: list[int] = []
         values: list[Value] = []
         owned, find, n_wanted, has_places = self._owned, self._references.find, wait.n_wanted, False
         for object_id in wait.object_ids:
             record = owned.get(object_id) or find(object_id)
             assert record is not None
-            if record.state == INLINE:
-                value: Value = record.payload
+            if failure is not None and record.state == STORED:
+                value: Value = failure
+            elif record.state == INLINE:
+                value = record.payload
             elif self.is_ready(record, wait.is_fetching):
                 value = self.value_of(record, is_fetching=wait.is_fetching)
                 has_places |= type(value) is Place
@@ -383,3 +362,5 @@ class Waits:
         for wait in self.waits.values():
             if wait.n_ready >= wait.n_wanted:
                 raise InvariantError(f"Waiter {wait.waiter_id} has all that it wants and was not woken.")
+            if not all(self._copies.copies[object_id].is_at_hand for object_id in wait.pinned or ()):
+                raise InvariantError(f"Waiter {wait.waiter_id} has counted what is not here: {wait.pinned}.")

@@ -53,6 +53,8 @@ class Inventory(msgspec.Struct, array_like=True, frozen=True):
     nbytes_store: int
     nbytes_used: int
     nbytes_hole_max: int
+    #: The share of its free bytes that is not in the largest hole.
+    fragmentation: float
     nbytes_spilled: int
     held: tuple[HeldObject, ...]
     copies: tuple[StoredCopy, ...]

@@ -8,3 +8,8 @@ from typing import Final
 NBYTES_ALIGNMENT: Final = 64
 #: What a segment has before its payload; it says what the payload is.
 NBYTES_HEADER: Final = 64
+
+
+def nbytes_of_segment(nbytes: int) -> int:
+    """What a payload takes of an arena."""
+    return (nbytes + NBYTES_HEADER + NBYTES_ALIGNMENT - 1) & -NBYTES_ALIGNMENT

@@ -44,6 +44,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     config: Config = Config()
     #: Amounts of resources, one dict a rank; fewer than ranks repeat.
     resources: tuple[dict[str, int], ...] = ({"CPU": 2 * RESOURCE_UNIT},)
+    #: Ranks that read each other's memory.
+    n_ranks_on_host: int = 2
     #: Ranks with a driver's script of their own.
     n_drivers: int = 1
     #: Events that come within this time are told in one turn.
@@ -117,10 +119,12 @@ class SimWorld:
         self.rows: dict[Row, None] = {}
         self.hits: dict[Row, None] = {}
         self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
-        amounts = scenario.resources
+        store = {"object_store_memory": scenario.nbytes_store * RESOURCE_UNIT}
+        amounts = [store | each for each in scenario.resources]
         self.roster = [
-            RankRecord(rank, 0, f"h{rank // 2}", f"h{rank // 2}", 1000 + rank, amounts[rank % len(amounts)])
+            RankRecord(rank, 0, host, host, 1000 + rank, amounts[rank % len(amounts)])
             for rank in range(n_ranks)
+            for host in [f"h{rank // scenario.n_ranks_on_host}"]
         ]
         self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]
         self.checks = Checks(self)

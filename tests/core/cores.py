@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, copies, membership, ownership, run, task, waits
+from hpcfut.core import borrowing, copies, membership, ownership, run, task, wait
 from hpcfut.core.context import Column, Table, Transitions
 from hpcfut.core.effects import CloseArgument, Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
 from hpcfut.core.events import (
@@ -51,7 +51,7 @@ TABLES: dict[str, Transitions] = {
     "copies": copies.TRANSITIONS,
     "task": task.TRANSITIONS,
     "run": run.TRANSITIONS,
-    "waits": waits.TRANSITIONS,
+    "waits": wait.TRANSITIONS,
     "membership": membership.TRANSITIONS,
 }
 ROWS = [(machine, *pair) for machine, table in TABLES.items() for pair in table]
@@ -126,6 +126,7 @@ class Hand:
         nbytes_store: int = 1 << 24,
         neighbours: tuple[int, ...] = (),
         hosts: str = "",
+        tells_store: bool = False,
         **config: Any,
     ) -> None:
         self.rank = rank
@@ -138,6 +139,8 @@ class Hand:
         #: Arguments of which runs share a view.
         self.open_arguments: dict[int, None] = {}
         amounts = {"CPU": cpus * RESOURCE_UNIT}
+        if tells_store:
+            amounts["object_store_memory"] = nbytes_store * RESOURCE_UNIT
         # A letter for the host of each rank; without any they are on one host.
         keys = hosts or "a" * n_ranks
         roster = [RankRecord(other, 0, f"host{other}", keys[other], 100 + other, amounts) for other in range(n_ranks)]

@@ -8,7 +8,7 @@ from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
 from hpcfut.wire.messages import InventoryAsked, InventoryReported, Result
 from tests.core.cores import LARGE, Hand, MakeCore, foreign, only, sent
 
-NOTHING = Inventory(0, 0, 0, 0, (), ())
+NOTHING = Inventory(0, 0, 0, 0.0, 0, (), ())
 
 
 def ask(hand: Hand, query_id: int = 5) -> Inventory:

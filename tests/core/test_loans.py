@@ -298,10 +298,12 @@ def test_tasks_are_told_where_their_argument_lies_now(make_core: MakeCore) -> No
     assert sent(hand.tell(RoomWanted(7, hand.own(60), LARGE.nbytes))) == [(1, LoanRecalled(mine))]
     assert told() is first
     assert not of(hand.get(1, LoanReturned(mine, 2)), SpillObjects), "A third loan is on its way."
-    hand.core.copies.touch(hand.core.copies.copies[other])
-    assert of(hand.get(1, LoanReturned(mine, 1)), SpillObjects)
+    hand.keeps_values = True
+    hand.start_waiting(other, waiter=9)
+    assert only(hand.get(1, LoanReturned(mine, 1)), SpillObjects).places[0].object_id == mine
     assert only(hand.tell(ObjectsSpilled(1, 3)), GiveRoom).offset == 0
     assert told() == Argument(mine, None, 0, LARGE.nbytes), "It is in a file."
+    hand.tell(ViewsClosed([other]))
     hand.release(other)
     assert only(hand.get(1, LoanRequested(mine)), RestoreObject).offset == room
     assert sent(hand.tell(ReadCompleted(1))) == [(1, BytesLent(mine, room, LARGE.nbytes))]

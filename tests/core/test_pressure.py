@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from hpcfut.core.copies import Copies, Copy
 from hpcfut.core.effects import (
     DenyRoom,
     DropSpilled,
@@ -21,6 +24,7 @@ from hpcfut.core.events import (
     ObjectsSpilled,
     ReadCompleted,
     ReadFailed,
+    RefsAdded,
     RoomReturned,
     RoomWanted,
     RunReturned,
@@ -28,8 +32,10 @@ from hpcfut.core.events import (
     SpillFailed,
     ViewsClosed,
     WaitAbandoned,
+    WaitStarted,
 )
 from hpcfut.model.failure import FULL, LOST, Failure
+from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
@@ -49,6 +55,7 @@ from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, pl
 from tests.core.test_references import THEIRS, borrow
 
 NBYTES = LARGE.nbytes
+HERE = TaskTemplate(7, "here", b"", affinity=0)
 #: Room for two objects of that size, with their headers; and no more is moved to files than must be.
 TWO = {"nbytes_store": 2 * (NBYTES + 64), "nbytes_spill_file": 1}
 
@@ -426,3 +433,140 @@ def test_what_is_used_and_left_again_is_no_progress_while_the_disk_is_full(make_
         hand.start_waiting(first)  # Every time it could be moved again, if it could be moved at all.
     assert "The disk is full." in only(hand.wait(1.2), DenyRoom).failure.text
     hand.release(first, second)
+
+
+def test_a_task_that_comes_back_in_the_moment_in_which_it_is_denied_does_not_start_without_its_argument(
+    make_core: MakeCore,
+) -> None:
+    # x = put(...); y = get(put(...)); get([f.remote(x, theirs), f.remote(others)])    # nothing finds room beside x, y
+    hand = make_core(0, **TWO)
+    hand.keeps_values = True
+    hand.define(HERE)
+    mine, kept = put_two(hand)
+    hand.start_waiting(kept)
+    others = foreign(2, 31)
+    for object_id in (THEIRS, others):
+        hand.tell(RefsAdded([object_id]))
+        hand.start_waiting(object_id, waiter=object_id, n_wanted=1)
+        hand.tell(WaitAbandoned(object_id))
+        hand.get(2, ObjectLocated(object_id, 2, NBYTES))
+    hand.submit(21, HERE, (mine, THEIRS))
+    hand.submit(22, HERE, (others,))
+    hand.start_waiting(hand.own(21), waiter=2)
+    hand.start_waiting(hand.own(22), waiter=3)
+    assert {run.state for run in hand.core.runs.runs.values()} == {"fetching"}
+    effects = hand.wait(hand.core.context.config.store_full_after_s)
+    (failure,) = only(effects, WakeWaiter).values
+    assert isinstance(failure, Failure)
+    assert failure.kind == FULL
+    assert not of(effects, RunTask)
+    assert only(effects, SpillObjects).places[0].object_id == mine, "Now the next one in line finds room."
+    assert only(hand.tell(ObjectsSpilled(1, 3)), StartRead).object_id == others
+    assert only(hand.tell(ReadCompleted(2)), RunTask).task_id == hand.own(22)
+    hand.tell(RunReturned(hand.own(22), (SMALL,)), ViewsClosed([kept, others]))
+    hand.release(mine, kept, THEIRS, others, hand.own(21), hand.own(22))
+    hand.give_leases_back()
+
+
+def test_a_disk_that_does_not_take_all_is_given_less(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_store=4 * (NBYTES + 64), nbytes_spill_file=4 * NBYTES)
+    objects = [hand.own(n) for n in range(11, 15)]
+    for object_id in objects:
+        hand.tell(ObjectPut(object_id, LARGE))
+    effects = hand.tell(RoomWanted(7, hand.own(20), NBYTES))
+    assert [place.object_id for place in only(effects, SpillObjects).places] == objects[:3]
+    effects = hand.tell(SpillFailed(1, "The disk is full."))
+    assert [place.object_id for place in only(effects, SpillObjects).places] == objects[3:], "Used longest ago now."
+    assert only(hand.tell(ObjectsSpilled(2, 3)), GiveRoom).waiter_id == 7
+    effects = hand.tell(RoomWanted(8, hand.own(21), NBYTES))
+    assert len(only(effects, SpillObjects).places) == 3, "There may be more room by now."
+    hand.tell(SpillFailed(3, "The disk is full."))
+    assert not of(hand.tell(SpillFailed(4, "The disk is full.")), SpillObjects), "Not even one."
+    hand.tell(RoomReturned(hand.own(20)), RoomReturned(hand.own(21)))
+    hand.release(*objects)
+
+
+def test_what_is_in_use_is_not_looked_at_again_and_again(make_core: MakeCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    hand = make_core(nbytes_store=100 * (NBYTES + 64), nbytes_spill_file=1)
+    hand.keeps_values = True
+    objects = [hand.own(n) for n in range(11, 111)]
+    for object_id in objects:
+        hand.tell(ObjectPut(object_id, LARGE))
+    hand.start_waiting(*objects)
+    hand.tell(WaitStarted(2, objects[:50], 50, True, False, 0))
+    hand.tell(RoomWanted(7, hand.own(200), NBYTES))
+    looks: list[Copy] = []
+    is_movable = Copy.is_movable
+
+    def look(copy: Copy) -> bool:
+        looks.append(copy)
+        return bool(is_movable.__get__(copy))
+
+    monkeypatch.setattr(Copy, "is_movable", property(look))
+    monkeypatch.setattr(Copies, "check", lambda self: None)
+    for object_id in objects[:50]:
+        assert not of(hand.tell(ViewsClosed([object_id])), SpillObjects), "There is another value over it."
+    assert len(looks) <= 100
+    assert only(hand.tell(ViewsClosed(objects[:1])), SpillObjects).places[0].object_id == objects[0]
+    monkeypatch.undo()
+    hand.tell(ObjectsSpilled(1, 3), RoomReturned(hand.own(200)), ViewsClosed(objects[1:]))
+    hand.release(*objects)
+
+
+def test_who_returns_a_loan_and_asks_anew_does_not_get_it_before_who_waited(make_core: MakeCore) -> None:
+    # A task on rank 1 has not started; it waits for more than this object. The memory is wanted for another one.
+    hand = make_core(nbytes_spill_file=1, nbytes_store=NBYTES + 64, neighbours=(0, 1, 2))
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.get(1, LoanRequested(mine))
+    assert sent(hand.tell(RoomWanted(7, hand.own(13), NBYTES))) == [(1, LoanRecalled(mine))]
+    assert sent(hand.get(2, LoanRequested(mine))) == [], "Nor does anybody else meanwhile."
+    effects = hand.get(1, LoanReturned(mine, 1), LoanRequested(mine))
+    assert sent(effects) == []
+    assert only(effects, SpillObjects).places == [place_of(mine, 0, NBYTES)]
+    effects = hand.tell(ObjectsSpilled(1, 3))
+    assert only(effects, GiveRoom).waiter_id == 7
+    assert not of(effects, RestoreObject)
+    assert only(hand.tell(RoomReturned(hand.own(13))), RestoreObject)
+    effects = hand.tell(ReadCompleted(1))
+    assert sent(effects) == [(2, BytesLent(mine, 0, NBYTES)), (1, BytesLent(mine, 0, NBYTES))]
+    hand.get(1, LoanReturned(mine, 1))
+    hand.get(2, LoanReturned(mine, 1))
+    hand.release(mine)
+
+
+def test_who_was_held_up_is_served_when_nobody_waits_for_the_memory_any_more(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_spill_file=1, nbytes_store=NBYTES + 64, neighbours=(0, 1, 2))
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.get(1, LoanRequested(mine))
+    for end in ("left", "denied"):
+        hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+        assert sent(hand.get(2, LoanRequested(mine))) == []
+        patience_s = hand.core.context.config.store_full_after_s
+        effects = hand.tell(RoomReturned(hand.own(13))) if end == "left" else hand.wait(patience_s)
+        assert sent(effects) == [(2, BytesLent(mine, 0, NBYTES))]
+        hand.get(2, LoanReturned(mine, 1))
+    hand.get(1, LoanReturned(mine, 1))
+    hand.release(mine)
+
+
+def test_a_task_that_has_given_way_for_long_keeps_what_it_has(make_core: MakeCore) -> None:
+    # Of its two arguments, which one rank holds, that rank has room for one at a time: it would swap them for ever.
+    hand = make_core(1, neighbours=(0, 1, 2))
+    hand.lend()
+    hand.core.scheduler.grants[0, 1].depth = 4
+    first, second = foreign(0, 50), foreign(0, 51)
+    hand.accept(1, arguments=(Argument(first, None, 0, 100, (), 640), Argument(second, None, 0, 100)))
+    patience_s = hand.core.context.config.store_full_after_s
+    for here, coming in ((first, second), (second, first)):
+        asked_for = [(0, LoanReturned(here, 1)), (0, LoanRequested(here))]
+        assert sent(hand.get(0, LoanRecalled(here))) == asked_for
+        hand.wait(patience_s)
+        assert not of(hand.get(0, BytesLent(coming, 640, 100)), RunTask)
+    assert sent(hand.get(0, LoanRecalled(first))) == []
+    effects = hand.get(0, BytesLent(second, 1280, 100))
+    assert only(effects, RunTask).task_id == foreign(0, 1)
+    effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+    assert (0, LoanReturned(first, 1)) in sent(effects)
+    assert (0, LoanReturned(second, 1)) in sent(effects) + sent(hand.get(0, LoanRecalled(second)))

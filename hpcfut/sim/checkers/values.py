@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import AnswerQuery, RunTask, TellWatcher, WakeWaiter
 from hpcfut.core.effects import Value as Outcome
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
+from hpcfut.model.segment import nbytes_of_segment
 from hpcfut.sim.trace import SimulationError
+from hpcfut.sim.window import NBYTES_STORED
 
 if TYPE_CHECKING:
     from hpcfut.sim.frame import Frame, Watched
@@ -43,7 +45,10 @@ class Values:
         wait = frame.wait
         assert wait is not None
         wanted = [object_id for object_id in wait.object_ids if object_id in effect.object_ids]
-        is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted
+        # What can never be in memory together is refused at once, whether the rest is ready or not.
+        n_refused = sum(isinstance(value, Failure) and value.kind == FULL for value in effect.values)
+        is_refused = n_refused * nbytes_of_segment(NBYTES_STORED) > self._world.scenario.nbytes_store
+        is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted or is_refused
         if wanted != effect.object_ids or not is_enough or len(effect.values) != len(wanted):
             raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
         self._check_all(effect, is_fetching=wait.is_fetching)
