@@ -31,6 +31,18 @@ class Grid:
             yield tuple(start for start, _ in places), tuple(size for _, size in places)
 
 
+def sizes_of(name: str, given: Any) -> tuple[int, ...]:
+    """A number for each axis, of which one alone need not be in a sequence; called ``name`` in the complaint.
+
+    Raises:
+        TypeError: They are no whole numbers.
+    """
+    try:
+        return tuple(map(operator.index, given if hasattr(given, "__iter__") else (given,)))
+    except TypeError:
+        raise TypeError(f"{name} is {given!r}. Give a whole number for each axis.") from None
+
+
 def grid_of(name: str, shape: Sequence[int], chunks: Any) -> Grid:
     """The grid of a dataset called ``name`` in complaints; without ``chunks`` it is one chunk.
 
@@ -38,14 +50,11 @@ def grid_of(name: str, shape: Sequence[int], chunks: Any) -> Grid:
         TypeError: The chunks are no whole numbers.
         ValueError: They do not fit the shape, or that has no elements.
     """
-    if 0 in shape:
+    if min(shape, default=1) <= 0:
         raise ValueError(f"{name} has the shape {tuple(shape)}, and so no elements: there are no chunks of it.")
     if chunks is None:
         return Grid(shape, shape)
-    try:
-        steps = (operator.index(chunks),) if hasattr(chunks, "__index__") else tuple(map(operator.index, chunks))
-    except TypeError:
-        raise TypeError(f"chunks is {chunks!r}. Give the shape of a chunk: a whole number for each axis.") from None
+    steps = sizes_of("chunks", chunks)
     if len(steps) != len(shape):
         raise ValueError(f"chunks is {chunks!r}, but {name} has the shape {tuple(shape)}. Give one size for each axis.")
     if not all(0 < step <= size for step, size in zip(steps, shape, strict=True)):

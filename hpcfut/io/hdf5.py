@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final
 
 import hpcfut
-from hpcfut.io.grids import Grid, grid_of, range_text
+from hpcfut.io.grids import Grid, grid_of, range_text, sizes_of
 
 #: What is being copied into a file is called so, at its top.
 UNFINISHED: Final = "unfinished (hpcfut is writing, or was stopped)"
@@ -156,7 +156,7 @@ def write_hdf5(
     """
     path = _absolute(path)
     name = f"Dataset {dataset!r} in {path}"
-    grid = grid_of(name, _sizes(shape), chunks)
+    grid = grid_of(name, sizes_of("shape", shape), chunks)
     if isinstance(refs, Sequence) and len(refs) != len(grid):
         raise ValueError(_miscount(name, grid, f"{len(refs)} refs were given"))
     _demand_place(path, dataset)
@@ -274,13 +274,6 @@ def _absolute(path: Path) -> str:
 
 def _own_rank() -> str:
     return hpcfut.get_runtime_context().get_node_id()
-
-
-def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ValueError(f"shape is {shape!r}. Give a whole number for each axis.")
-    return sizes
 
 
 def _open(path: str, mode: str) -> Any:

@@ -121,7 +121,7 @@ class Rest:
         else:
             # It may go on after one more look; what an event has brought may take MPI two.
             self.wakes_at = inf
-            self._n_looks -= self.was_called
+            self._n_looks = N_LOOKS - self.was_called
         return is_rung
 
     def makes_way(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from hpcfut.core.effects import ReadSource
 from hpcfut.core.events import Event, ReadCompleted, ReadFailed, SourcePut
-from hpcfut.model.failure import RAISED, Failure
+from hpcfut.model.failure import LOST, RAISED, Failure
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Executor, trace_of
 from hpcfut.runtime.fatal import fatal
@@ -98,8 +98,12 @@ class Sources:
                 self._threads[thread] = None
                 try:
                     thread.start()
-                except RuntimeError:  # Python is about to end, and the session with it, and starts no threads any more.
+                except RuntimeError as error:  # There are too many, or Python is about to end, and the session with it.
                     del self._threads[thread]
+                    if not self._threads:
+                        self._works.clear()
+                        text = f"An array could not be read, because no thread could be started for that: {error}."
+                        self._engine.mailbox.append(ReadFailed(effect.transfer_id, Failure(LOST, text)))
 
     def close(self, within_s: float) -> None:
         """The session is over: nothing more is read, and what is being read is waited for, but not for ever."""

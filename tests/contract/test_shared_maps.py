@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcfut.edges.host import shared_maps
+from hpcfut.edges.host import apart, shared_maps
 from hpcfut.edges.host.alias import alias_of
 from hpcfut.edges.host.arena import HostArena
+from hpcfut.edges.host.launch_environment import Launch
 from hpcfut.model.place import Place
 from tests.contract.test_pages import address_of
 from tests.mpi.jobs import CHECKOUT
@@ -208,3 +209,15 @@ def test_mpi_is_told_what_it_cannot_do(container: tuple[str, ...], starter: str,
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, expected), done
+
+
+def test_a_launcher_that_the_system_hides_is_no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On many clusters nobody sees the processes of others (``hidepid``), and that of Slurm belongs to root."""
+    environ: dict[str, str] = {}
+    # What is above this process is told by its number, and no more.
+    monkeypatch.setattr(apart, "ancestors_of", lambda pid: [os.getpid(), 1 << 30])
+    apart.settle_mpi(Launch("slurm"), environ)
+    assert environ == {}
+    monkeypatch.setattr(apart, "ancestors_of", lambda pid: [os.getpid()])
+    apart.settle_mpi(Launch("slurm"), environ)
+    assert environ["OMPI_MCA_btl"] == "^sm"

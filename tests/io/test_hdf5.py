@@ -152,8 +152,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_hdf5(path, "a/b/field", refs, shape=(7, 5, 3), chunks=(3, 2, 3), compression="gzip")
     write_hdf5(path, "whole", [hpcfut.put(field)], shape=field.shape)
     write_hdf5(path, "scalar", [hpcfut.put(np.float64(2.5))], shape=())
+    numbers: Any = np.arange(4)
+    write_hdf5(path, "counted", [hpcfut.put(field[0, 0])], shape=numbers[3], chunks=numbers[3:])
     with h5py.File(path) as file:
-        assert sorted(file) == ["a", "scalar", "whole"]
+        assert sorted(file) == ["a", "counted", "scalar", "whole"]
         assert file["a/b/field"].compression == "gzip"
         assert file["a/b/field"].dtype == "f4"
         assert np.array_equal(file["a/b/field"][()], field)
@@ -200,7 +202,9 @@ def write_bad(path: Path, refs: Any, **changed: Any) -> None:
         ([np.zeros((2, 6))] * 2, {"chunks": (3,)}, ValueError, "one size for each axis"),
         ([np.zeros((2, 6))] * 2, {"chunks": (5, 6)}, ValueError, "as many as the dataset at most"),
         ([], {"shape": (0, 6)}, ValueError, "no elements"),
-        ([np.zeros((2, 6))] * 2, {"shape": (4.5, 6)}, ValueError, "whole number for each axis"),
+        ([np.zeros((2, 6))] * 2, {"shape": (4.5, 6)}, TypeError, "shape is .* whole number for each axis"),
+        ([np.zeros((2, 6))] * 2, {"shape": 4.5}, TypeError, "shape is 4.5. Give a whole number for each axis"),
+        ([np.zeros((2, 6))] * 2, {"shape": (-4, 6)}, ValueError, "no elements"),
         ([np.zeros((2, 6))] * 2, {"dataset": "x"}, ValueError, "has a dataset 'x' already"),
         ([np.zeros((2, 6))] * 2, {"dataset": "/group"}, ValueError, "has a group '/group' already"),
         ([np.zeros((2, 6))] * 2, {"dataset": "x/y"}, ValueError, "has a dataset 'x', and so no group"),

@@ -220,3 +220,28 @@ def test_what_is_posted_during_the_last_look_is_heard(mill: Mill, monkeypatch: p
     monkeypatch.setattr(mill.engine.frames, "_poll", poll)
     mill.helper.start()
     mill.until_answered(7)
+
+
+@pytest.mark.parametrize(("was_called", "n_looks"), [(False, 1), (True, 2)])
+def test_what_an_event_of_the_network_has_brought_is_looked_for_twice(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch, was_called: bool, n_looks: int
+) -> None:
+    sleeps: list[float] = []
+
+    def sleep(timeout_s: float) -> bool:
+        sleeps.append(timeout_s)
+        return False
+
+    monkeypatch.setattr(mill.bell, "sleep", sleep)
+    mill.bell.reaches_all, mill.bell.was_called = False, was_called
+    waiter = mill.engine.new_waiter()
+
+    def looks_until_sleep() -> int:
+        n_sleeps, n = len(sleeps), 0
+        while len(sleeps) == n_sleeps:
+            n += 1
+            mill.engine.rest.pause(waiter, 1.0, None)
+        return n
+
+    assert looks_until_sleep() == rest.N_LOOKS + 1
+    assert [looks_until_sleep() for _ in range(3)] == [n_looks] * 3

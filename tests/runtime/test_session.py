@@ -419,3 +419,19 @@ def test_a_get_that_is_over_at_once_takes_no_turn(monkeypatch: pytest.MonkeyPatc
     for _ in range(5):
         assert np.shares_memory(hpcfut.get(ref), value)
     assert len(turns) < 5, "One may be taken while the helper has the lock."
+
+
+def test_an_array_that_no_thread_can_read_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "hpcfut-reading":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    ref = hpcfut.lazy_array(lambda array: array.fill(7), 1000, "i8")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(hpcfut.exceptions.ObjectLostError, match=r"no thread.*can't start new thread"):
+            hpcfut.get(ref, timeout=20)
+    assert hpcfut.get(ref).sum() == 7000, "It is tried again."

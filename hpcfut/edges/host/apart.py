@@ -42,13 +42,20 @@ def _settings_for(launch: Launch) -> Mapping[str, str]:
     starters = _STARTERS.get(launch.launcher)
     if starters is None:
         return {}
+    # Slurm's belongs to root: it may not be looked at, and clusters may hide all of it but its number. What is outside
+    # of a container does not even have a number here.
+    is_of_root = launch.launcher == "slurm"
+
+    def is_starter(pid: int) -> bool:
+        program = program_of(pid)
+        return program.startswith(starters) or (is_of_root and not program)
+
     # Whoever does not see its own launcher does not see the other ranks either.
-    starter = next((pid for pid in ancestors_of(os.getpid()) if program_of(pid).startswith(starters)), None)
+    starter = next(filter(is_starter, ancestors_of(os.getpid())), None)
     if starter is None:
         return _UNSEEN
     is_open = ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1
-    # Slurm's belongs to root, and may not be looked at.
-    return {} if is_open and (launch.launcher == "slurm" or _shares_users_with(starter)) else _CLOSED
+    return {} if is_open and (is_of_root or _shares_users_with(starter)) else _CLOSED
 
 
 def _shares_users_with(pid: int) -> bool:
