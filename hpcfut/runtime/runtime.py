@@ -316,8 +316,10 @@ class Runtime:
             self._interrupted = False
             self.released.extend(held)
             raise KeyboardInterrupt
-        # Should something come just now, ``Interruption`` says so again.
-        self._is_alert = self._interrupted or bool(pending)
+        # Taken back before the look, so that what comes just now is not taken back with it, on whichever thread.
+        self._is_alert = False
+        if self._interrupted or pending:
+            self._is_alert = True
 
     def raise_interruption(self) -> None:
         """Raise why a wait of this thread had to end, if it had to."""

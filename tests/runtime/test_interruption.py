@@ -125,3 +125,21 @@ def test_an_interruption_that_comes_as_the_task_ends_is_forgotten(runtime: Runti
     while runtime.executor.cancelled or runtime.executor.interruption.pending:
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_a_ctrl_c_in_the_moment_after_a_cancelled_task_is_not_forgotten(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pending(dict[int, None]):
+        """Ctrl-C comes when somebody looks, and finds nothing."""
+
+        def __bool__(self) -> bool:
+            runtime.interrupt()
+            return False
+
+    runtime._alert()  # A task has been cancelled, and has ended since.
+    monkeypatch.setattr(runtime.executor.interruption, "pending", Pending())
+    runtime.demand_no_interruption()
+    monkeypatch.undo()
+    with pytest.raises(KeyboardInterrupt):
+        hpcfut.get(hpcfut.put(1))
