@@ -230,9 +230,11 @@ class Transfers:
         if copy is not None and copy.state == LOCAL and not self._pressure.holds_up(copy):
             self._serve(copy, source, transfer_id)
         elif copy is not None and copy.state in (LOCAL, SPILLED, QUEUED, READING):
+            asker = (source, transfer_id)
             if copy.askers is None:
-                copy.askers = []
-            copy.askers.append((source, transfer_id))
+                copy.askers = [asker]
+            elif transfer_id or asker not in copy.askers:  # Tasks that come and go there ask again and again.
+                copy.askers.append(asker)
             if copy.state == SPILLED:
                 self._read_back(copy)
             else:

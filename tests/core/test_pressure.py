@@ -180,6 +180,17 @@ def test_a_reader_gets_what_was_spilled_when_it_is_back(make_core: MakeCore) -> 
     assert only(hand.get(1, LoanReturned(spilled, 1)), DropSpilled).object_id == spilled
 
 
+def test_who_asks_for_a_loan_again_before_it_has_come_gets_one(make_core: MakeCore) -> None:
+    hand = make_core(**TWO, neighbours=(0, 1))
+    put_two(hand)
+    spilled = spill(hand)
+    hand.get(1, LoanRequested(spilled))
+    hand.get(1, LoanRequested(spilled))
+    assert sent(hand.tell(ReadCompleted(1))) == [(1, BytesLent(spilled, 0, NBYTES))]
+    hand.get(1, LoanReturned(spilled, 1))
+    hand.release(spilled, hand.own(12))
+
+
 @takes("copies", ("missing", "retry"))
 def test_a_file_that_cannot_be_read_is_told_and_tried_again(make_core: MakeCore) -> None:
     hand = make_core(**TWO, neighbours=(0, 1))
