@@ -197,10 +197,11 @@ class Job:
         """All ranks: leave a session that has ended; returns whether every rank came to its end in time."""
         end = runtime.engine.end
         assert end is not None
+        reads_end_at = time.monotonic() + runtime.config.stop_grace_s
         # An abandoned task has a thread of its own, or this rank could not come here.
         runtime.executor.interruption.wait_until_wound_down()
         runtime.callbacks.close(runtime.config.stop_grace_s)
-        runtime.sources.close(runtime.config.stop_grace_s)
+        runtime.sources.close(reads_end_at)
         runtime.helper.close()
         runtime.engine.close()
         if self.has_driver:

@@ -105,9 +105,8 @@ class Sources:
                         text = f"An array could not be read, because no thread could be started for that: {error}."
                         self._engine.mailbox.append(ReadFailed(effect.transfer_id, Failure(LOST, text)))
 
-    def close(self, within_s: float) -> None:
+    def close(self, deadline: float) -> None:
         """The session is over: nothing more is read, and what is being read is waited for, but not for ever."""
-        deadline = time.monotonic() + within_s
         with self._lock:
             self._is_closed = True
             self._works.clear()

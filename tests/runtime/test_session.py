@@ -1,5 +1,6 @@
 """The public API on one rank, in this process: loopback edges, no MPI."""
 
+import contextlib
 import gc
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -435,3 +437,23 @@ def test_an_array_that_no_thread_can_read_says_so(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(hpcfut.exceptions.ObjectLostError, match=r"no thread.*can't start new thread"):
             hpcfut.get(ref, timeout=20)
     assert hpcfut.get(ref).sum() == 7000, "It is tried again."
+
+
+def test_what_does_not_end_with_the_session_is_waited_for_once(capfd: pytest.CaptureFixture[str]) -> None:
+    grace_s = session.current().config.stop_grace_s
+
+    def work(array: Any) -> None:
+        over_at = time.monotonic() + 3 * grace_s
+        while time.monotonic() < over_at:
+            with contextlib.suppress(BaseException):
+                time.sleep(0.01)
+
+    task, lazy = hpcfut.remote(work).remote(None), hpcfut.lazy_array(work, 1000, "f8")
+    hpcfut.wait([task], timeout=0.2)
+    with pytest.raises(hpcfut.exceptions.GetTimeoutError):
+        hpcfut.get(lazy, timeout=0.2)
+    started = time.monotonic()
+    hpcfut.shutdown()
+    # Others wait for this rank only a little longer, and then end the job.
+    assert grace_s <= time.monotonic() - started < 1.75 * grace_s
+    assert "is abandoned" in capfd.readouterr().err
