@@ -96,6 +96,7 @@ def environment(launcher: Launcher, *, is_root: bool = False, has_rdma: bool = F
 def test_openmpi_gets_what_it_needs() -> None:
     made = environment(OPENMPI)
     assert made["OMPI_MCA_btl_tcp_flags"] == "send"
+    assert made["OMPI_MCA_btl_tcp_max_send_size"] == "524288"
     assert made["OMPI_MCA_osc"] == "^ucx"
     assert made["PRTE_MCA_prte_local_tmpdir_base"] == "/scratch"
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in made
