@@ -324,8 +324,7 @@ class Runtime:
     def raise_interruption(self) -> None:
         """Raise why a wait of this thread had to end, if it had to."""
         self.demand_no_interruption()
-        if self.engine.end is not None:
-            self.demand_session()
+        self.demand_session()
 
     def cancel(self, object_id: int, *, is_recursive: bool) -> None:
         """Cancel the task that makes an object."""
@@ -369,8 +368,7 @@ class Runtime:
 
     def interrupt(self) -> None:
         """Ctrl-C came while the main thread was inside hpcfut; it is raised at the boundary."""
-        self._interrupted = True
-        self._is_alert = True
+        self._interrupted = self._is_alert = True
         for waiter in list(self.engine.waiters.values()):
             waiter.tell()
 
