@@ -96,7 +96,7 @@ def launcher_environment(
         "PRTE_MCA_prte_local_tmpdir_base": scratch,
         # At thread level MULTIPLE a receiver that dies in mid-transfer would hang its sender; it is faster as well.
         "OMPI_MCA_btl_tcp_flags": "send",
-        # A step over TCP brings one fragment; with the default, 128 KiB, 64 MiB from another host took half as long again.
+        # A step over TCP brings one fragment. With the default, 128 KiB, transfers cost half as much time again.
         "OMPI_MCA_btl_tcp_max_send_size": str(512 << 10),
     }
     if not has_rdma:
