@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -138,6 +139,38 @@ def test_room_is_what_was_asked_for_and_no_less() -> None:
         rank = Rank(nbytes=nbytes)
         assert nbytes <= rank.arena.nbytes < nbytes + 4096
         rank.arena.close()
+
+
+def nbytes_in_large_pages() -> list[int]:
+    """Of each mapping of memory for objects in this process."""
+    text = Path("/proc/self/smaps").read_text(encoding="utf-8")
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE)
+    return [
+        1024 * int(found[1])
+        for one in maps
+        if "hpcfut-arena" in one and (found := re.search(r"ShmemPmdMapped: +([0-9]+) kB", one))
+    ]
+
+
+def test_large_objects_lie_in_large_pages() -> None:
+    nbytes = 32 << 20
+    mine, other = Rank(nbytes=2 * nbytes), Rank(1, nbytes=2 * nbytes)
+    other.arena.meet({0: mine.arena.card()})
+    mine.put(0, 7, np.ones(nbytes, np.uint8).data)
+    for thread in threading.enumerate():
+        if thread.name == "hpcfut-pages":
+            thread.join()
+    view = other.arena.view(Place(7, 0, 0, nbytes))
+    assert int(np.frombuffer(view, np.uint8).sum()) == nbytes
+    found = nbytes_in_large_pages()
+    mine.arena.close()
+    other.arena.close()
+    if not any(found):
+        pytest.skip(
+            "This system gives shared memory no large pages: its kernel is older than 6.1, or they are all used."
+        )
+    # Two mappings of the writer, and that of who reads it; some pages may have to stay small.
+    assert sum(nbytes_mapped > nbytes // 2 for nbytes_mapped in found) >= 2
 
 
 def test_segments_of_the_allocator_lie_side_by_side(rank: Rank) -> None:

@@ -24,6 +24,7 @@ the first is mapped when the ranks meet, that of a later one when it is first re
 from __future__ import annotations
 
 import copy
+import ctypes
 import fcntl
 import mmap
 import os
@@ -36,7 +37,7 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
-from hpcfut.edges.host.pages import Pages
+from hpcfut.edges.host.pages import NBYTES_LARGE, Pages
 from hpcfut.edges.host.pins import Pin, Pins
 from hpcfut.edges.host.shared_maps import map_shared, whole_pages
 from hpcfut.model.errors import HpcfutError, ObjectLostError
@@ -60,6 +61,8 @@ _WIPED: Final = bytes(_HEADER.size)
 
 #: The seal of ``memfd`` that Python has no name for: from now on nobody can map it for writing.
 _F_SEAL_FUTURE_WRITE: Final = 0x10
+#: The flag of ``mmap`` that Python before 3.13 has no name for: what is mapped need not be there in the end.
+_MAP_NORESERVE: Final = 0x4000
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
@@ -145,12 +148,12 @@ class HostArena:
             ) from error
         self.released: deque[int] = deque()
         self._pins = Pins(self.released.append)
-        self._pages = Pages(self._own, _NBYTES_PROOF)
+        self._pages = Pages(self._own, _NBYTES_PROOF, nbytes=_NBYTES_PROOF + self.nbytes)
 
     def _map_own(self) -> None:
         nbytes = _NBYTES_PROOF + self.nbytes
-        os.ftruncate(self._descriptor, nbytes)
-        self._own = mmap.mmap(self._descriptor, nbytes)
+        os.ftruncate(self._descriptor, nbytes + NBYTES_LARGE)
+        self._own = _map_aligned(self._descriptor, nbytes, mmap.PROT_READ | mmap.PROT_WRITE)
         self._own[: _PROOF.size] = self._proof_of(self._rank, self._token)
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         # Older kernels do not know it; neighbours then map it for reading because they choose to.
@@ -343,8 +346,21 @@ def _complaint_of_change(object_id: int, nbytes: int, rank: int) -> str:
     )
 
 
+def _map_aligned(descriptor: int, nbytes: int, protection: int) -> mmap.mmap:
+    """Map at least so many bytes, at a multiple of the size of large pages if possible.
+
+    The system puts each mapping right below others, so one that is longer begins lower.
+    """
+    excess = 0
+    with suppress(OSError):  # There may be room for one of them, but not for two.
+        probe = mmap.mmap(-1, nbytes, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        excess = ctypes.addressof(ctypes.c_char.from_buffer(probe)) % NBYTES_LARGE
+        probe.close()
+    return mmap.mmap(descriptor, nbytes + excess, mmap.MAP_SHARED, protection)
+
+
 def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
-    mapped = mmap.mmap(descriptor, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    mapped = _map_aligned(descriptor, nbytes, mmap.PROT_READ)
     # A rank that crashes would else write the memory of all ranks of its host into its core file.
     mapped.madvise(mmap.MADV_DONTDUMP)
     return mapped
@@ -354,7 +370,7 @@ def _map_of_other(card: _Card, proof: bytes) -> mmap.mmap:
     """Map what stands behind a descriptor of another process, and make sure that it is the right memory."""
     descriptor = os.open(f"/proc/{card.pid}/fd/{card.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if os.fstat(descriptor).st_size == card.nbytes:
+        if os.fstat(descriptor).st_size == card.nbytes + NBYTES_LARGE:
             mapped = _map_for_reading(descriptor, card.nbytes)
             if mapped[: _PROOF.size] == proof:
                 return mapped

@@ -5,6 +5,10 @@ out of memory gets an error and no bus error. In the background as much again is
 bounds, so that the next objects find warm pages, small ones too. No page is worked on twice, so all this takes no more
 time than writing the memory would.
 
+Then, still in the background, the kernel is asked to put the pages together to large ones. It does so on its own for
+private memory only; reading is up to a tenth faster through them, and who reads an object first has a page fault for
+every 2 MiB instead of every 4 KiB.
+
 Memory in a folder that may be full is another matter: there any page that is written for the first time may be a bus
 error. It is *strict*: nothing is written that was not made ready before, small ranges and what lies before them
 included, and nothing is made ready that nobody has asked for.
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import math
 import mmap
 import os
 import threading
@@ -22,6 +27,10 @@ from typing import Final
 
 #: The advice that Python has no name for: make pages, ready to be written, at once.
 _MADV_POPULATE_WRITE: Final = 23
+#: And: put pages together to large ones, now.
+_MADV_COLLAPSE: Final = 25
+#: The size of large pages; memory has them only where it begins at a multiple of it.
+NBYTES_LARGE: Final = 2 << 20
 #: Fewer fresh bytes than this become ready as they are written.
 _NBYTES_MIN: Final = 1 << 20
 #: The most that is made ready beyond what is used, and in one call in the background.
@@ -32,14 +41,18 @@ _NBYTES_STEP: Final = 16 << 20
 class Pages:
     """The pages of a writable mapping, of which everything from some place on is fresh. Any thread may call."""
 
-    def __init__(self, memory: mmap.mmap, nbytes_warm: int, *, is_strict: bool = False) -> None:
-        """Begin with ``nbytes_warm`` bytes that have been written, or will be soon."""
-        self._memory = memory
+    def __init__(
+        self, memory: mmap.mmap, nbytes_warm: int, *, nbytes: int | None = None, is_strict: bool = False
+    ) -> None:
+        """Begin with ``nbytes_warm`` bytes that have been written, or will be soon; ``nbytes`` are there in all."""
+        self._nbytes = len(memory) if nbytes is None else nbytes
         self.is_strict = is_strict
         #: Up to here pages are ready, or whoever writes there makes them so.
         self._nbytes_warm = nbytes_warm
         #: Up to here the background has made them ready.
         self._nbytes_ahead = nbytes_warm
+        #: Up to here it has asked for large pages; infinity where there are none.
+        self._nbytes_large = 0.0
         # mmap.madvise would keep the GIL.
         self._madvise = ctypes.CDLL(None, use_errno=True).madvise
         self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -83,7 +96,7 @@ class Pages:
         if self._nbytes_ahead - end > nbytes // 2 or self._is_over:
             return
         first = max(end, self._nbytes_ahead)
-        last = min(end + nbytes, len(self._memory))
+        last = min(end + nbytes, self._nbytes)
         if last - first >= _NBYTES_MIN and self._is_busy.acquire(blocking=False):
             thread = threading.Thread(target=self._run_ahead, args=(first, last), name="hpcfut-pages", daemon=True)
             try:
@@ -99,7 +112,22 @@ class Pages:
                 if step > self._nbytes_warm:
                     self._populate(first, step)
                 first = self._nbytes_ahead = step
+            self._enlarge(last)
         self._is_busy.release()
+
+    def _enlarge(self, end: int) -> None:
+        """Have pages put together to large ones, as far as the system has any; what is in them stays."""
+        end -= end % NBYTES_LARGE
+        while self._nbytes_large < end and not self._is_over:
+            start = int(self._nbytes_large)
+            step = min(start + _NBYTES_STEP, end)
+            if (
+                self._madvise(self._address + start, step - start, _MADV_COLLAPSE)
+                and ctypes.get_errno() == errno.EINVAL
+            ):
+                self._nbytes_large = math.inf  # Kernels before 6.1 do not know the advice.
+            else:
+                self._nbytes_large = step
 
     def _populate(self, start: int, end: int) -> None:
         start -= start % mmap.PAGESIZE
