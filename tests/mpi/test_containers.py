@@ -16,6 +16,8 @@ from tests.privileged import demand_root, run_beside_mount
 pytestmark = pytest.mark.mpi
 
 SHARED_MEMORY = Path("/dev/shm")
+#: After a death.
+ENDS_WITHIN_S = 10.0
 #: A container with processes of its own, as most are; what it shares with others is /dev/shm. The rank is process 1.
 ALIKE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 #: The same, in which the rank has another number than those in other containers.
@@ -184,24 +186,34 @@ import hpcfut
 hpcfut.init(object_store_memory=50_000_000)
 ref = hpcfut.put(np.ones(1_000_000))
 Path(sys.argv[1]).touch()
-time.sleep(60)
+time.sleep(200)
 """
 
 
-@pytest.mark.parametrize("victim", ["launcher", "rank"])
+def ranks_below(job: RunningJob) -> list[psutil.Process]:
+    """The processes of ranks, without what they have forked, and without what stands between them and the launcher."""
+    below = psutil.Process(job.process.pid).children(recursive=True)
+    pythons = [process for process in below if process.name().startswith("python")]
+    return [process for process in pythons if process.parent() not in pythons]
+
+
+@pytest.mark.parametrize("victim", ["launcher", "rank", "rank that is process 1"])
 def test_nothing_is_left_when_the_job_is_killed(mpi: Mpi, tmp_path: Path, victim: str) -> None:
     script, mark = tmp_path / "script.py", tmp_path / "mark"
     script.write_text(HOLD)
 
     def kill(job: RunningJob) -> None:
         job.wait_for(mark)
-        below = psutil.Process(job.process.pid).children(recursive=True)
-        ranks = [process for process in below if "-m hpcfut" in " ".join(process.cmdline()) and not process.children()]
-        (ranks[-1] if victim == "rank" else job.process).kill()
+        ranks = ranks_below(job)
+        assert len(ranks) == 2, ranks
+        (job.process if victim == "launcher" else ranks[1]).kill()
 
-    command = command_of(mpi, 2, "-m", "hpcfut", script, mark)
+    container = ALIKE if victim == "rank that is process 1" else CONTAINER
+    command = command_of(mpi, 2, "-m", "hpcfut", script, mark, container=container)
     job = run_command(command, env=environ(), act=kill)
     assert not job.timed_out, job.story()
+    assert job.returncode != 0, job.story()
+    assert job.ended_after_s < ENDS_WITHIN_S, job.story()
     # The folder of Open MPI's launcher is removed by a rank that sees that it has died, and none does.
     left = [what for what in job.leftovers if not (victim == "launcher" and "in a folder of the job: " in what)]
     assert not left, job.story()
