@@ -88,7 +88,7 @@ class Window(Protocol):
         """
 
     def bare(self, offset: int, nbytes: int) -> memoryview:
-        """The same, but for who must not wait until its pages are ready."""
+        """The same, but for who must not wait until its pages are ready, where that is safe."""
 
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:
         """The payload is complete: from now on it can be viewed, and never changes."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hpcfut.core.effects import FreeSegment, SendObject, StartRead
-from hpcfut.core.events import Event, ReadCompleted, SendCompleted
+from hpcfut.core.events import Event, ReadCompleted, ReadFailed, SendCompleted
+from hpcfut.model.failure import FULL, Failure
 from hpcfut.ports import Transport, Window
 from hpcfut.wire.messages import Message, ReadRequested
 
@@ -20,11 +21,17 @@ class Movement:
         #: What is under way, by transfer: reads to here, and by (reader, transfer) the objects that are sent from here.
         self.reads: dict[int, StartRead] = {}
         self.sends: dict[tuple[int, int], int] = {}
+        #: Of these reads: why they could not begin.
+        self._denied: dict[int, Failure] = {}
 
     def start_read(self, effect: StartRead) -> None:
         """Get ready to receive, and ask the holder."""
         self.reads[effect.transfer_id] = effect
-        buffer = self._window.bare(effect.offset, effect.nbytes)
+        try:
+            buffer = self._window.bare(effect.offset, effect.nbytes)
+        except MemoryError as error:  # Others may have filled the folder that memory in common comes out of.
+            self._denied[effect.transfer_id] = Failure(FULL, str(error))
+            return
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
         self._send(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
@@ -45,8 +52,12 @@ class Movement:
         self._window.unseal(effect.offset)
 
     def take_completed(self) -> list[Event]:
-        """What has completed since the last call."""
+        """What has completed, or could not begin, since the last call."""
         events: list[Event] = []
+        while self._denied:
+            transfer_id, failure = self._denied.popitem()
+            del self.reads[transfer_id]
+            events.append(ReadFailed(transfer_id, failure))
         for is_send, rank, transfer_id in self._transport.completed_data():
             if is_send:
                 events.append(SendCompleted(self.sends.pop((rank, transfer_id))))

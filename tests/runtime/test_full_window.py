@@ -10,7 +10,7 @@ from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.clock import MonotonicClock
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.model.config import Config
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.ids import first_id
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
@@ -23,6 +23,12 @@ OBJECT = first_id(1, 0)
 #: Room for one object of so many bytes, and for its header.
 NBYTES_WINDOW = 960
 NBYTES_STORE = 1024
+NO_PAGES = "The system has no more memory."
+
+
+def deny(offset: int, nbytes: int) -> memoryview:
+    """As an arena in memory of MPI's does when others have filled the folder that it comes out of."""
+    raise MemoryError(NO_PAGES)
 
 
 def no_store() -> SpillStore:
@@ -69,8 +75,10 @@ class StubTransport:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("nbytes", [NBYTES_WINDOW, NBYTES_WINDOW + 1])
-def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
+@pytest.mark.parametrize(
+    ("nbytes", "is_denied"), [(NBYTES_WINDOW, False), (NBYTES_WINDOW + 1, False), (NBYTES_WINDOW, True)]
+)
+def test_the_holder_is_asked_only_if_there_is_room(nbytes: int, is_denied: bool) -> None:
     roster = [RankRecord(rank, 0, "h", "h", rank, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     config = Config()
     core = RankCore(0, roster, config, is_driver=True, nbytes_store=NBYTES_STORE)
@@ -79,12 +87,16 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
         core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False, open_store=no_store
     )
     waiter = engine.new_waiter()
+    if is_denied:
+        window.bare = deny  # type: ignore[method-assign]
     engine.post_now(RefsAdded([OBJECT]))
     engine.post_now(WaitStarted(waiter.waiter_id, [OBJECT], 1, True, False, 0))
     transport.sent.clear()
     transport.comes.append(ObjectLocated(OBJECT, 1, nbytes))
     engine.hear_now()
-    if nbytes <= NBYTES_WINDOW:
+    if is_denied:
+        engine.hear_now()
+    elif nbytes <= NBYTES_WINDOW:
         assert transport.sent == [ReadRequested(OBJECT, 1)]
         assert transport.receives == [(1, 1, nbytes)]
         assert not waiter.is_done
@@ -93,7 +105,10 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int) -> None:
     assert (transport.sent, transport.receives, core.copies.arena.n_segments) == ([], [], 0)
     (failure,) = waiter.values
     assert isinstance(failure, Failure)
-    assert failure.text.startswith("There is no room for object 1.1 of 961 bytes on rank 0: its object store has 1024")
+    if is_denied:
+        assert (failure.kind, failure.text) == (FULL, NO_PAGES)
+    else:
+        assert failure.text.startswith("There is no room for object 1.1 of 961 bytes on rank 0: its object store has")
     engine.post_now(RefsReleased([OBJECT]))
     engine.forget(waiter)
     core.check()

@@ -238,7 +238,11 @@ class HostArena:
         return self.bare(offset, nbytes)
 
     def bare(self, offset: int, nbytes: int) -> memoryview:
-        """The same, but for who must not wait until its pages are ready."""
+        """The same, but for who must not wait until its pages are ready; in memory in common they are made ready.
+
+        Raises:
+            MemoryError: There the system has no more pages.
+        """
         start = _NBYTES_PROOF + NBYTES_HEADER + offset
         if self._pages.is_strict:
             self._pages.prepare(start, start + nbytes)
