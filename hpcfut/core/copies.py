@@ -6,7 +6,8 @@ The bytes of a *copy* lie in a segment of this rank's arena: a put or a result w
 bytes were read from another host (a cached copy). Or they lie in the arena of another rank of this host, which has lent
 them: a *loan* (``transfers.py``). A copy has a claim to stay while it is
 
-* held: an object table here wants it; or pinned: runs here have it as argument. These are wishes for the future.
+* held: an object table here wants it; or pinned: runs here have it as argument. These are wishes for the future. What
+  was read from another host is *kept*, besides, for whoever on this host wants it next (``readers.py``).
 * viewed: values in user code here are built over its bytes; sent: a transfer out of it is under way; lent: ranks of
   this host read it in place. These are uses of the memory itself, and outlive every wish.
 
@@ -31,142 +32,30 @@ every rank such a copy begins where a spilled one is, and is back there under pr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
-import msgspec
 
 from hpcfut.core.arena import Arena
 from hpcfut.core.context import Context
+from hpcfut.core.copy import (
+    ABANDONED,
+    ABSENT,
+    ASKED,
+    DOOMED,
+    LENT,
+    LOCAL,
+    MISSING,
+    QUEUED,
+    READING,
+    SOURCE_FILE,
+    TRANSITIONS,
+    WRITING,
+    Copy,
+)
 from hpcfut.core.effects import CloseArgument, DropSpilled, FreeSegment
 from hpcfut.core.events import DraftTaken
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
-from hpcfut.wire.messages import Argument, LoanReturned, ReadRefused
-
-ABSENT: Final = "absent"
-HELD_BACK: Final = "held back"
-WRITING: Final = "writing"
-DRAFT: Final = "draft"
-QUEUED: Final = "queued"
-READING: Final = "reading"
-ABANDONED: Final = "abandoned"
-ASKED: Final = "asked"
-LENT: Final = "lent"
-LOCAL: Final = "local"
-SPILLED: Final = "spilled"
-MISSING: Final = "missing"
-DOOMED: Final = "doomed"
-FREED: Final = "freed"
-
-TRANSITIONS: Final = {
-    (ABSENT, "write"): HELD_BACK,
-    (HELD_BACK, "room"): WRITING,
-    (HELD_BACK, "no room"): FREED,
-    (HELD_BACK, "give up"): FREED,
-    (WRITING, "seal"): LOCAL,
-    (WRITING, "give up"): FREED,
-    (WRITING, "give up while used"): DOOMED,
-    (WRITING, "lay out"): DRAFT,
-    (DRAFT, "take"): WRITING,
-    (DRAFT, "free"): FREED,
-    (ABSENT, "read"): QUEUED,
-    (QUEUED, "room"): READING,
-    (QUEUED, "no room"): MISSING,
-    (QUEUED, "free"): FREED,
-    (READING, "completed"): LOCAL,
-    (READING, "failed"): MISSING,
-    (READING, "free"): ABANDONED,
-    (ABANDONED, "read"): READING,
-    (ABANDONED, "completed"): FREED,
-    (ABANDONED, "failed"): FREED,
-    (ABSENT, "source"): SPILLED,
-    (ABSENT, "ask"): ASKED,
-    (ABSENT, "lent"): LENT,
-    (ASKED, "lent"): LENT,
-    (ASKED, "failed"): MISSING,
-    (ASKED, "free"): FREED,
-    (LENT, "free"): FREED,
-    (LENT, "recall"): ASKED,
-    (MISSING, "free"): FREED,
-    (MISSING, "retry"): SPILLED,
-    (LOCAL, "evict"): FREED,
-    (LOCAL, "unload"): SPILLED,
-    (SPILLED, "read"): QUEUED,
-    (SPILLED, "free"): FREED,
-    (LOCAL, "free"): FREED,
-    (LOCAL, "free while used"): DOOMED,
-    (DOOMED, "want"): LOCAL,
-    (DOOMED, "let go"): FREED,
-}
-
-#: The file of what is read from its source.
-SOURCE_FILE: Final = -1
-
-
-class Copy(msgspec.Struct, gc=False, eq=False):
-    """The bytes of one object, as far as this rank has them at hand."""
-
-    object_id: int
-    state: str
-    nbytes: int
-    #: In whose arena the bytes are, and where.
-    rank: int
-    offset: int = -1
-    is_primary: bool = False
-    #: Whether an object table of this rank (and not only a run) wants it.
-    is_held: bool = False
-    #: Runs here that have it as argument.
-    n_pins: int = 0
-    #: Views of its bytes that values in user code of this rank are built over.
-    n_views: int = 0
-    #: Where it lies, while one of them is open for the runs that have it as argument.
-    place: Place | None = None
-    #: Transfers out of it that are under way.
-    n_sends: int = 0
-    #: Ranks of this host that read it in place, and how often it was lent to each.
-    lent: dict[int, int] | None = None
-    #: What they are told of it with tasks.
-    argument: Argument | None = None
-    #: How often it was lent to this rank.
-    n_loans: int = 0
-    #: Whether the holder has asked for its loans back.
-    is_recalled: bool = False
-    transfer_id: int = 0
-    #: Who holds the bytes that are to be read.
-    source: int = -1
-    #: The thread that is going to write it.
-    waiter_id: int = 0
-    #: The file that it has been spilled to, 0 for none.
-    file_id: int = 0
-    #: How its bytes are read from their source, if they are.
-    recipe: bytes | None = None
-    #: Ranks that want the bytes as soon as they are here: (rank, transfer, or 0 for a loan).
-    askers: list[tuple[int, int]] | None = None
-    #: Runs (positive) and waiters (negative) to tell when it has arrived.
-    watchers: dict[int, None] | None = None
-    failure: Failure | None = None
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether anybody here may want to use it."""
-        return self.is_held or self.n_pins > 0
-
-    @property
-    def is_at_hand(self) -> bool:
-        """Whether it can be read now, or it is known why it never will be."""
-        return self.failure is not None if self.state == MISSING else self.state in (LOCAL, LENT) and self.offset >= 0
-
-    @property
-    def is_movable(self) -> bool:
-        """Whether nobody here uses a local copy; what is lent is moved once its readers have heard of it."""
-        return not (self.n_pins or self.n_views or self.n_sends or (self.is_recalled and self.lent))
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anybody reads its memory."""
-        return bool(self.n_views or self.n_sends or self.lent)
+from hpcfut.wire.messages import CopyGone, LoanReturned, ReadRefused, RedirectionEnded
 
 
 class Copies:
@@ -319,7 +208,7 @@ class Copies:
         """A wish or a use has gone; if it was the last one, the memory goes too."""
         state = copy.state
         is_recalled = copy.is_recalled and state == LENT
-        if copy.n_pins or (copy.is_held and not is_recalled):
+        if copy.n_pins or (copy.is_held and not is_recalled) or (state == LOCAL and copy.is_kept):
             if state == LOCAL and copy.is_movable:
                 self.touch(copy)
                 self.on_movable()
@@ -333,6 +222,9 @@ class Copies:
             copy.state = self.next[LOCAL, "free"]
         elif state == DOOMED:
             if copy.is_used:
+                if copy.is_movable:
+                    self.touch(copy)
+                    self.on_movable()
                 return
             copy.state = self.next[DOOMED, "let go"]
         elif state == LENT:
@@ -360,6 +252,11 @@ class Copies:
     def forget(self, copy: Copy) -> None:
         """Take a copy out of the table, its segment out of the arena, and its bytes out of the file."""
         del self.copies[copy.object_id]
+        if copy.is_kept:
+            self._context.send(copy.holder, CopyGone(copy.object_id, self._rank))
+        for rank in copy.readers.values() if copy.readers else ():
+            if rank >= 0:
+                self._context.send(rank, RedirectionEnded(copy.object_id))
         self.give_back(copy)
         for rank, transfer_id in copy.askers or ():
             self._context.send(rank, ReadRefused(copy.object_id, transfer_id))

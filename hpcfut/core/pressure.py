@@ -30,7 +30,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import ABSENT, HELD_BACK, LOCAL, QUEUED, SPILLED, Copies, Copy
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import ABSENT, DOOMED, HELD_BACK, LOCAL, QUEUED, SPILLED, Copy
 from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
 from hpcfut.core.fullness import complaint_of_full_store
@@ -185,8 +186,7 @@ class Pressure:
             self._context.effects.append(StartRead(copy.transfer_id, copy.object_id, copy.source, offset, copy.nbytes))
 
     def _deny(self, copy: Copy) -> None:
-        own, trouble = self._context.rank, self._trouble
-        text = complaint_of_full_store(self._copies, own, copy.object_id, copy.nbytes, trouble)
+        text = complaint_of_full_store(self._copies, self._context.rank, copy.object_id, copy.nbytes, self._trouble)
         failure = Failure(FULL, text)
         self._asked_at.pop(copy.object_id, None)
         copy.state = self._next[copy.state, "no room"]
@@ -249,10 +249,10 @@ class Pressure:
         for copy in self._copies.movable.values():
             if left <= 0:
                 break
-            if copy.state != LOCAL or not copy.is_movable:
+            if copy.state not in (LOCAL, DOOMED) or not copy.is_movable:
                 used.append(copy)  # When a recalled loan comes back nobody knows.
                 continue
-            if copy.lent:
+            if copy.lent:  # Perhaps doomed: it is freed when it comes back.
                 recalled.append(copy)
             elif copy.file_id:
                 unloaded.append(copy)

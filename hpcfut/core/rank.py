@@ -12,7 +12,8 @@ from typing import Any
 from hpcfut.core import events as e
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
-from hpcfut.core.copies import Copies, Copy
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import Copy
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.inventories import Inventories
@@ -60,9 +61,7 @@ class RankCore:
         self.borrowing = Borrowing(context)
         self.copies = copies = Copies(context, nbytes_store)
         self.pressure = pressure = Pressure(context, copies)
-        self.transfers = Transfers(
-            context, copies, pressure, dict.fromkeys(other for other in neighbours if other != rank)
-        )
+        self.transfers = Transfers(context, copies, pressure, self.membership.host_of, neighbours)
         self.references = References(context, self.ownership, self.borrowing, copies, self.transfers)
         self.templates = Templates(context, self.references)
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
@@ -255,6 +254,9 @@ class RankCore:
             m.BorrowReleased: references.on_borrow_released,
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
+            m.ReadRedirected: self.transfers.on_read_redirected,
+            m.CopyGone: self.transfers.readers.on_copy_gone,
+            m.RedirectionEnded: self.transfers.readers.on_redirection_ended,
             m.LoanRequested: self.transfers.on_loan_requested,
             m.BytesLent: self.transfers.on_lent,
             m.LoanReturned: self.transfers.on_loan_returned,
@@ -393,8 +395,5 @@ class RankCore:
             for kind in table:
                 if kind not in last:
                     table[kind] = lambda *_: context.count_stale("told after the end of the session")
-        context.inbox.clear()
-        context.ready.clear()
-        context.runnable.clear()
-        context.put_off.clear()
-        context.arrived.clear()
+        for queue in (context.inbox, context.ready, context.runnable, context.put_off, context.arrived):
+            queue.clear()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import LOCAL, Copies, Copy
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import LOCAL, Copy
 from hpcfut.core.pressure import N_PATIENCES, Pressure
 from hpcfut.core.run import FETCHING, READY
 from hpcfut.core.runs import Runs

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.core.copies import Copy
+from hpcfut.core.copy import Copy
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import Argument
 

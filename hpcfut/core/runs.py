@@ -10,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from hpcfut.core.context import Context
-from hpcfut.core.copies import LENT, MISSING, Copies, Copy
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import LENT, MISSING, Copy
 from hpcfut.core.effects import InterruptTask, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
@@ -120,8 +121,7 @@ class Runs:
         self._context.demand_rank(argument.rank)
         if argument.payload is not None:
             copies.add_source(object_id, argument.payload, argument.nbytes)
-            # The recipe has come where it is needed; from here on it is a stored object.
-            stored = msgspec.structs.replace(argument, payload=None)
+            stored = msgspec.structs.replace(argument, payload=None)  # The recipe has come where it is needed.
             run.arguments = tuple(stored if other is argument else other for other in run.arguments)
         if argument.offset >= 0:
             transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)

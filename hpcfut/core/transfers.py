@@ -10,45 +10,51 @@ From other hosts bytes are read into a segment of this rank. The holder is asked
 ready, so the request leaves with the performing of ``StartRead`` and not here: what a holder sends, somebody must
 receive. A read that is no longer wanted cannot be stopped in the middle; it is abandoned, and freed when it completes.
 
+The holder may redirect a reader to a rank that has read the object, or is about to (``readers.py``). The reader gives
+its buffer back and asks that rank. This one refuses where memory is short, so that nobody waits for memory on another
+rank than the holder. Who is refused goes back to the holder, which alone can say that an object is lost.
+
 What has been spilled is read back before it is lent or sent; who asks for it waits meanwhile. A holder that needs
 memory recalls its loans.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from hpcfut.core.context import Context
-from hpcfut.core.copies import (
-    ABSENT,
-    ASKED,
-    FREED,
-    LENT,
-    LOCAL,
-    QUEUED,
-    READING,
-    SPILLED,
-    Copies,
-    Copy,
-)
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import ABANDONED, ABSENT, ASKED, DOOMED, FREED, LENT, LOCAL, QUEUED, READING, SPILLED, Copy
 from hpcfut.core.effects import SendObject
 from hpcfut.core.pressure import Pressure
+from hpcfut.core.readers import NOBODY, Readers
 from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
+    CopyGone,
     LoanRecalled,
     LoanRequested,
     LoanReturned,
+    ReadRedirected,
     ReadRefused,
     ReadRequested,
 )
+
+#: In these states a primary copy is given to others, or will be; and a cached one, which need not wait for room.
+_HOLDS: Final = (LOCAL, SPILLED, QUEUED, READING)
+_HAS_READ: Final = (LOCAL, DOOMED, READING, ABANDONED)
 
 
 class Transfers:
     """Reads and loans, to this rank and from it."""
 
-    def __init__(self, context: Context, copies: Copies, pressure: Pressure, neighbours: dict[int, None]) -> None:
+    def __init__(
+        self, context: Context, copies: Copies, pressure: Pressure, hosts: Sequence[str], neighbours: Sequence[int]
+    ) -> None:
         self._context = context
         self._pressure = pressure
         pressure.on_denied = self._miss
@@ -57,7 +63,8 @@ class Transfers:
         self._table = copies.copies
         self._next = copies.next
         #: The other ranks whose arenas can be read in place from here, and that can read this one's.
-        self.neighbours = neighbours
+        self.neighbours = dict.fromkeys(rank for rank in neighbours if rank != context.rank)
+        self.readers = Readers(context, copies, hosts)
         self._reads = pressure.reads
         self._n_transfers = 0
 
@@ -72,8 +79,9 @@ class Transfers:
         is_new = copy is None or copy.state == SPILLED
         if copy is None:
             state = self._next[ABSENT, "ask" if rank in self.neighbours else "read"]
-            holder = rank if state == ASKED else self._context.rank
-            copy = self._table[object_id] = Copy(object_id, state, nbytes, holder, source=rank)
+            arena = rank if state == ASKED else self._context.rank
+            copy = self._table[object_id] = Copy(object_id, state, nbytes, arena, holder=rank, source=rank)
+            copy.is_kept = state == QUEUED
         elif copy.state not in (QUEUED, READING, ASKED):
             copy.state = self._next[copy.state, "read"]
         if is_held:
@@ -106,7 +114,7 @@ class Transfers:
     def on_read_completed(self, transfer_id: int) -> None:
         """The bytes are here and sealed."""
         copy = self._table[self._reads.pop(transfer_id)]
-        copy.state = self._next[copy.state, "completed"]
+        copy.state = self._next[copy.state, "keep" if copy.state == ABANDONED and copy.is_kept else "completed"]
         if copy.state == FREED:
             self._copies.forget(copy)
             return
@@ -119,6 +127,9 @@ class Transfers:
     def on_read_failed(self, transfer_id: int, failure: Failure) -> None:
         """The bytes will not come."""
         copy = self._table[self._reads.pop(transfer_id)]
+        if copy.source != copy.holder:
+            self._go_back(copy, copy.source)
+            return
         copy.state = self._next[copy.state, "failed"]
         if copy.state == FREED:
             self._copies.forget(copy)
@@ -131,11 +142,40 @@ class Transfers:
         if not message.transfer_id:
             self._on_loan_refused(source, message)
             return
-        if self._table[self._reads[message.transfer_id]].source != source:
-            raise IllegalTransitionError(
-                f"Rank {source} refuses transfer {message.transfer_id}, which it was not asked for."
-            )
+        self._demand_source(source, message.transfer_id)
         self.on_read_failed(message.transfer_id, message.failure or _not_held(source, message.object_id))
+
+    def on_read_redirected(self, source: int, message: ReadRedirected) -> None:
+        """The holder names a rank that has read it."""
+        self._context.demand_rank(message.rank)
+        self._demand_source(source, message.transfer_id)
+        if message.rank == self._context.rank:
+            raise IllegalTransitionError(f"Rank {source} redirects a read of rank {message.rank} to itself.")
+        self._turn_to(self._table[self._reads.pop(message.transfer_id)], message.rank)
+
+    def _demand_source(self, source: int, transfer_id: int) -> None:
+        if self._table[self._reads[transfer_id]].source != source:
+            raise IllegalTransitionError(f"Rank {source} answers transfer {transfer_id}, which it was not asked for.")
+
+    def _go_back(self, copy: Copy, rank: int) -> None:
+        """The rank that the holder has named does not have it."""
+        self._context.send(copy.holder, CopyGone(copy.object_id, rank))
+        self._turn_to(copy, copy.holder)
+
+    def _turn_to(self, copy: Copy, rank: int) -> None:
+        """Ask another rank than the one that was asked before."""
+        if copy.state == ABANDONED:
+            copy.state = self._next[ABANDONED, "failed"]
+            self._copies.forget(copy)
+            return
+        is_near = rank in self.neighbours
+        copy.state = self._next[copy.state, "ask" if is_near else "read elsewhere"]
+        self._copies.give_back(copy)
+        copy.source, copy.rank = rank, rank if is_near else self._context.rank
+        copy.is_kept = rank == copy.holder or not self.readers.are_on_one_host(rank, self._context.rank)
+        self._begin(copy, is_urgent=bool(copy.askers) or any(watcher < 0 for watcher in copy.watchers or ()))
+        if copy.state != READING:
+            self._refuse(copy, None)
 
     def _miss(self, copy: Copy, failure: Failure) -> None:
         copy.failure = failure
@@ -193,8 +233,11 @@ class Transfers:
     def _on_loan_refused(self, source: int, message: ReadRefused) -> None:
         """The holder does not hold it."""
         copy = self._table.get(message.object_id)
-        if copy is None or copy.state != ASKED:
+        if copy is None or copy.state != ASKED or copy.rank != source:
             self._context.count_stale("refusal of a loan that nobody wants")
+            return
+        if copy.holder not in (NOBODY, source):
+            self._go_back(copy, source)
             return
         copy.state = self._next[ASKED, "failed"]
         self._miss(copy, message.failure or _not_held(source, message.object_id))
@@ -227,22 +270,24 @@ class Transfers:
         """Somebody wants bytes: to be sent, or (0) lent."""
         self._copies.retry(object_id)
         copy = self._table.get(object_id)
-        if copy is not None and copy.state == LOCAL and not self._pressure.holds_up(copy):
+        if copy is None or copy.state not in (_HOLDS if copy.is_primary else _HAS_READ):
+            self._context.count_stale("read of an object that is not here")
+            self._context.send(source, ReadRefused(object_id, transfer_id, copy.failure if copy else None))
+        elif transfer_id and copy.is_primary and (other := self.readers.redirect(copy, source)) != NOBODY:
+            self._context.send(source, ReadRedirected(object_id, transfer_id, other))
+        elif copy.state in (LOCAL, DOOMED) and not self._pressure.holds_up(copy):
             self._serve(copy, source, transfer_id)
-        elif copy is not None and copy.state in (LOCAL, SPILLED, QUEUED, READING):
+        elif copy.state in (LOCAL, DOOMED) and not copy.is_primary:
+            self._context.send(source, ReadRefused(object_id, transfer_id))
+        else:
             asker = (source, transfer_id)
-            if copy.askers is None:
-                copy.askers = [asker]
-            elif transfer_id or asker not in copy.askers:  # Tasks that come and go there ask again and again.
+            copy.askers = copy.askers or []
+            if transfer_id or asker not in copy.askers:  # Tasks that come and go there ask again and again.
                 copy.askers.append(asker)
             if copy.state == SPILLED:
                 self._read_back(copy)
             else:
                 self._pressure.promote(copy)
-        else:
-            self._context.count_stale("read of an object that is not here")
-            failure = copy.failure if copy is not None else None
-            self._context.send(source, ReadRefused(object_id, transfer_id, failure))
 
     def _read_back(self, copy: Copy) -> None:
         copy.state = self._next[SPILLED, "read"]
@@ -263,7 +308,7 @@ class Transfers:
     def _serve(self, copy: Copy, rank: int, transfer_id: int) -> None:
         object_id = copy.object_id
         if not transfer_id:
-            self._context.send(rank, BytesLent(object_id, self.lend(object_id, rank), copy.nbytes))
+            self._context.send(rank, BytesLent(object_id, self._lend(copy, rank), copy.nbytes))
             return
         copy.n_sends += 1
         self._context.effects.append(SendObject(transfer_id, object_id, rank, copy.offset, copy.nbytes))
@@ -293,6 +338,9 @@ class Transfers:
         copy = self._table.get(object_id)
         if copy is None or copy.state != LOCAL:
             return -1
+        return self._lend(copy, rank)
+
+    def _lend(self, copy: Copy, rank: int) -> int:
         lent = copy.lent
         if lent is None:
             copy.lent = {rank: 1}
@@ -301,7 +349,7 @@ class Transfers:
         # Who has just been told of it has not heard of a recall.
         copy.is_recalled = False
         movable = self._copies.movable
-        if not movable or next(reversed(movable)) != object_id:
+        if not movable or next(reversed(movable)) != copy.object_id:
             self._copies.touch(copy)
         return copy.offset
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from hpcfut.core.borrowing import ASKED, UNKNOWN
 from hpcfut.core.context import Context
-from hpcfut.core.copies import LENT, LOCAL, Copies
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import LENT, LOCAL
 from hpcfut.core.effects import Value, WakeWaiter
 from hpcfut.core.events import WaitStarted
 from hpcfut.core.leases import Leases

@@ -51,6 +51,7 @@ class RandomProgram:
             "submit": (10, self._submit),
             "put": (3, self._put),
             "source": (1, self._source),
+            "broadcast": (2, self._broadcast),
             "get": (5, self._get),
             "wait": (3, self._wait),
             "watch": (1, self._watch),
@@ -219,6 +220,22 @@ class RandomProgram:
             me.put_source(NBYTES_STORED)
         return
         yield
+
+    def _broadcast(self, me: Frame) -> Steps:
+        """Give one value, large if any is, to tasks on all ranks."""
+        rng, ranks = me.rng, me.world_rank.world.ranks
+        if me.depth >= self.mix.depth_max or self.n_tasks + len(ranks) > self.mix.n_tasks_max:
+            return
+        if self.mix.p_stored:
+            yield Put([])
+        refs = me.refs[-1:]
+        for rank in ranks:
+            self.n_tasks += 1
+            template_id = me.define(affinity=rank.rank)
+            me.submit(template_id, self.leaf, *((refs, ()) if rng.random() < 0.8 else ((), refs)))
+            me.world_rank.drop_template(template_id)
+            if rng.random() < 0.1:
+                yield Sleep(rng.random() * 0.005)
 
     def _get(self, me: Frame) -> Steps:
         wanted = list(dict.fromkeys(self._choose(me, 4)))

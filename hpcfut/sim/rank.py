@@ -296,6 +296,8 @@ class SimRank:
         self._send_message(f.SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id)))
 
     def _send_object(self, effect: f.SendObject) -> None:
+        for check in self.world.checks.on_send:
+            check(self, effect)
         self.world.send_object(self, effect)
 
     def _give_room(self, effect: f.GiveRoom) -> None:

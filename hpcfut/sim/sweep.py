@@ -14,7 +14,7 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.window import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
-from hpcfut.wire.messages import LoanRecalled, LoanReturned, TaskPushed
+from hpcfut.wire.messages import LoanRecalled, LoanReturned, Message, ReadRedirected, TaskPushed
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct):
 def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, Mix]:
     """The number of ranks, the world and the mix of programs for a seed."""
     rng = Random(seed)
-    n_ranks = rng.choice((3, 3, 3, 4, 5)) if n_ranks is None else n_ranks
+    n_ranks = rng.choice((3, 3, 4, 4, 5, 6)) if n_ranks is None else n_ranks
     n_drivers = n_ranks if rng.random() < 0.1 else 1
     config = Config(
         n_slots=rng.choice((1, 1, 1, 2)),
@@ -85,7 +85,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
     if rng.random() < 0.3:
         scenario = msgspec.structs.replace(scenario, nbytes_store=rng.choice((3, 6, 12)) * (NBYTES_STORED + 100))
         scenario = msgspec.structs.replace(scenario, p_disk_full=rng.choice((0.0, 0.0, 0.3, 1.0)))
-    scenario = msgspec.structs.replace(scenario, n_ranks_on_host=rng.choice((2, 2, 3)))
+    scenario = msgspec.structs.replace(scenario, n_ranks_on_host=rng.choice((1, 2, 2, 3)))
     return n_ranks, scenario, mix
 
 
@@ -130,17 +130,18 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "objects spilled": _n_effects(world, SpillObjects),
         "objects restored": _n_effects(world, RestoreObject),
         "sources read": _n_effects(world, ReadSource),
-        "loans recalled": sum(
-            type(effect) is SendMessage and type(effect.message) is LoanRecalled
-            for entry in world.trace.entries
-            for effect in entry[3]
-        ),
-        "loans": sum(
-            type(effect) is SendMessage and type(effect.message) is LoanReturned
-            for entry in world.trace.entries
-            for effect in entry[3]
-        ),
+        "loans recalled": _n_messages(world, LoanRecalled),
+        "loans": _n_messages(world, LoanReturned),
+        "reads redirected": _n_messages(world, ReadRedirected),
     }
+
+
+def _n_messages(world: SimWorld, kind: type[Message]) -> int:
+    return sum(
+        type(effect) is SendMessage and type(effect.message) is kind
+        for entry in world.trace.entries
+        for effect in entry[3]
+    )
 
 
 def _n_effects(world: SimWorld, kind: type) -> int:

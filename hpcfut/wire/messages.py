@@ -226,6 +226,27 @@ class ReadRefused(msgspec.Struct, array_like=True, tag=23, gc=False):
     failure: Failure | None = None
 
 
+class ReadRedirected(msgspec.Struct, array_like=True, tag=39, gc=False):
+    """``rank`` has read the object, or is about to, and is to be asked for it instead of the sender."""
+
+    object_id: int
+    transfer_id: int
+    rank: Rank
+
+
+class CopyGone(msgspec.Struct, array_like=True, tag=42, gc=False):
+    """``rank`` does not have what it has read of the object: the sender, or one that the receiver redirected it to."""
+
+    object_id: int
+    rank: Rank
+
+
+class RedirectionEnded(msgspec.Struct, array_like=True, tag=43, gc=False):
+    """The sender redirects nobody to the receiver any more, which need not keep what it has read for others."""
+
+    object_id: int
+
+
 class LoanRequested(msgspec.Struct, array_like=True, tag=37, gc=False):
     """A rank of the receiver's host wants to read the bytes of the object in place."""
 
@@ -355,6 +376,9 @@ Message = (
     | BorrowReleased
     | ReadRequested
     | ReadRefused
+    | ReadRedirected
+    | CopyGone
+    | RedirectionEnded
     | LoanRequested
     | BytesLent
     | LoanReturned

@@ -31,5 +31,6 @@ def make_core(request: pytest.FixtureRequest) -> Iterator[MakeCore]:
     for hand in hands:
         hand.core.check()
         if not hand.may_keep:
+            hand.free_kept()
             hand.give_leases_back()
             hand.assert_empty()

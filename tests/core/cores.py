@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, copies, membership, ownership, run, task, wait
+from hpcfut.core import borrowing, copy, membership, ownership, run, task, wait
 from hpcfut.core.context import Column, Table, Transitions
 from hpcfut.core.effects import CloseArgument, Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
 from hpcfut.core.events import (
@@ -35,6 +35,7 @@ from hpcfut.wire.messages import (
     LeaseRequested,
     LeaseReturned,
     Message,
+    RedirectionEnded,
     Result,
     TaskPushed,
     TemplateRegistered,
@@ -48,7 +49,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 TABLES: dict[str, Transitions] = {
     "ownership": ownership.TRANSITIONS,
     "borrowing": borrowing.TRANSITIONS,
-    "copies": copies.TRANSITIONS,
+    "copies": copy.TRANSITIONS,
     "task": task.TRANSITIONS,
     "run": run.TRANSITIONS,
     "waits": wait.TRANSITIONS,
@@ -271,6 +272,11 @@ class Hand:
             if owner != self.rank:
                 self.get(owner, LeaseReturned(lease_id))
         self.wait(2 * self.core.context.config.lease_linger_s)
+
+    def free_kept(self) -> list[Effect]:
+        """Whoever stores what was read here frees it, so that nobody is redirected here any more."""
+        kept = [copy for copy in self.core.copies.copies.values() if copy.is_kept]
+        return [effect for copy in kept for effect in self.get(copy.holder, RedirectionEnded(copy.object_id))]
 
     def owned(self, n: int) -> ownership.OwnedObject:
         """The record of the n-th object of this rank."""

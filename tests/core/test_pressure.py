@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from hpcfut.core.copies import Copies, Copy
+from hpcfut.core.copies import Copies
+from hpcfut.core.copy import Copy
 from hpcfut.core.effects import (
     DenyRoom,
     DropSpilled,
@@ -39,6 +40,7 @@ from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
+    CopyGone,
     LoanRecalled,
     LoanRequested,
     LoanReturned,
@@ -156,7 +158,8 @@ def test_a_cached_copy_is_forgotten_and_read_again(make_core: MakeCore) -> None:
     hand.get(2, ObjectLocated(THEIRS, 2, NBYTES))
     hand.tell(ReadCompleted(1))
     effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
-    assert [type(effect) for effect in effects] == [FreeSegment, GiveRoom]
+    assert sent(effects) == [(2, CopyGone(THEIRS, 0))]
+    assert [type(effect) for effect in effects[1:]] == [FreeSegment, GiveRoom]
     hand.tell(RoomReturned(hand.own(13)))
     assert only(hand.start_waiting(THEIRS, waiter=2), StartRead).transfer_id == 2
     hand.tell(ReadCompleted(2))

@@ -134,7 +134,8 @@ def test_behind_a_long_task_nothing_waits_for_long(make_core: MakeCore) -> None:
     effects = hand.wait(hand.core.context.config.hand_back_after_s)
     assert sent(effects) == [(0, LeaseGranted(1, 0)), (0, TasksHandedBack(1, (OTHER, foreign(0, 3))))]
     assert list(hand.core.runs.runs) == [TASK]
-    assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS, 0)]
+    assert not hand.tell(ReadCompleted(1))
+    assert hand.free_kept() == [FreeSegment(THEIRS, 0)]
     hand.tell(RunReturned(TASK, (SMALL,)))
 
 
@@ -320,6 +321,7 @@ def test_a_fetching_task_that_is_cancelled_wants_its_argument_no_more(make_core:
     hand.lend()
     hand.accept(1, arguments=(STORED,))
     assert only(hand.get(0, TaskCancelled(TASK, False)), TaskRaised).failure.kind == CANCELLED
+    assert not hand.free_kept(), "It is under way."
     assert hand.tell(ReadCompleted(1)) == [FreeSegment(THEIRS, 0)]
 
 

@@ -18,10 +18,12 @@ from hpcfut.core.events import (
 from hpcfut.model.failure import FULL, INTERNAL, LOST, Failure
 from hpcfut.wire.messages import (
     Argument,
+    CopyGone,
     ObjectFreed,
     ObjectLocated,
     ReadRefused,
     ReadRequested,
+    RedirectionEnded,
     TaskDone,
     TaskRaised,
     TaskReturned,
@@ -52,7 +54,8 @@ def test_an_object_is_read_once_for_all_who_wait(make_core: MakeCore) -> None:
     assert hand.start_waiting(THEIRS, waiter=2) == []
     assert [woken.waiter_id for woken in of(hand.tell(ReadCompleted(1)), WakeWaiter)] == [1, 2]
     assert only(hand.start_waiting(THEIRS, waiter=3), WakeWaiter).values == [place_of(THEIRS, 0, 100)]
-    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
+    assert not of(hand.release(THEIRS), FreeSegment), "Others may ask for it."
+    assert hand.free_kept() == [FreeSegment(THEIRS, 0)]
 
 
 @takes("copies", ("missing", "free"))
@@ -95,6 +98,7 @@ def test_a_read_that_nobody_wants_is_freed_when_it_ends(make_core: MakeCore, eve
     hand = make_core()
     read(hand)
     give_up(hand)
+    assert not hand.free_kept()
     assert hand.tell(event) == [FreeSegment(THEIRS, 0)]
 
 
@@ -104,8 +108,32 @@ def test_an_abandoned_read_ends_in_every_way(make_core: MakeCore) -> None:
         hand = make_core()
         read(hand)
         give_up(hand)
+        hand.free_kept()
         hand.tell(event)
         assert not hand.core.copies.copies
+
+
+@takes("copies", ("abandoned", "keep"))
+def test_a_read_that_nobody_wants_here_is_kept_for_others(make_core: MakeCore) -> None:
+    hand = make_core()
+    read(hand)
+    give_up(hand)
+    assert not hand.tell(ReadCompleted(1))
+    borrow(hand, n=2)
+    hand.start_waiting(THEIRS, waiter=2)
+    assert only(hand.get(2, ObjectLocated(THEIRS, 2, 100)), WakeWaiter).values == [place_of(THEIRS, 0, 100)]
+    assert not of(hand.release(THEIRS), FreeSegment)
+    assert hand.get(2, RedirectionEnded(THEIRS)) == [FreeSegment(THEIRS, 0)]
+    hand.get(2, RedirectionEnded(THEIRS))
+    assert hand.stale("end of redirection to a copy that has gone") == 1
+
+
+def test_a_read_that_breaks_off_and_that_nobody_wants_is_kept_for_nobody(make_core: MakeCore) -> None:
+    hand = make_core()
+    read(hand)
+    give_up(hand)
+    effects = hand.tell(ReadFailed(1, BROKEN_LINK))
+    assert (sent(effects), of(effects, FreeSegment)) == ([(2, CopyGone(THEIRS, 0))], [FreeSegment(THEIRS, 0)])
 
 
 @takes("copies", ("abandoned", "read"))
@@ -117,7 +145,7 @@ def test_an_abandoned_read_serves_whoever_wants_it_next(make_core: MakeCore) -> 
     hand.start_waiting(THEIRS, waiter=2)
     assert hand.get(2, ObjectLocated(THEIRS, 2, 100)) == [], "It is on its way already."
     assert only(hand.tell(ReadCompleted(1)), WakeWaiter).waiter_id == 2
-    assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
+    hand.release(THEIRS)
 
 
 # --- as the holder ---
@@ -129,19 +157,21 @@ def test_a_reader_is_sent_what_is_here(make_core: MakeCore) -> None:
     hand.tell(ObjectPut(mine, LARGE))
     assert hand.get(2, ReadRequested(mine, 5)) == [SendObject(5, mine, 2, 0, LARGE.nbytes)]
     assert hand.tell(SendCompleted(mine)) == []
-    assert hand.release(mine) == [FreeSegment(mine, 0)]
+    effects = hand.release(mine)
+    assert sent(effects) == [(2, RedirectionEnded(mine))]
+    assert of(effects, FreeSegment) == [FreeSegment(mine, 0)]
 
 
 @takes("copies", ("local", "free while used"), ("doomed", "let go"))
 def test_what_is_being_sent_is_freed_afterwards(make_core: MakeCore) -> None:
-    hand = make_core()
+    hand = make_core(hosts="abc")
     mine = hand.own(9)
     hand.tell(ObjectPut(mine, LARGE))
     hand.get(1, ReadRequested(mine, 5))
     hand.get(2, ReadRequested(mine, 6))
     assert hand.release(mine) == []
     assert hand.tell(SendCompleted(mine)) == []
-    assert hand.tell(SendCompleted(mine)) == [FreeSegment(mine, 0)]
+    assert of(hand.tell(SendCompleted(mine)), FreeSegment) == [FreeSegment(mine, 0)]
 
 
 def test_a_reader_of_something_that_is_not_here_is_told_so(make_core: MakeCore) -> None:
@@ -172,7 +202,7 @@ def test_a_result_for_another_owner_stays_until_that_owner_frees_it(make_core: M
 # --- arguments of runs ---
 
 
-def test_an_argument_is_read_before_the_run_starts_and_freed_after_it(make_core: MakeCore) -> None:
+def test_an_argument_is_read_before_the_run_starts_and_kept_after_it(make_core: MakeCore) -> None:
     hand = make_core(1)
     hand.lend()
     effects = hand.accept(1, arguments=(Argument(THEIRS, None, 2, 100), Argument(THEIRS, None, 2, 100)))
@@ -181,7 +211,9 @@ def test_an_argument_is_read_before_the_run_starts_and_freed_after_it(make_core:
     assert (run.task_id, run.places) == (foreign(0, 1), (place_of(THEIRS, 1, 100),) * 2)
     effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
     assert only(effects, TaskDone)
-    assert of(effects, FreeSegment) == [FreeSegment(THEIRS, 0)]
+    assert not of(effects, FreeSegment)
+    assert only(hand.accept(2, arguments=(Argument(THEIRS, None, 2, 100),)), RunTask), "It is read once for all tasks."
+    assert not of(hand.tell(RunReturned(foreign(0, 2), (SMALL,))), FreeSegment)
 
 
 def test_an_argument_that_is_here_already_is_not_read(make_core: MakeCore) -> None:
@@ -213,7 +245,7 @@ def test_a_thread_keeps_what_came_for_a_run(make_core: MakeCore) -> None:
     hand.start_waiting(THEIRS, parent=foreign(0, 1))
     woken = only(hand.get(2, ObjectLocated(THEIRS, 2, 100)), WakeWaiter)
     assert woken.values == [place_of(THEIRS, 1, 100)]
-    assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))), FreeSegment)
+    assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))) + hand.free_kept(), FreeSegment)
     assert of(hand.release(THEIRS), FreeSegment) == [FreeSegment(THEIRS, 0)]
 
 

@@ -26,11 +26,17 @@ NEVER_STALE = ("ref to a collected object", "release of an unknown ref")
 class Ranks:
     """A job. Rank 0 has a driver, which does not wait unless the test says so; so tasks go to the other ranks."""
 
-    def __init__(self, n_ranks: int = 3, **config: Any) -> None:
-        self.hands = [Hand(rank, n_ranks, **config) for rank in range(n_ranks)]
+    def __init__(self, n_ranks: int = 3, *, hosts: str = "abcdefgh", **config: Any) -> None:
+        near = [tuple(other for other in range(n_ranks) if hosts[other] == hosts[rank]) for rank in range(n_ranks)]
+        self.hands = [Hand(rank, n_ranks, hosts=hosts, neighbours=near[rank], **config) for rank in range(n_ranks)]
         self._links: dict[tuple[int, int], deque[Message]] = {}
         #: Links that deliver nothing for now.
         self.held: list[tuple[int, int]] = []
+        #: Links on which bulk data get stuck, and what is stuck there.
+        self.jammed: list[tuple[int, int]] = []
+        self._stuck: list[tuple[int, f.SendObject]] = []
+        #: Bulk data that were sent, as (from, to).
+        self.sends: list[tuple[int, int]] = []
         #: Everything that has been delivered, as (from, to, message).
         self.log: list[tuple[int, int, Message]] = []
         #: Task → the rank on which it runs.
@@ -57,6 +63,7 @@ class Ranks:
             f.StartRead: self._start_read,
             f.SendObject: self._send_object,
             f.ReadSource: self._read_source,
+            f.GiveRoom: lambda rank, effect: self.segments.__setitem__((rank, effect.object_id), b""),
             f.FreeSegment: lambda rank, effect: self._free(rank, effect.object_id),
             f.InterruptTask: lambda rank, effect: self.interrupted.append(effect.task_id),
             f.ResumeGenerator: self._resume,
@@ -126,10 +133,28 @@ class Ranks:
         self._send(rank, effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
     def _send_object(self, rank: int, effect: f.SendObject) -> None:
-        data = self.segments[rank, effect.object_id]
-        self.segments[effect.rank, self._reads.pop((effect.rank, effect.transfer_id))] = data
-        self.tell(rank, e.SendCompleted(effect.object_id))
-        self.tell(effect.rank, e.ReadCompleted(effect.transfer_id))
+        self.sends.append((rank, effect.rank))
+        if (rank, effect.rank) in self.jammed:
+            self._stuck.append((rank, effect))
+        else:
+            self._end_send(rank, effect, e.ReadCompleted(effect.transfer_id))
+
+    def _end_send(self, rank: int, effect: f.SendObject, end: e.ReadCompleted | e.ReadFailed) -> None:
+        object_id = self._reads.pop((effect.rank, effect.transfer_id))
+        self.segments[effect.rank, object_id] = self.segments[rank, object_id]
+        self.tell(rank, e.SendCompleted(object_id))
+        self.tell(effect.rank, end)
+
+    def unjam(self, failure: Failure | None = None) -> None:
+        """Bulk data move again; or the links on which they are stuck break."""
+        self.jammed.clear()
+        stuck, self._stuck = self._stuck, []
+        for rank, effect in stuck:
+            transfer_id = effect.transfer_id
+            self._end_send(
+                rank, effect, e.ReadFailed(transfer_id, failure) if failure else e.ReadCompleted(transfer_id)
+            )
+        self.settle()
 
     def _read_source(self, rank: int, effect: f.ReadSource) -> None:
         assert (rank, effect.object_id) not in self.segments
@@ -137,6 +162,10 @@ class Ranks:
         self.tell(rank, e.ReadCompleted(effect.transfer_id))
 
     def _free(self, rank: int, object_id: int) -> None:
+        for (reader, transfer_id), read_id in self._reads.items():
+            if (reader, read_id) == (rank, object_id):
+                del self._reads[reader, transfer_id]
+                return
         del self.segments[rank, object_id]
 
     # -- user code ---------------------------------------------------------------------------------------------------

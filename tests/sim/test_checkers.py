@@ -13,6 +13,7 @@ import pytest
 from hpcfut.core.copies import Copies
 from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import STORED
+from hpcfut.core.readers import NOBODY, Readers
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.stuck import Judgement
@@ -28,6 +29,7 @@ from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.spread import Spread
 from hpcfut.sim.checkers.standstills import Standstills
 from hpcfut.sim.checkers.values import Values
 from hpcfut.sim.sweep import run_seed
@@ -96,6 +98,16 @@ def forgets_attempts(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def serves_everybody(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A holder takes each rank for a host of its own, and redirects nobody."""
+
+    def wrong(self: Readers, copy: Any, reader: int) -> int:
+        copy.readers = {**(copy.readers or {}), f"host of rank {reader}": reader}
+        return NOBODY
+
+    return wrong
+
+
 def fits_always(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, resources: True
 
@@ -137,6 +149,7 @@ FAULTS = (
     Fault(Attempts, Tasks, "on_raised", forgets_attempts, r"has had all its \d attempts"),
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
     Fault(Segments, Leases, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
+    Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
     Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),
     Fault(Emptiness, Leases, "_return", forgets, r"At rest, rank \d still has .*n_grants=[1-9]"),

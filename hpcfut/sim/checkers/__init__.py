@@ -16,13 +16,14 @@ from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
+from hpcfut.sim.checkers.spread import Spread
 from hpcfut.sim.checkers.standstills import Standstills
 from hpcfut.sim.checkers.values import Values
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
 
-ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Standstills, Progress, Emptiness)
+ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Spread, Standstills, Progress, Emptiness)
 
 
 class Checks:
@@ -38,6 +39,8 @@ class Checks:
         self.after_turn = methods("after_turn")
         #: (rank, destination, message): the message is about to leave.
         self.on_message = methods("on_message")
+        #: (rank, SendObject): bulk data are about to leave.
+        self.on_send = methods("on_send")
         #: (rank, RunTask): the task is about to start.
         self.on_run = methods("on_run")
         #: (rank, frame, WakeWaiter): the frame is about to be woken.
