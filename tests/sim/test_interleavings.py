@@ -10,6 +10,8 @@ from hpcfut.sim.explorer import Explorer
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Make, Program, Put, Raised, Sleep, get
 from hpcfut.sim.trace import SimulationError
+from hpcfut.sim.window import NBYTES_STORED
+from hpcfut.sim.world import Scenario
 
 
 def echo(me: Frame) -> Program:
@@ -136,7 +138,34 @@ def scatter(me: Frame) -> Program:
     return []
 
 
-PROGRAMS: dict[str, tuple[int, Body]] = {
+def recall(me: Frame) -> Program:
+    # x = f.remote(); y, w = echo.remote(x), f.remote(); get(x); get([y, w])    # x and w on rank 1, with room for one
+    to_1 = me.define(affinity=1)
+    (x,) = me.submit(to_1, forget)
+    (y,) = me.submit(me.define(affinity=2), echo, arguments=[x])
+    (w,) = me.submit(to_1, forget)
+    yield get(x, may_run=False)
+    yield get(y, w, may_run=False)
+    return []
+
+
+def recall_pair(me: Frame) -> Program:
+    # x, y = f.remote(), f.remote(); z = echo.remote(x, y); w, v = f.remote(), f.remote(); get(x); get([z, w, v])
+    to_1, to_2 = me.define(affinity=1), me.define(affinity=2)
+    (x,) = me.submit(to_1, forget)
+    (y,) = me.submit(to_2, forget)
+    (z,) = me.submit(me.define(affinity=3), echo, arguments=[x, y])
+    (w,) = me.submit(to_1, forget)
+    (v,) = me.submit(to_2, forget)
+    yield get(x, may_run=False)
+    yield get(z, w, v, may_run=False)
+    return []
+
+
+#: One host, and room for one large value on each rank.
+NARROW = Scenario(n_ranks_on_host=4, nbytes_store=NBYTES_STORED * 3 // 2)
+
+PROGRAMS: dict[str, tuple[int, Body] | tuple[int, Body, Scenario]] = {
     "borrow": (3, borrow),
     "lend": (3, lend),
     "pass on": (4, pass_on),
@@ -144,6 +173,8 @@ PROGRAMS: dict[str, tuple[int, Body]] = {
     "fetch": (3, fetch),
     "consume": (2, consume),
     "scatter": (2, scatter),
+    "recall": (3, recall, NARROW),
+    "recall a pair": (4, recall_pair, NARROW),
 }
 
 
