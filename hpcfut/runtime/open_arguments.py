@@ -7,7 +7,6 @@ that is done once for the runs that follow each other with the same argument. Ea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from typing import Any
 
 from hpcfut.core.effects import CloseArgument
@@ -15,8 +14,6 @@ from hpcfut.model.errors import ObjectLostError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.place import Place
 from hpcfut.ports import Window
-
-_object_id_of = attrgetter("object_id")
 
 
 class OpenArgument:
@@ -37,16 +34,14 @@ class OpenArguments:
         self._window = window
         self._by_object: dict[int, OpenArgument] = {}
 
-    def of(self, places: Sequence[Place]) -> Sequence[OpenArgument | None]:
+    def of(self, places: Sequence[Place]) -> list[OpenArgument]:
         """The views of a run's arguments; those are opened that are not open."""
-        opened = list(map(self._by_object.get, map(_object_id_of, places)))
-        if None in opened:
-            for index, place in enumerate(places):
-                # An object may stand there twice.
-                argument = self._by_object.get(place.object_id)
-                if argument is None:
-                    argument = self._by_object[place.object_id] = OpenArgument(open_view(self._window, place))
-                opened[index] = argument
+        by_object, opened = self._by_object, []
+        for place in places:
+            argument = by_object.get(place.object_id)
+            if argument is None:
+                argument = by_object[place.object_id] = OpenArgument(open_view(self._window, place))
+            opened.append(argument)
         return opened
 
     def close(self, effect: CloseArgument) -> None:
