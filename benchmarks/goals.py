@@ -131,6 +131,13 @@ ROWS: tuple[Row, ...] = (
     _figure("get of 64 MiB, the owner idle for 100 ms", "store: get, owner idle for 100 ms, µs", 250, 120, " µs"),
     _figure("get and first sum, of a private sum", "store: get and first sum, of a private sum", 1.6, 1.3, " ×"),
     _figure("second sum, of a private sum", "store: second sum, of a private sum", 1.1, 1.0, " ×"),
+    _figure(
+        "one object for all of 8 ranks on 2 hosts, bytes over the link, of the object",
+        "readers: bytes over the link, of the object",
+        1.1,
+        None,
+        " ×",
+    ),
     _figure("put, of warm memcpy", "store: put, of a copy's bandwidth", 0.85, 0.95, "", is_cost=False),
     _figure(
         "64 MiB from a task to a consumer, of mpi4py.futures",

@@ -91,6 +91,7 @@ TWO_PROCESSES = ("mpiexec", "-n", "2", sys.executable)
 BENCHMARKS = {
     "busy": Benchmark(TWO_RANKS, "busy.py"),
     "two-hosts": Benchmark(("python", "two_hosts.py"), "busy.py"),
+    "readers": Benchmark(("python", "two_hosts.py", "--ranks", "8"), "many_readers.py"),
     "idle": Benchmark(TWO_RANKS, "idle.py"),
     "queued": Benchmark(TWO_RANKS, "queued_tasks.py"),
     "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py"),

@@ -1,12 +1,13 @@
-"""Runs a benchmark with a rank on each of two hosts, which are network namespaces of this machine; needs root.
+"""Runs a benchmark with ranks on each of two hosts, which are network namespaces of this machine; needs root.
 
-python benchmarks/two_hosts.py [--spmd] benchmarks/busy.py [OPTION...]
+python benchmarks/two_hosts.py [--spmd] [--ranks N] benchmarks/busy.py [OPTION...]
 
-With ``--spmd`` both ranks run the script.
+There are two ranks, or N. With ``--spmd`` all of them run the script.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -17,10 +18,13 @@ TIMEOUT_S = 900.0
 
 def main() -> int:
     """Makes the hosts, runs the script there, and prints what it printed."""
-    is_spmd = sys.argv[1:2] == ["--spmd"]
-    words = sys.argv[1 + is_spmd :]
-    if not words:
-        raise SystemExit(f"Say which script is to run: {sys.argv[0]} benchmarks/busy.py")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--spmd", action="store_true", help="all ranks run the script")
+    parser.add_argument("--ranks", type=int, default=2, metavar="N", help="how many in all, as many on each host (2)")
+    parser.add_argument("script", help="the benchmark")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="what it is given")
+    asked = parser.parse_args()
+    words = [asked.script, *asked.options]
     sys.path.insert(0, str(CHECKOUT))
     from tests.mpi.jobs import Mpi
     from tests.testbed.hosts import NoTestbed, two_hosts
@@ -32,9 +36,9 @@ def main() -> int:
     try:
         with two_hosts() as hosts:
             before = hosts.nbytes_crossed()
-            options_of_run = ["--spmd"] if is_spmd else []
+            options_of_run = ["--spmd"] if asked.spmd else []
             mpi = Mpi(name, Path(sys.prefix))
-            job = hosts.run(mpi, 2, script, *options, options=options_of_run, timeout_s=TIMEOUT_S)
+            job = hosts.run(mpi, asked.ranks, script, *options, options=options_of_run, timeout_s=TIMEOUT_S)
             nbytes = hosts.nbytes_crossed() - before
     except NoTestbed as reason:
         raise SystemExit(str(reason)) from reason

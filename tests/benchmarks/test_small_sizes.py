@@ -13,7 +13,7 @@ from tests.mpi.jobs import CHECKOUT, Mpi, run_job
 pytestmark = pytest.mark.mpi
 
 BENCHMARKS = CHECKOUT / "benchmarks"
-#: All but the one on two hosts, which tests/testbed runs.
+#: All but those on two hosts, which tests/testbed runs.
 OWN = (
     "busy",
     "idle",

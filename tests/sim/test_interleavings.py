@@ -113,6 +113,16 @@ def fetch(me: Frame) -> Program:
     return []
 
 
+def share(me: Frame) -> Program:
+    # x = put(large); forget.remote(x); forget.remote(x); del x    # on both ranks of the other host
+    yield Put()
+    x = me.refs[-1]
+    for rank in (2, 3):
+        me.submit(me.define(affinity=rank), forget, arguments=[x])
+    me.release([x])
+    return []
+
+
 def consume(me: Frame) -> Program:
     # items = f.remote(); next(items); next(items); del items    # f would make five
     def f(inner: Frame) -> Program:
@@ -171,6 +181,7 @@ PROGRAMS: dict[str, tuple[int, Body] | tuple[int, Body, Scenario]] = {
     "pass on": (4, pass_on),
     "cancel": (2, cancel),
     "fetch": (3, fetch),
+    "share": (4, share),
     "consume": (2, consume),
     "scatter": (2, scatter),
     "recall": (3, recall, NARROW),

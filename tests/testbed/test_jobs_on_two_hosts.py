@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.testbed]
 
 TRANSPORT_RANKS = CHECKOUT / "tests" / "contract" / "transport_ranks.py"
 BUSY = CHECKOUT / "benchmarks" / "busy.py"
+MANY_READERS = CHECKOUT / "benchmarks" / "many_readers.py"
 BETWEEN = CHECKOUT / "benchmarks" / "between_hosts.py"
 WORDCOUNT = CHECKOUT / "examples" / "wordcount.py"
 CROSSING = CHECKOUT / "tests" / "testbed" / "crossing.py"
@@ -61,6 +62,12 @@ def test_large_objects_beside_plain_mpi(hosts: TwoHosts, mpi: Mpi) -> None:
     job = hosts.run(mpi, 2, BETWEEN, "--small", options=["--spmd"]).check()
     assert "get, holder NumPy" in job.stdout, job.story()
     assert "result hash f6f2f9992b618404" in job.stdout, job.story()
+
+
+def test_how_often_one_object_crosses(hosts: TwoHosts, mpi: Mpi) -> None:
+    job = hosts.run(mpi, 8, MANY_READERS, "--small").check()
+    assert "4 MiB to 8 ranks on 2 hosts" in job.stdout, job.story()
+    assert "result hash 3bbb2c259fb3eb09" in job.stdout, job.story()
 
 
 def test_doctor_measures_between_the_hosts(hosts: TwoHosts, mpi: Mpi) -> None:
