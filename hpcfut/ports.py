@@ -165,8 +165,10 @@ class Doorbell(Protocol):
     reaches_all: bool
     #: When this rank rang another one last, 0 before.
     rang_at: float
-    #: Whether the last sleep was ended by an event of the network, and not by a ring.
-    was_called: bool
+    #: Event queues of this process that end a sleep when they are readable, see ``hear``.
+    heard: Sequence[int]
+    #: Those of them that ended the last sleep; none if it was a ring.
+    called_by: Sequence[int]
 
     def ring(self, rank: int) -> None:
         """Wake a rank, the own one included, or keep it from falling asleep; never blocks."""

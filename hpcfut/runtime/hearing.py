@@ -4,18 +4,21 @@ An MPI that talks TCP has its sockets in event queues of the kernel, and a doorb
 woken by bytes that come (``edges/host/event_queues.py``). Whether all frames come that way no MPI tells, and over RDMA
 none do. So it is learned, by each rank for itself, from the looks after each sleep that nobody rang an end to: when
 frames have ended several sleeps in a row, sleeps may be long; a frame that is found after a sleep which nothing ended
-was not heard, and sleeps are short again. Queues that end many sleeps for nothing are not heard any more.
+was not heard, and sleeps are short again, for twice as many frames each time that this happens. A queue that ends many
+sleeps for nothing, that of a user's event loop perhaps, is not heard any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from hpcfut.ports import Doorbell
 
-#: So many frames in a row must have been heard.
+#: So many frames in a row must have been heard, at first and at most.
 N_HEARD_MIN: Final = 8
-#: So many sleeps in a row may be ended for nothing.
+N_HEARD_MAX: Final = 1024
+#: So many sleeps in a row may a queue end for nothing.
 N_VAIN_MAX: Final = 100
 
 
@@ -25,31 +28,44 @@ class Hearing:
     def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
         self._n_heard = 0
-        self._n_vain = 0
+        self._n_needed = N_HEARD_MIN
+        #: By queue: the sleeps that it has ended for nothing since the last frame.
+        self._n_vain: dict[int, int] = {}
         #: Whether a sleep has ended, by its time or by an event, and nothing has been found since.
         self.is_open = False
-        self.was_called = False
+        #: The queues that ended the last sleep.
+        self.called_by: Sequence[int] = ()
 
     @property
     def is_good(self) -> bool:
         """Whether this rank may sleep for long, because every rank can wake it in one way or another."""
-        return self._doorbell.reaches_all or self._n_heard >= N_HEARD_MIN
+        return self._doorbell.reaches_all or self._n_heard >= self._n_needed
 
     def note_sleep(self, *, is_rung: bool) -> None:
         """A sleep has ended. If an event had ended the last one, and nothing was found, that was for nothing."""
         if self._doorbell.reaches_all:
             return
-        if self.is_open and self.was_called:
-            self._n_vain += 1
-            if self._n_vain >= N_VAIN_MAX:
-                self._doorbell.hear(())
-                self._n_heard = 0
-        self.was_called = self._doorbell.was_called
+        if self.is_open:
+            for queue in self.called_by:
+                self._note_vain(queue)
+        self.called_by = self._doorbell.called_by
         self.is_open = not is_rung
+
+    def _note_vain(self, queue: int) -> None:
+        n_vain = self._n_vain[queue] = self._n_vain.get(queue, 0) + 1
+        if n_vain >= N_VAIN_MAX:
+            del self._n_vain[queue]
+            self._doorbell.hear([other for other in self._doorbell.heard if other != queue])
 
     def note_look(self, n_frames: int) -> None:
         """Somebody has looked for frames after that."""
-        if n_frames:
-            self.is_open = False
-            self._n_heard = self._n_heard + 1 if self.was_called else 0
-            self._n_vain = 0
+        if not n_frames:
+            return
+        self.is_open = False
+        self._n_vain.clear()
+        if self.called_by:
+            self._n_heard += 1
+            return
+        if self._n_heard >= self._n_needed:
+            self._n_needed = min(2 * self._n_needed, N_HEARD_MAX)
+        self._n_heard = 0

@@ -35,6 +35,7 @@ from hpcfut.model.roster import RankRecord, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
 
@@ -132,8 +133,7 @@ class Job:
 
     def await_session(self, hooks: RefHooks) -> Runtime | int:
         """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
-        doorbell, sleep_s = self._doorbell, 0.0
-        sleep_max_s = SLEEP_MAX_S if doorbell.reaches_all else SLEEP_MAX_UNRUNG_S
+        doorbell, hearing, sleep_s = self._doorbell, Hearing(self._doorbell), 0.0
         while True:
             doorbell.lie_down()
             # A frame may have come while this rank was still leaving the last session.
@@ -142,7 +142,10 @@ class Job:
             opening = next((entry for entry in self._early if is_session(entry[1])), None)
             if opening is None:
                 # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.
-                sleep_s = 0.0 if doorbell.sleep(sleep_s) else min(2 * sleep_s + 0.00005, sleep_max_s)
+                is_rung = doorbell.sleep(sleep_s)
+                hearing.note_sleep(is_rung=is_rung)
+                sleep_max_s = SLEEP_MAX_S if doorbell.reaches_all else SLEEP_MAX_UNRUNG_S
+                sleep_s = 0.0 if is_rung else min(2 * sleep_s + 0.00005, sleep_max_s)
                 doorbell.get_up()
                 continue
             doorbell.get_up()

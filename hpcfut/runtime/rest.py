@@ -206,7 +206,7 @@ class Rest:
     @property
     def was_called(self) -> bool:
         """Whether the last sleep was ended by an event of the network."""
-        return self._hearing.was_called
+        return bool(self._hearing.called_by)
 
     def note_look(self) -> None:
         """Somebody has looked for frames; the looks after a sleep say whether that ended in time."""

@@ -233,7 +233,7 @@ def test_what_an_event_of_the_network_has_brought_is_looked_for_twice(
         return False
 
     monkeypatch.setattr(mill.bell, "sleep", sleep)
-    mill.bell.reaches_all, mill.bell.was_called = False, was_called
+    mill.bell.reaches_all, mill.bell.called_by = False, (3,) if was_called else ()
     waiter = mill.engine.new_waiter()
 
     def looks_until_sleep() -> int:

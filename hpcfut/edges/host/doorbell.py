@@ -64,8 +64,8 @@ class HostDoorbell:
         self.asleep = memoryview(bytearray(n_ranks))
         self.reaches_all = n_ranks == 1
         self.rang_at = 0.0
-        self.was_called = False
-        self._queues: tuple[int, ...] = ()
+        self.heard: Sequence[int] = ()
+        self.called_by: Sequence[int] = ()
         # With the GIL, which takes longer to come back than the call.
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._number = _MEMBARRIER.get(platform.machine(), -1)
@@ -147,26 +147,26 @@ class HostDoorbell:
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or for this long; a ring that has not been taken counts. Returns whether it was rung."""
         ready = self._ready(timeout_s)
-        is_rung = self._pipe in ready
-        self.was_called = bool(ready) and not is_rung
-        if is_rung:
+        if self._pipe in ready:
+            self.called_by = ()
             self._is_rung = True
             return True
+        self.called_by = ready
         return not self.asleep[self._rank]
 
     def _ready(self, timeout_s: float) -> Sequence[int]:
         try:
             if self._pipe < _DESCRIPTORS_MAX:
-                return select.select((self._pipe, *self._queues), (), (), timeout_s)[0]
+                return select.select((self._pipe, *self.heard), (), (), timeout_s)[0]
             poll = select.poll()
-            for descriptor in (self._pipe, *self._queues):
+            for descriptor in (self._pipe, *self.heard):
                 poll.register(descriptor, select.POLLIN)
             return [descriptor for descriptor, _ in poll.poll(math.ceil(1000 * timeout_s))]
         except (OSError, ValueError):
-            if not self._queues:
+            if not self.heard:
                 raise
             # A library has closed its queue.
-            self._queues = ()
+            self.heard = ()
             return ()
 
     def get_up(self) -> None:
@@ -175,7 +175,7 @@ class HostDoorbell:
 
     def hear(self, queues: Sequence[int]) -> None:
         """From now on these event queues of this process, and no others, end a sleep when they are readable."""
-        self._queues = tuple(queue for queue in queues if queue < _DESCRIPTORS_MAX)
+        self.heard = tuple(queue for queue in queues if queue < _DESCRIPTORS_MAX)
 
     def close(self) -> None:
         """Give everything back."""
