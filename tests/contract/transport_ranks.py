@@ -82,22 +82,6 @@ def check_rings(transport: MpiTransport, bell: Bell) -> None:
     assert found == [bytes(pair) for pair in sent]
 
 
-def check_one_poll_sees_what_has_come(world: World, transport: MpiTransport) -> None:
-    """A rank that sleeps between its polls would else hear of everything a sleep late."""
-    peers, n_rounds, n_seen = peers_of(transport), 5, 0
-    for _ in range(n_rounds):
-        world.comm.Barrier()
-        for peer in peers:
-            transport.send(peer, b"sent while the others sleep")
-        time.sleep(0.2)
-        n_frames = len(transport.poll())
-        n_seen += n_frames == len(peers)
-        while n_frames < len(peers):
-            n_frames += len(transport.poll())
-    # On a machine that is busy with other things a rank may send late.
-    assert n_seen >= n_rounds - 1, f"{n_seen} of {n_rounds} polls saw what had come."
-
-
 class Exposing(MpiTransport):
     """Sends most data out of a window, as a rank does what it stores, and some from beside it."""
 
@@ -140,7 +124,6 @@ def run_session(world: World, folder: Path, is_first: bool, is_one_sided: bool) 
     check_errors_are_sentences(transport)
     check_rings(transport, bell)
     world.comm.Barrier()
-    check_one_poll_sees_what_has_come(world, transport)
     world.comm.Barrier()
     for check in BODY if is_first else [check_frames_in_order]:
         started = time.monotonic()
