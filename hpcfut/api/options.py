@@ -40,6 +40,12 @@ class NodeAffinitySchedulingStrategy:
         self.node_id = int(node_id)
         self.soft = soft
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NodeAffinitySchedulingStrategy) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.node_id, self.soft))
+
 
 class Options(msgspec.Struct, frozen=True):
     """The options of one remote function."""

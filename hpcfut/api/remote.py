@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: One thread at a time registers functions. Re-entrant, because pickling one may run code of the user's.
 _REGISTERING: Final = threading.RLock()
+#: So many variants of a function are kept registered.
+N_VARIANTS_MAX: Final = 64
 
 
 class RemoteFunction:
@@ -34,6 +36,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
         self._function = function
         self._options = options
+        #: What ``options`` has made of it.
+        self._variants: dict[tuple[tuple[str, type, Any], ...], RemoteFunction] = {}
         self._runtime: Runtime | None = None
         self._template_id = 0
         n_returns = options.num_returns
@@ -84,6 +88,9 @@ class RemoteFunction:
     def options(self, **given: Any) -> RemoteFunction:
         """The same function with other options: ``f.options(num_returns=2).remote(...)``.
 
+        Equal options give one and the same remote function, so that this may stand in a loop: the function is sent to
+        the ranks once.
+
         Example:
             >>> divide = hpcfut.remote(divmod).options(num_returns=2)
             >>> hpcfut.get(divide.remote(7, 3))
@@ -92,7 +99,18 @@ class RemoteFunction:
         Raises:
             ValueError: An option is unknown, or its value makes no sense.
         """
-        return RemoteFunction(self._function, self._options.updated(given))
+        # Values that are equal are not always the same: True is no number of CPUs.
+        key = tuple((name, type(value), value) for name, value in given.items())
+        try:
+            found = self._variants.get(key)
+        except TypeError:  # A dict of resources, say.
+            return RemoteFunction(self._function, self._options.updated(given))
+        if found is None:
+            found = RemoteFunction(self._function, self._options.updated(given))
+            if len(self._variants) >= N_VARIANTS_MAX:
+                self._variants.clear()
+            self._variants[key] = found
+        return found
 
     @property
     def _name(self) -> str:

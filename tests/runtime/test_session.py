@@ -18,6 +18,7 @@ import pytest
 
 import hpcfut
 from hpcfut.api import session
+from hpcfut.api.remote import N_VARIANTS_MAX
 from hpcfut.runtime.job import Job
 from hpcfut.runtime.runtime import Runtime
 
@@ -275,6 +276,28 @@ def test_two_threads_that_call_a_function_first_register_it_once() -> None:
         thread.join(20)
     assert hpcfut.get(refs) == [True, True]
     assert len(core.templates.own) == n_before + 1
+
+
+def test_options_in_a_loop_register_a_function_once() -> None:
+    templates = session.current().engine.core.templates.own
+    add = hpcfut.remote(lambda a, b: a + b)
+    n_before = len(templates)
+    here = hpcfut.NodeAffinitySchedulingStrategy
+    for number in range(5):
+        assert hpcfut.get(add.options(num_cpus=1, scheduling_strategy=here(0)).remote(number, 1)) == number + 1
+        assert hpcfut.get(add.options(resources={}).remote(number, 2)) == number + 2, "What has no hash goes as before."
+    gc.collect()
+    session.current().engine.hear_now()
+    assert len(templates) == n_before + 1
+    assert add.options(num_cpus=1) is add.options(num_cpus=1)
+    assert add.options(num_cpus=1) is not add.options(num_cpus=2)
+    with pytest.raises(ValueError, match="num_cpus cannot be True"):
+        add.options(num_cpus=True)
+    for number in range(2 * N_VARIANTS_MAX):
+        assert hpcfut.get(add.options(name=f"add{number}").remote(1, 2)) == 3
+    gc.collect()
+    session.current().engine.hear_now()
+    assert len(templates) <= n_before + N_VARIANTS_MAX
 
 
 def test_a_wait_may_end_by_an_exception_of_a_signal_handler() -> None:
