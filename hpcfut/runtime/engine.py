@@ -208,6 +208,11 @@ class Engine(Turns):
         with self._lock:
             return self._turn(self._now())
 
+    @property
+    def is_hurried(self) -> bool:
+        """Whether data should be moved without a pause, and no thread waits that would do it."""
+        return not self._followers and self.movement.is_hurried(self._now())
+
     def leave_lead(self) -> None:
         """To be called by who has led."""
         self._lead.release()

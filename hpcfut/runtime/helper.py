@@ -25,8 +25,13 @@ from hpcfut.runtime.rest import N_LOOKS
 
 PERIOD_S = 0.0005
 PERIOD_DRIVEN_S = 0.002
+#: While data are under way: the buffers of a fast link are empty after some hundred microseconds.
+PERIOD_HURRIED_S = 0.0001
 #: The thread that gives the GIL up at the latest after this time lets the helper in.
 SWITCH_INTERVAL_S = 0.0005
+#: The same while data are hurried: it gives the GIL away, and must get it back, for every step. While a transfer
+#: lasts, user code in pure Python goes on up to a tenth slower.
+SWITCH_INTERVAL_HURRIED_S = 0.0001
 N_IDLE_TICKS_MAX = 20
 #: For watchers it looks again after this share of the time since the last news, but not sooner than that.
 WATCH_SHARE = 0.3
@@ -91,6 +96,8 @@ class Helper:
             watch_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
             if engine.tick() if watch_s < PERIOD_S else self._stand_in():
                 n_driven = 0
+                if engine.is_hurried:
+                    self._move_data()
                 period_s = self._until_next_look() if engine.watchers.are_left_alone else PERIOD_S
                 continue
             n_driven += 1
@@ -98,6 +105,14 @@ class Helper:
             if n_driven >= N_IDLE_TICKS_MAX and engine.is_driven:
                 self._park()
                 n_driven, period_s = 0, PERIOD_S
+
+    def _move_data(self) -> None:
+        """Look often while data are under way, and let user code keep the GIL for less."""
+        engine = self._engine
+        sys.setswitchinterval(SWITCH_INTERVAL_HURRIED_S)
+        while engine.is_hurried and not self._is_closing and engine.tick():
+            self._bell.acquire(timeout=PERIOD_HURRIED_S)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def _until_next_look(self) -> float:
         now, n_news = time.monotonic(), self._engine.watchers.n_news

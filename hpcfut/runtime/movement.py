@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from hpcfut.core.context import Context
 from hpcfut.core.effects import FreeSegment, SendObject, StartRead
 from hpcfut.core.events import Event, ReadCompleted, ReadFailed, SendCompleted
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.ports import Transport, Window
 from hpcfut.wire.messages import Message, ReadRequested
 
+#: A transfer is hurried for as long as it would take at this speed; on a slower link short sleeps cost it nothing.
+NBYTES_HURRIED_PER_S: Final = 500e6
+
 
 class Movement:
     """What is under way between this rank's window and others; used with the engine's lock."""
 
-    def __init__(self, transport: Transport, window: Window, send: Callable[[int, Message], None]) -> None:
+    def __init__(
+        self, transport: Transport, window: Window, context: Context, send: Callable[[int, Message], None]
+    ) -> None:
         self._transport = transport
         self._window = window
+        self._context = context
         self._send = send
         #: What is under way, by transfer: reads to here, and by (reader, transfer) the objects that are sent from here.
         self.reads: dict[int, StartRead] = {}
         self.sends: dict[tuple[int, int], int] = {}
         #: Of these reads: why they could not begin.
         self._denied: dict[int, Failure] = {}
+        self._hurried_until = 0.0
+
+    def is_hurried(self, now: float) -> bool:
+        """Whether data are under way that short sleeps would hold up."""
+        return now < self._hurried_until and bool(self.reads or self.sends)
+
+    def _hurry(self, nbytes: int) -> None:
+        self._hurried_until = max(self._hurried_until, self._context.now) + nbytes / NBYTES_HURRIED_PER_S
 
     def start_read(self, effect: StartRead) -> None:
         """Get ready to receive, and ask the holder."""
@@ -32,12 +48,14 @@ class Movement:
         except MemoryError as error:  # Others may have filled the folder that memory in common comes out of.
             self._denied[effect.transfer_id] = Failure(FULL, str(error))
             return
+        self._hurry(effect.nbytes)
         self._transport.receive_data(effect.rank, effect.transfer_id, buffer)
         self._send(effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
     def send_object(self, effect: SendObject) -> None:
         """Start sending the bytes of an object that is stored here."""
         self.sends[effect.rank, effect.transfer_id] = effect.object_id
+        self._hurry(effect.nbytes)
         buffer = self._window.bare(effect.offset, effect.nbytes)
         self._transport.send_data(effect.rank, effect.transfer_id, buffer)
 

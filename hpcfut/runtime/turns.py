@@ -106,7 +106,7 @@ class Turns:
         self._context = core.context
         self.open_arguments = OpenArguments(window)
         self.frames = Frames(core.context, transport, session, core.scheduler.load)
-        self.movement = movement = Movement(transport, window, self.frames.send)
+        self.movement = movement = Movement(transport, window, core.context, self.frames.send)
         self.spilling = spilling = Spilling(open_store, window, post)
         self._perform: dict[type, Callable[..., None]] = {
             RunTask: self._run_task,
