@@ -78,8 +78,9 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "cloudpickle": ("wire.pickling",),
     "marshal": (),
     "shelve": (),
-    # The launcher is a process of its own and no rank: it watches a job with the clock.
-    "time": ("runtime", "edges.host", "cli"),
+    # The launcher is a process of its own and no rank: it watches a job with the clock. A file that somebody else has
+    # locked is tried again after a while: nobody tells when it is free.
+    "time": ("runtime", "edges.host", "cli", "io.files"),
     # In `api` the locks round the start and end of the session, the registering of functions and the end of a future,
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
     "threading": (

@@ -86,6 +86,7 @@ def lazy_array(
     It runs on a thread of its own, beside tasks. It must not keep the array, nor views of it, nor wait for tasks: a
     ``get`` of what is not ready yet raises in it. What it raises itself is raised by the ``get`` of the array, as what
     a task raises is, and tasks that have the ref as argument fail with it. The next ``get`` tries again.
+    ``cancel`` does nothing to it.
 
     Example:
         >>> def count_from(array, first):

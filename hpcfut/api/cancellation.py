@@ -27,7 +27,8 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator, *, force: bool = False, rec
         >>> hpcfut.cancel(ref)
 
     Args:
-        ref: A ref of the task, or its generator. Nothing happens to a value that no task makes.
+        ref: A ref of the task, or its generator. Nothing happens to a value that no task makes: one that was put,
+            or that the function of a ``lazy_array`` gives, which goes on to its end.
         force: End the process of the task, which a task on a rank does not have.
         recursive: Cancel the tasks that it submitted, too.
 

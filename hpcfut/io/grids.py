@@ -44,7 +44,7 @@ def sizes_of(name: str, given: Any) -> tuple[int, ...]:
 
 
 def grid_of(name: str, shape: Sequence[int], chunks: Any) -> Grid:
-    """The grid of a dataset called ``name`` in complaints; without ``chunks`` it is one chunk.
+    """The grid of a dataset called ``name`` in complaints; a larger chunk is cut to it, and none at all is the whole.
 
     Raises:
         TypeError: The chunks are no whole numbers.
@@ -57,12 +57,9 @@ def grid_of(name: str, shape: Sequence[int], chunks: Any) -> Grid:
     steps = sizes_of("chunks", chunks)
     if len(steps) != len(shape):
         raise ValueError(f"chunks is {chunks!r}, but {name} has the shape {tuple(shape)}. Give one size for each axis.")
-    if not all(0 < step <= size for step, size in zip(steps, shape, strict=True)):
-        raise ValueError(
-            f"chunks is {chunks!r}, but {name} has the shape {tuple(shape)}. Along each axis a chunk has 1 element at "
-            f"least and as many as the dataset at most."
-        )
-    return Grid(shape, steps)
+    if min(steps, default=1) <= 0:
+        raise ValueError(f"chunks is {chunks!r}. Along each axis a chunk has 1 element at least.")
+    return Grid(shape, tuple(map(min, steps, shape)))
 
 
 def range_text(start: Sequence[int], sizes: Sequence[int]) -> str:

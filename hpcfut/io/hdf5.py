@@ -1,30 +1,32 @@
 """Reading and writing datasets of HDF5 files.
 
 A chunk that is read is an array with a source (``hpcfut.lazy_array``): who wants it opens the file, reads its part and
-closes it. Who writes fetches one chunk after the other, and writes them to a file of its own beside the one that was
-asked for. With its last chunk that becomes the file, or is copied there, so that nobody takes half of a dataset for
+closes it. Who writes fetches one chunk after the other, and writes them to a file of its own, which nobody sees. With
+its last chunk that becomes the file that was asked for, or is copied there, so that nobody takes half of a dataset for
 all, and what is written may be made of what is read from the same file.
 """
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from itertools import islice
 from typing import Any, Final
 
 import hpcfut
+from hpcfut.io.files import Path, absolute, demand_place, find, name_of_dataset, open_file, own_rank, text_of
 from hpcfut.io.grids import Grid, grid_of, range_text, sizes_of
+from hpcfut.io.unfinished import Unfinished
 
 #: What is being copied into a file is called so, at its top.
 UNFINISHED: Final = "unfinished (hpcfut is writing, or was stopped)"
-#: Of the datasets in a file, so many are named in a complaint.
-_N_NAMED_MAX: Final = 8
-
-Path = str | os.PathLike[str]
+#: What h5py's ``create_dataset`` takes and is told by ``write_hdf5`` itself.
+_OWN_OPTIONS: Final = ("name", "dtype", "data")
+#: What it takes, and what fits only some types of elements.
+_OPTIONS_OF_TYPES: Final = ("fillvalue", "scaleoffset")
 
 
 def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = None) -> list[hpcfut.ObjectRef[Any]]:
@@ -32,7 +34,7 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
 
     The file is looked at now, but no data is read. A rank that has no room for more drops chunks and reads them again
     when they are wanted again, so that a file may be larger than all memory. Until then it must stay as it is, in a
-    folder that all ranks see, and nobody may have it open for writing while a chunk is read.
+    folder that all ranks see. Who finds it open for writing waits a few seconds for its end.
 
     Example:
         >>> import h5py, numpy, os, tempfile
@@ -46,8 +48,8 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
     Args:
         path: The file; a relative path is one of this rank's.
         dataset: The name of the dataset, with those of its groups.
-        chunks: The shape of a chunk; the last chunk along each axis has what is left. If it is not given, it is that of
-            the chunks in the file, or there is one chunk.
+        chunks: The shape of a chunk, cut to that of the dataset; the last one along each axis has what is left. If it
+            is not given, it is that of the chunks in the file, or there is one chunk.
 
     Returns:
         A ref to each chunk, in C order of the grid of chunks: the last axis counts fastest.
@@ -55,16 +57,17 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
     Raises:
         FileNotFoundError: There is no such file.
         OSError: It is no HDF5 file, or cannot be read.
-        TypeError: The dataset has Python objects (strings of different lengths, say), or the chunks are no numbers.
+        TypeError: The dataset has Python objects (strings of different lengths, say), the chunks are no numbers, or the
+            name of the dataset is no text.
         ValueError: There is no such dataset in the file, it has no elements, or the chunks do not fit its shape.
     """
     import numpy
 
-    path = _absolute(path)
+    path, dataset = absolute(path), name_of_dataset(dataset)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {path}, at least on rank {_own_rank()}.")
-    with _open(path, "r") as file:
-        found = _find(file, path, dataset)
+        raise FileNotFoundError(f"There is no file {path}, at least on rank {own_rank()}.")
+    with open_file(path, "r") as file:
+        found = find(file, path, dataset)
         name = f"Dataset {dataset!r} in {path}"
         # What h5py notes beside the type, the names of an enumeration say, stays in the file.
         dtype = found.dtype if found.dtype.metadata is None else numpy.dtype(found.dtype.str)
@@ -76,10 +79,7 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
                 f"lengths, or references. Only elements of one size can be read; store strings with a fixed "
                 f"length, as 'S20'."
             )
-        if chunks is None and found.chunks is not None:
-            # A dataset that can grow may be smaller than one chunk of it.
-            chunks = tuple(map(min, found.chunks, found.shape))
-        grid = grid_of(name, found.shape, chunks)
+        grid = grid_of(name, found.shape, found.chunks if chunks is None else chunks)
     return [
         hpcfut.lazy_array(_read_chunk, sizes, dtype, path, dataset, grid.shape, start)  # Nothing is read here.
         for start, sizes in grid
@@ -88,8 +88,8 @@ def read_hdf5(path: Path, dataset: str, chunks: int | Sequence[int] | None = Non
 
 def _read_chunk(array: Any, path: str, dataset: str, shape: tuple[int, ...], start: tuple[int, ...]) -> None:
     try:
-        with _open(path, "r") as file:
-            found = _find(file, path, dataset)
+        with open_file(path, "r") as file:
+            found = find(file, path, dataset)
             if found.shape != shape or found.dtype != array.dtype:
                 raise ValueError(
                     f"it had the shape {shape} and the type {array.dtype} when read_hdf5() was called, and has the "
@@ -104,7 +104,7 @@ def _read_chunk(array: Any, path: str, dataset: str, shape: tuple[int, ...], sta
     except Exception as error:
         raise OSError(
             f"Chunk {range_text(start, array.shape)} of dataset {dataset!r} in {path} could not be read on rank "
-            f"{_own_rank()}: {_text_of(error)}. A chunk is read when it is first wanted, and again after it was "
+            f"{own_rank()}: {text_of(error)}. A chunk is read when it is first wanted, and again after it was "
             f"dropped: leave the file as it is until then, in a folder that all ranks see."
         ) from error
 
@@ -123,8 +123,11 @@ def write_hdf5(
     The rank that calls this writes, and gets one chunk after the other, so that there may be more of them than fit into
     any memory. A task may call it, too. ``refs`` may be a generator: it is asked for two chunks a rank ahead of the
     one that is written, so that tasks which make chunks do not make all of them first. They may be made of other
-    datasets of the same file: it is not touched before all chunks are there. They are written beside it, and copied
-    into it if it exists. If a chunk fails, or cannot be written, nothing is left.
+    datasets of the same file: it is not touched before all chunks are there. They are written to a file without a name
+    in its folder, and copied into it if it exists. If a chunk fails, or cannot be written, or the rank is killed,
+    nothing is left. (Where a file system has no files without names, as NFS, a killed rank leaves one that ends in
+    ``.unfinished``; and one that is killed as it copies may damage the file, as any writer of HDF5.) Several tasks may
+    write into one file: who finds it open waits a few seconds for its end.
 
     Example:
         >>> import numpy, os, tempfile
@@ -142,57 +145,78 @@ def write_hdf5(
         refs: A ref to each chunk, in C order of the grid of chunks: the last axis counts fastest. The type of the first
             one's elements is that of the dataset; all must have the same.
         shape: The shape of the dataset.
-        chunks: The shape of a chunk, the last along each axis excepted, which has what is left; if it is not given,
-            there is one chunk.
-        options: Passed on to h5py's ``create_dataset``: ``compression="gzip"``, for instance.
+        chunks: The shape of a chunk, cut to that of the dataset; the last one along each axis has what is left. If it
+            is not given, there is one chunk.
+        options: Passed on to h5py's ``create_dataset``: ``compression="gzip"``, for instance. They are tried before
+            anything is written.
 
     Raises:
+        FileNotFoundError: There is no such folder.
         OSError: The file cannot be opened or written; somebody else may have it open. What was complete is kept then,
             and the sentence says where.
-        TypeError: A chunk is no array of numbers or of other elements of one size, or shape or chunks are no numbers.
-        ValueError: There is such a dataset already, there are more or fewer refs than chunks, or a chunk has another
-            shape or type than it should.
+        TypeError: A chunk is no array of numbers or of other elements of one size, is masked, or has elements that HDF5
+            has no place for; shape or chunks are no numbers; the name of the dataset is no text; there is no such
+            option. If something else than a ref was given, it is a ``NotARefError``.
+        ValueError: There is such a dataset already, there are more or fewer refs than chunks, a chunk has another shape
+            or type than it should, or an option has a value that cannot be.
         Exception: What the ``get`` of a chunk raises.
     """
-    path = _absolute(path)
+    path, dataset = absolute(path), name_of_dataset(dataset)
     name = f"Dataset {dataset!r} in {path}"
     grid = grid_of(name, sizes_of("shape", shape), chunks)
-    if isinstance(refs, Sequence) and len(refs) != len(grid):
-        raise ValueError(_miscount(name, grid, f"{len(refs)} refs were given"))
-    _demand_place(path, dataset)
-    # In the same folder, so on the same disk.
-    beside = f"{path}.{uuid.uuid4().hex[:8]}.unfinished"
+    checked = _checked(refs, name, grid)
+    _demand_options(grid.shape, options)
+    demand_place(path, dataset)
+    with Unfinished(path) as unfinished:
+        _write(unfinished, dataset, name, grid, checked, options)
+        try:
+            _put_in_place(unfinished, path, dataset)
+        except Exception as error:
+            # Tasks may have worked on it for hours.
+            raise OSError(
+                f"{name} could not be put into that file: {text_of(error)}. It is complete, and was kept as dataset "
+                f"{dataset!r} in {unfinished.keep()}."
+            ) from error
+
+
+def _demand_options(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    """Try the options on a dataset in memory, so that nobody learns only from the first chunk what is wrong with them.
+
+    Raises:
+        TypeError: There is no such option, or it is not for others to give.
+        ValueError: An option has a value that cannot be.
+    """
+    import h5py
+
+    for option in _OWN_OPTIONS:
+        if option in options:
+            raise TypeError(
+                f"write_hdf5() was given the option {option!r}, which it gives itself: the dataset has the name that "
+                f"you say, and the elements of its chunks. Convert the chunks, if they should have another type."
+            )
+    tried = {option: value for option, value in options.items() if option not in _OPTIONS_OF_TYPES}
     try:
-        with _open(beside, "w") as file:
-            _write_chunks(file, dataset, name, grid, refs, options)
-    except BaseException:  # A Ctrl-C, too.
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
-    try:
-        _put_in_place(beside, path, dataset)
+        with h5py.File(BytesIO(), "w") as file:
+            file.create_dataset("tried", shape=shape, dtype="f8", **tried)
     except Exception as error:
-        # Tasks may have worked on it for hours.
-        raise OSError(
-            f"{name} could not be put into that file: {_text_of(error)}. It is complete, and was kept as dataset "
-            f"{dataset!r} in {beside}."
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"h5py cannot create a dataset of the shape {shape} with the options {options}: {text_of(error)}. Its "
+            f"documentation of create_dataset() names all options and their values."
         ) from error
-    with suppress(FileNotFoundError):  # It may have been renamed.
-        os.unlink(beside)
 
 
-def _put_in_place(beside: str, path: str, dataset: str) -> None:
+def _put_in_place(unfinished: Unfinished, path: str, dataset: str) -> None:
     """Make a complete file the one that was asked for, or copy its dataset there."""
-    try:
-        os.link(beside, path)  # Which spares a file that somebody else has made meanwhile.
+    from h5py._objects import phil
+
+    if unfinished.take_place():
         return
-    except FileExistsError:
-        pass
-    except OSError:  # Not every file system has links.
-        if not os.path.exists(path):
-            os.rename(beside, path)
-            return
-    with _open(beside, "r") as source, _open(path, "a") as file:
+    with (
+        open_file(unfinished.path, "r", unfinished.driver) as source,
+        open_file(path, "a") as file,
+        phil,  # The lock of h5py: another thread may have the same file open, which the file's lock does not see.
+    ):
         try:
             if UNFINISHED in file:
                 del file[UNFINISHED]  # It was left by somebody who was killed.
@@ -205,8 +229,27 @@ def _put_in_place(beside: str, path: str, dataset: str) -> None:
             raise
 
 
+def _write(
+    unfinished: Unfinished,
+    dataset: str,
+    name: str,
+    grid: Grid,
+    refs: Iterator[hpcfut.ObjectRef[Any]],
+    options: dict[str, Any],
+) -> None:
+    file = open_file(unfinished.path, "w", unfinished.driver)
+    try:
+        _write_chunks(file, dataset, name, grid, refs, options)
+        file.close()
+    except BaseException:  # A Ctrl-C, too.
+        unfinished.clear()  # A full disk is full for HDF5 as well, which writes what it still has.
+        with suppress(Exception):
+            file.close()
+        raise
+
+
 def _write_chunks(
-    file: Any, dataset: str, name: str, grid: Grid, refs: Iterable[hpcfut.ObjectRef[Any]], options: dict[str, Any]
+    file: Any, dataset: str, name: str, grid: Grid, refs: Iterator[hpcfut.ObjectRef[Any]], options: dict[str, Any]
 ) -> None:
     written: Any = None
     dtype: Any = None
@@ -227,16 +270,50 @@ def _write_chunks(
                 f"{which} has elements of the type {array.dtype}, and those of the first chunk have {dtype}. Convert "
                 f"all to one type."
             )
-        written[tuple(slice(first, first + size) for first, size in zip(start, sizes, strict=True))] = array
+        with _writing(which):
+            written[tuple(slice(first, first + size) for first, size in zip(start, sizes, strict=True))] = array
         n_written += 1
         del ref, array  # Nothing of it is kept while the next one comes.
     if n_written != len(grid):
         raise ValueError(_miscount(name, grid, f"{n_written} refs came"))
+    with _writing(name):
+        file.flush()  # What no disk has room for is said here, and not when the file is closed.
 
 
-def _ahead(refs: Iterable[hpcfut.ObjectRef[Any]], n: int) -> Iterator[hpcfut.ObjectRef[Any]]:
+@contextmanager
+def _writing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{what} could not be written: {text_of(error)}. See that the disk has room.") from error
+
+
+def _checked(refs: Any, name: str, grid: Grid) -> Iterator[hpcfut.ObjectRef[Any]]:
+    """The refs: those of a list looked at now, others as they come."""
+    if not isinstance(refs, Iterable):
+        raise hpcfut.exceptions.NotARefError(
+            f"write_hdf5() was given a {type(refs).__name__} in place of refs. Give it a list of them, or a generator."
+        )
+    if not isinstance(refs, Sequence):
+        return _checked_one_by_one(refs)
+    if len(refs) != len(grid):
+        raise ValueError(_miscount(name, grid, f"{len(refs)} refs were given"))
+    return iter(list(_checked_one_by_one(refs)))
+
+
+def _checked_one_by_one(refs: Iterable[Any]) -> Iterator[hpcfut.ObjectRef[Any]]:
+    for position, ref in enumerate(refs):
+        if not isinstance(ref, hpcfut.ObjectRef):
+            raise hpcfut.exceptions.NotARefError(
+                f"write_hdf5() was given a {type(ref).__name__} as chunk {position}. Every chunk must be a ref, as "
+                f".remote() and put() return them."
+            )
+        yield ref
+        del ref
+
+
+def _ahead(source: Iterator[hpcfut.ObjectRef[Any]], n: int) -> Iterator[hpcfut.ObjectRef[Any]]:
     """The refs, with so many of them taken ahead; the next one is on its way here while one is used."""
-    source = iter(refs)
     taken = deque(islice(source, n))
     while taken:
         ref = taken.popleft()
@@ -249,12 +326,25 @@ def _ahead(refs: Iterable[hpcfut.ObjectRef[Any]], n: int) -> Iterator[hpcfut.Obj
 
 def _array_of(value: Any, chunk: str, sizes: tuple[int, ...]) -> Any:
     import numpy
+    from h5py import h5t
 
     if not isinstance(value, numpy.ndarray | numpy.generic) or value.dtype.hasobject:
         what = "an array of Python objects" if hasattr(value, "dtype") else f"a {type(value).__name__}"
         raise TypeError(f"{chunk} is {what}. Give refs to arrays of numbers, or of other elements of one size.")
+    if isinstance(value, numpy.ma.MaskedArray):
+        raise TypeError(
+            f"{chunk} is a masked array, and HDF5 has no masks. Give refs to arrays in which something stands for what "
+            f"is masked, as .filled(nan) makes them, and write the mask as another dataset."
+        )
     if value.shape != sizes:
         raise ValueError(f"{chunk} has the shape {value.shape}. The refs must come in C order of the grid of chunks.")
+    try:
+        h5t.py_create(value.dtype, logical=True)
+    except TypeError:
+        raise TypeError(
+            f"{chunk} has elements of the type {value.dtype}, which HDF5 has no place for. Convert the chunks before: "
+            f"texts by .astype('S20') or numpy.char.encode(), times by .view('i8')."
+        ) from None
     return value
 
 
@@ -263,78 +353,3 @@ def _miscount(name: str, grid: Grid, count: str) -> str:
         f"{name} of the shape {grid.shape} has {len(grid)} chunks of the shape {grid.chunks}, but {count}. Give one "
         f"ref to each chunk, in C order."
     )
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _absolute(path: Path) -> str:
-    return os.path.abspath(os.fspath(path))
-
-
-def _own_rank() -> str:
-    return hpcfut.get_runtime_context().get_node_id()
-
-
-def _open(path: str, mode: str) -> Any:
-    import h5py
-
-    try:
-        return h5py.File(path, mode)
-    except OSError as error:
-        how = "read" if mode == "r" else "written"
-        raise type(error)(
-            f"{path} cannot be {how} as an HDF5 file: {error}. See that it is one, that its folder is there and open "
-            f"to you, and that nobody {'writes to it' if mode == 'r' else 'uses it'} now."
-        ) from error
-
-
-def _find(file: Any, path: str, dataset: str) -> Any:
-    """The dataset of this name."""
-    import h5py
-
-    found = file.get(dataset)
-    if isinstance(found, h5py.Dataset):
-        return found
-    names: list[str] = []
-
-    def note(name: str, thing: Any) -> bool | None:
-        if isinstance(thing, h5py.Dataset):
-            names.append(name)
-        return True if len(names) == _N_NAMED_MAX else None
-
-    file.visititems(note)
-    others = f"It has {', '.join(map(repr, names))}." if names else "It has no datasets at all."
-    what = f"no dataset {dataset!r}" if found is None else f"a group {dataset!r}, which is no dataset"
-    raise ValueError(f"{path} has {what}. {others}")
-
-
-def _text_of(error: BaseException) -> str:
-    """To go on with in the same sentence."""
-    return str(error).rstrip(".")
-
-
-def _demand_place(path: str, dataset: str) -> None:
-    """See to it that there can be a dataset of this name."""
-    parts = [part for part in dataset.split("/") if part]
-    if not parts:
-        raise ValueError(f"The dataset is called {dataset!r}. Give it a name.")
-    if os.path.exists(path):
-        with _open(path, "r") as file:
-            _demand_free(file, path, dataset, parts)
-
-
-def _demand_free(file: Any, path: str, dataset: str, parts: list[str]) -> None:
-    import h5py
-
-    group = file
-    for depth, part in enumerate(parts):
-        found = group.get(part)
-        if found is None:
-            return
-        if depth + 1 == len(parts):
-            kind = "group" if isinstance(found, h5py.Group) else "dataset"
-            raise ValueError(f"{path} has a {kind} {dataset!r} already. Give the new dataset another name.")
-        if not isinstance(found, h5py.Group):
-            raise ValueError(f"{path} has a dataset {'/'.join(parts[: depth + 1])!r}, and so no group of that name.")
-        group = found

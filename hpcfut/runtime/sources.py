@@ -74,7 +74,9 @@ class Sources:
                 f"lazy_array() was given the shape {shape!r} and the dtype {dtype!r}. Sizes must not be negative, "
                 f"elements must not be Python objects, and the dtype must not have metadata."
             )
-        recipe = self._pickling.dumps((fill, blank, args))
+        named: list[tuple[str, Any]] = [("the function of a lazy_array()", fill)]
+        named += [(f"argument {number} of the function of a lazy_array()", value) for number, value in enumerate(args)]
+        recipe = self._pickling.dumps_parts((fill, blank, args), named)
         if recipe.contained:
             raise TypeError(
                 "lazy_array() was given refs inside its arguments. The function runs beside tasks and cannot get() "

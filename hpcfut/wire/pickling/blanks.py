@@ -65,9 +65,7 @@ def blank_of(
         sizes += inner
     nbytes = math.prod(sizes) * kind.itemsize
     if nbytes >= 1 << 63:
-        raise ValueError(
-            f"empty() was given the shape {shape!r}: an array of {nbytes} bytes is too big for any machine."
-        )
+        raise ValueError(f"An array of the shape {shape!r} has {nbytes} bytes and is too big for any machine.")
     if kind.hasobject or kind.metadata is not None or nbytes < nbytes_min or min(sizes, default=0) < 0:
         return Blank(sizes, kind, order)
     letter = letter_of(kind)

@@ -74,7 +74,7 @@ class Pickling:
             return dump_atoms(value)
         if plain is not None:
             return dump_plain(plain)
-        return self._dump(value, (("the value", value),))
+        return self.dumps_parts(value, (("the value", value),))
 
     def dumps_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Pickled, tuple[int, ...]]:
         """Pickle the arguments of a call, without the values of refs that are arguments themselves.
@@ -110,7 +110,7 @@ class Pickling:
             return dump_plain([plain[: len(args)], plain_kwargs, places]), arguments
         roots = [(f"argument {position}", value) for position, value in enumerate(rest_args)]
         roots += [(f"argument {name!r}", value) for name, value in rest_kwargs.items()]
-        return self._dump([tuple(rest_args), rest_kwargs, places], roots), arguments
+        return self.dumps_parts([tuple(rest_args), rest_kwargs, places], roots), arguments
 
     def loads(self, payload: bytes | bytearray | memoryview) -> Any:
         """Turn a payload back into a value.
@@ -174,8 +174,16 @@ class Pickling:
         """Rebuild an exception, if need be as a ``StandInError``; ``None`` if the payload is none."""
         return exceptions.loads_exception(payload, self.loads)
 
-    def _dump(self, value: Any, roots: Sequence[tuple[str, Any]]) -> Pickled:
-        """Pickle anything, in general. ``roots``: parts with names, to look for the culprit in."""
+    def dumps_parts(self, value: Any, roots: Sequence[tuple[str, Any]]) -> Pickled:
+        """Pickle anything, in general.
+
+        Args:
+            value: What to pickle.
+            roots: Parts of it with names, to look for the culprit in.
+
+        Raises:
+            UnpicklableError: Some part of it cannot be pickled.
+        """
         try:
             return Pickler.dumps(self, value)
         except (HpcfutError, MemoryError):

@@ -132,6 +132,27 @@ def case_what_cannot_be_read_fails_alone(n_ranks: int) -> None:
             raised(LookupError, hpcfut.get, broken, timeout=WAIT_S)
 
 
+def case_an_exit_while_an_array_is_filled_is_its_error(n_ranks: int) -> None:
+    def leave(array: Array, kind: type[BaseException]) -> None:
+        raise kind(3)
+
+    for kind in (SystemExit, KeyboardInterrupt):
+        for rank in range(n_ranks):
+            error = raised(kind, hpcfut.get, on_rank(total, rank).remote(hpcfut.lazy_array(leave, 3, "f8", kind)))
+            assert isinstance(error, hpcfut.exceptions.TaskError)
+            assert error.args == (3,)
+        error = raised(kind, hpcfut.get, hpcfut.lazy_array(leave, N, "f8", kind))
+        assert isinstance(error, hpcfut.exceptions.TaskError)
+
+
+def case_cancelling_does_nothing_to_an_array(n_ranks: int) -> None:
+    ref = hpcfut.lazy_array(lambda array: array.fill(1), N, "f8")
+    hpcfut.cancel(ref)
+    assert hpcfut.get(on_rank(total, n_ranks - 1).remote(ref), timeout=WAIT_S) == N
+    hpcfut.cancel(ref)
+    assert hpcfut.get(ref, timeout=WAIT_S).sum() == N
+
+
 def case_who_reads_does_not_wait_for_tasks() -> None:
     with Gate() as gate:
         error = raised(RuntimeError, hpcfut.get, hpcfut.lazy_array(wait_for_task, 3, "f8", gate), timeout=WAIT_S)
@@ -145,7 +166,14 @@ def case_what_cannot_have_a_source() -> None:
     raised(TypeError, hpcfut.lazy_array, fill, 3, "no type")
     raised(TypeError, hpcfut.lazy_array, fill, 3, "f8", hpcfut.put(1))
     raised(ValueError, hpcfut.lazy_array, fill, 3, "f8", bytes(1_000_000))
-    raised(hpcfut.exceptions.UnpicklableError, hpcfut.lazy_array, fill, 3, "f8", threading.Lock())
+    error = raised(hpcfut.exceptions.UnpicklableError, hpcfut.lazy_array, fill, 3, "f8", 1, [threading.Lock()])
+    assert "Argument 1 of the function of a lazy_array()[0] cannot be sent" in str(error), error
+    lock = threading.Lock()
+    error = raised(hpcfut.exceptions.UnpicklableError, hpcfut.lazy_array, lambda array: lock.locked(), 3, "f8")
+    assert "'lock' that the function of a lazy_array() uses" in str(error), error
+    too_big = raised(ValueError, hpcfut.lazy_array, fill, 10**30, "f8")
+    assert "too big for any machine" in str(too_big), too_big
+    assert "empty()" not in str(too_big), too_big
 
 
 def case_larger_than_the_store() -> None:
@@ -185,6 +213,17 @@ def case_a_task_writes_a_file(n_ranks: int) -> None:
         chunks = hpcfut.get(read_hdf5(place / "table.h5", "group/table", chunks=(30, 2)), timeout=WAIT_S)
         assert [chunk.shape for chunk in chunks] == [(30, 2), (30, 2)]
         assert [int(chunk.sum()) for chunk in chunks] == [60, 60]
+
+
+def case_tasks_write_into_one_file_at_once(n_ranks: int) -> None:
+    with folder() as place:
+        path, ref = str(place / "table.h5"), hpcfut.put(np.ones((100, 100)))
+        writers = [on_rank(hpcfut.remote(write_hdf5), rank) for rank in range(n_ranks)]
+        done = [writers[i % n_ranks].remote(path, f"group/{i}", [ref], shape=(100, 100)) for i in range(2 * n_ranks)]
+        assert hpcfut.get(done, timeout=WAIT_S) == [None] * (2 * n_ranks)
+        with h5py.File(path) as file:
+            assert [float(file[f"group/{i}"][()].sum()) for i in range(2 * n_ranks)] == [1e4] * (2 * n_ranks)
+        assert [found.name for found in place.iterdir()] == ["table.h5"]
 
 
 def case_a_dataset_is_made_of_another_one_of_the_same_file(n_ranks: int) -> None:
