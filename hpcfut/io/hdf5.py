@@ -195,14 +195,18 @@ def _demand_options(shape: tuple[int, ...], options: dict[str, Any]) -> None:
                 f"you say, and the elements of its chunks. Convert the chunks, if they should have another type."
             )
     tried = {option: value for option, value in options.items() if option not in _OPTIONS_OF_TYPES}
+    with h5py.File(BytesIO(), "w") as file:
+        _create(file, "tried", shape, "f8", tried)
+
+
+def _create(file: Any, dataset: str, shape: tuple[int, ...], dtype: Any, options: dict[str, Any]) -> Any:
     try:
-        with h5py.File(BytesIO(), "w") as file:
-            file.create_dataset("tried", shape=shape, dtype="f8", **tried)
+        return file.create_dataset(dataset, shape=shape, dtype=dtype, **options)
     except Exception as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
+        kind = type(error) if isinstance(error, TypeError | OSError) else ValueError
         raise kind(
-            f"h5py cannot create a dataset of the shape {shape} with the options {options}: {text_of(error)}. Its "
-            f"documentation of create_dataset() names all options and their values."
+            f"h5py cannot create a dataset of the shape {shape}, with elements of the type {dtype}, with the options "
+            f"{options}: {text_of(error)}. Its documentation of create_dataset() names all options and their values."
         ) from error
 
 
@@ -264,7 +268,7 @@ def _write_chunks(
         array = _array_of(hpcfut.get(ref), which, sizes)
         if written is None:
             dtype = array.dtype
-            written = file.create_dataset(dataset, shape=grid.shape, dtype=dtype, **options)
+            written = _create(file, dataset, grid.shape, dtype, options)
         elif array.dtype != dtype:
             raise ValueError(
                 f"{which} has elements of the type {array.dtype}, and those of the first chunk have {dtype}. Convert "

@@ -558,3 +558,10 @@ def test_three_threads_write_into_one_file(path: Path) -> None:
     with h5py.File(path) as file:
         assert [int(file[f"{name}{i}"][0]) for name in "abc" for i in range(5)] == [0, 1, 2, 3, 4] * 3
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_option_that_does_not_fit_the_elements_is_said(path: Path) -> None:
+    with pytest.raises(TypeError, match=r"elements of the type float64, with the options {'fillvalue': 'abc'}: "):
+        write_hdf5(path, "y", [hpcfut.put(np.ones(10))], shape=10, fillvalue="abc")
+    with pytest.raises(ValueError, match=r"a dataset of the shape \(1000000+,\), .* with the options {}: "):
+        write_hdf5(path, "y", iter(()), shape=10**30, chunks=10)
