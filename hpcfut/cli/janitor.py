@@ -18,8 +18,8 @@ class Janitor:
     def __init__(self, leftovers: Leftovers) -> None:
         """Fork the janitor. To be made before any thread and any other child."""
         reading, self._writing = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             status = 1
             try:
                 os.close(self._writing)
@@ -33,7 +33,7 @@ class Janitor:
         """There is nothing left to clean up."""
         os.write(self._writing, b"x")
         os.close(self._writing)
-        os.waitpid(self._pid, 0)
+        os.waitpid(self.pid, 0)
 
 
 def _wait_and_clean(reading: int, leftovers: Leftovers) -> None:

@@ -23,7 +23,7 @@ from hpcfut.cli.leftovers import Leftovers
 from hpcfut.cli.verdict import Death, Verdict, describe, judge, read_complaint
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import make_scratch
-from hpcfut.edges.host.parent import die_with_parent
+from hpcfut.edges.host.parent import adopt_orphans, bury_orphans, die_with_parent
 from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.standard_input import INPUT_VARIABLE
 
@@ -57,7 +57,8 @@ class Job:
         self.host = socket.gethostname()
         self.files = JobFiles(make_scratch(scratch_parent))
         self.leftovers = Leftovers(self.job_id, self.files, self.host)
-        self._janitor = Janitor(self.leftovers)
+        self.janitor = Janitor(self.leftovers)
+        adopt_orphans(True)
 
     def __enter__(self) -> Job:
         return self
@@ -65,7 +66,10 @@ class Job:
     def __exit__(self, *error: object) -> None:
         self.leftovers.end_processes(0.0)
         self.leftovers.remove_files()
-        self._janitor.dismiss()
+        self.janitor.dismiss()
+        # All that is left of the job by now is what nobody has heard the end of.
+        bury_orphans(())
+        adopt_orphans(False)
         for number, handler in self._handlers.items():
             # After one Ctrl-C this process is about to exit, and another must not change its status.
             is_deaf = self._is_interrupted and number != signal.SIGCHLD
@@ -167,6 +171,7 @@ class _Supervisor:
                     if key.fileobj is self._process.stderr and not self._forward():
                         selector.unregister(key.fileobj)
                 self._drain_wakeups()
+                bury_orphans((self._process.pid, self._job.janitor.pid))
                 self._answer_signals()
                 self._deaths.look()
                 self._plan_after_deaths()

@@ -22,7 +22,9 @@ from hpcfut.edges.mpi.start import start_mpi
 
 def stay(rank: int) -> None:
     if folder := os.environ.get("HPCFUT_STUB_FOLDER"):
-        Path(folder, f"ready-{rank}").touch()
+        part = Path(folder, f"part-{rank}")
+        part.write_text(str(os.getpid()))
+        part.rename(Path(folder, f"ready-{rank}"))
     time.sleep(600)
 
 

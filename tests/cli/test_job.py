@@ -83,6 +83,8 @@ class Interrupted:
     def __init__(self, mpi: Mpi, what: str, folder: Path, act: Callable[[int], None]) -> None:
         #: From the deed to the end of `hpcfut run`.
         self.duration_s = math.inf
+        #: Ranks that were there after that; the remains of one that nobody has heard the end of count as well.
+        self.left: list[int] = []
         thread = threading.Thread(target=self._act, args=(folder, act))
         thread.start()
         command = [mpi.program("python"), str(START), str(N_RANKS), what]
@@ -102,6 +104,8 @@ class Interrupted:
         while psutil.pid_exists(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         self.duration_s = time.monotonic() - acted
+        ranks = [int(path.read_text()) for path in folder.glob("ready-*")]
+        self.left = [rank for rank in ranks if psutil.pid_exists(rank)]
 
 
 def send(*numbers: int) -> Callable[[int], None]:
@@ -127,6 +131,7 @@ def kill_launcher(pid: int) -> None:
 def test_ctrl_c_ends_all_within_two_seconds(mpi: Mpi, what: str, n_times: int, tmp_path: Path) -> None:
     done = Interrupted(mpi, what, tmp_path, send(*[signal.SIGINT] * n_times))
     done.job.check(130)
+    assert not done.left, done.job.story()
     assert done.duration_s < 2.0, f"{done.duration_s:.2f} s: {done.job.story()}"
     if what == "stays" and n_times == 1:
         assert "rank 0 was interrupted" in done.job.stdout
@@ -135,6 +140,7 @@ def test_ctrl_c_ends_all_within_two_seconds(mpi: Mpi, what: str, n_times: int, t
 def test_sigterm_ends_all(mpi: Mpi, tmp_path: Path) -> None:
     done = Interrupted(mpi, "ignores-signals", tmp_path, send(signal.SIGTERM))
     done.job.check(128 + signal.SIGTERM)
+    assert not done.left, done.job.story()
     assert "ended by SIGTERM" in done.job.stderr
 
 
@@ -145,4 +151,15 @@ def test_nothing_outlives_a_killed_hpcfut_run(mpi: Mpi, tmp_path: Path) -> None:
 def test_nothing_outlives_a_killed_launcher(mpi: Mpi, tmp_path: Path) -> None:
     done = Interrupted(mpi, "ignores-signals", tmp_path, kill_launcher)
     done.job.check(128 + signal.SIGKILL)
+    assert not done.left, done.job.story()
     assert "was killed by signal 9, and the job with it" in done.job.stderr
+
+
+def test_no_rank_is_there_any_more_after_the_death_of_one(mpi: Mpi, tmp_path: Path) -> None:
+    def kill_rank(pid: int) -> None:
+        os.kill(int((tmp_path / "ready-1").read_text()), signal.SIGKILL)
+
+    done = Interrupted(mpi, "stays", tmp_path, kill_rank)
+    done.job.check(None)
+    assert done.job.returncode != 0, done.job.story()
+    assert not done.left, done.job.story()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,3 +130,25 @@ def test_remains_of_a_process_do_not_count_as_alive() -> None:
     child.wait()
     assert start_ticks(child.pid) == 0
     assert start_ticks(os.getpid()) > 0
+
+
+FIRST_THREAD_ENDS = """
+import ctypes, threading, time
+
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_is_alive() -> None:
+    """It looks like the remains of one, as does one that is being killed while other threads still have its memory."""
+    child = subprocess.Popen([sys.executable, "-c", FIRST_THREAD_ENDS])
+    stat = Path(f"/proc/{child.pid}/stat")
+    deadline = time.monotonic() + 20.0
+    while " Z " not in stat.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    was_alive = start_ticks(child.pid) > 0
+    child.kill()
+    assert child.wait() == -signal.SIGKILL, "Its first thread has not ended alone."
+    assert was_alive
+    assert start_ticks(child.pid) == 0

@@ -143,6 +143,37 @@ def test_last_words_of_the_script(faults: Faults) -> None:
     assert job.stdout == "last words\n", job.story()
 
 
+def test_ctrl_c_where_python_drops_what_is_raised(faults: Faults) -> None:
+    job = faults.run(
+        "hpcfut run",
+        2,
+        """
+        import weakref
+
+        class Watched:
+            pass
+
+        def spin(watch):
+            mark("ready")
+            while True:
+                pass
+
+        watched = Watched()
+        watch = weakref.ref(watched, spin)
+        try:
+            del watched
+            time.sleep(600)
+        finally:
+            print("last words", flush=True)
+        """,
+        Victim.interrupt,
+    )
+    check_end(job, status=130)
+    assert job.stdout == "last words\n", job.story()
+    assert "\nKeyboardInterrupt\n" in job.stderr, job.story()
+    assert "Exception ignored" not in job.stderr, job.story()
+
+
 def test_ctrl_c_again_ends_a_script_that_does_not_want_to_end(faults: Faults) -> None:
     def interrupt_twice(victim: Victim) -> None:
         victim.interrupt()

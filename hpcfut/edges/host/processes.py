@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+#: States of a thread that runs no more.
+_ENDED: Final = ("Z", "X")
 
 
 def start_ticks(pid: int) -> int:
     """When a process started, in ticks since the boot; 0 if there is none, or only its remains."""
     fields = _fields(Path(f"/proc/{pid}/stat"))
-    return 0 if not fields or fields[0] in ("Z", "X") else int(fields[19])
+    # Its first thread may have ended before others, which still have its memory and its files.
+    if not fields or (fields[0] in _ENDED and all(state in _ENDED for state in _states(pid))):
+        return 0
+    return int(fields[19])
 
 
 def program_of(pid: int) -> str:
@@ -35,8 +42,13 @@ def ancestors_of(pid: int) -> list[int]:
 
 def is_still(pid: int) -> bool:
     """Whether no thread of the process runs any more: all are stopped, or it has ended."""
+    return all(state in (*_ENDED, "T", "t") for state in _states(pid))
+
+
+def _states(pid: int) -> list[str]:
+    """Of its threads, as far as they are still there."""
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(_fields(thread)[:1] in ([], ["T"], ["t"], ["Z"], ["X"]) for thread in threads)
+    return [fields[0] for thread in threads if (fields := _fields(thread))]
 
 
 def _fields(stat: Path) -> list[str]:
