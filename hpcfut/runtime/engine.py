@@ -32,7 +32,8 @@ from hpcfut.core.effects import RunTask
 from hpcfut.core.events import Event, RunReturned
 from hpcfut.core.rank import RankCore
 from hpcfut.model.failure import Failure
-from hpcfut.ports import Clock, Doorbell, SpillStore, Transport, Window
+from hpcfut.ports import Clock, SpillStore, Transport, Window
+from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.reentry import demand_outside
 from hpcfut.runtime.rest import Rest
 from hpcfut.runtime.turns import Turns
@@ -55,7 +56,7 @@ class Engine(Turns):
         transport: Transport,
         window: Window,
         clock: Clock,
-        doorbell: Doorbell,
+        hearing: Hearing,
         *,
         session: int,
         may_spin: bool,
@@ -66,7 +67,7 @@ class Engine(Turns):
         self.on_leave: Callable[[], None] = lambda: None
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
-        self.rest = Rest(doorbell, transport, self.frames, core.context, clock, self.busy)
+        self.rest = Rest(hearing, transport, self.frames, core.context, clock, self.busy)
         self._transport = transport
         self._now = self.now = clock.now
         self.may_spin = may_spin

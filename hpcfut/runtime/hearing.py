@@ -23,10 +23,10 @@ N_VAIN_MAX: Final = 100
 
 
 class Hearing:
-    """What one rank has learned."""
+    """What one rank has learned, for all its sessions."""
 
     def __init__(self, doorbell: Doorbell) -> None:
-        self._doorbell = doorbell
+        self.doorbell = doorbell
         self._n_heard = 0
         self._n_needed = N_HEARD_MIN
         #: By queue: the sleeps that it has ended for nothing since the last frame.
@@ -39,23 +39,23 @@ class Hearing:
     @property
     def is_good(self) -> bool:
         """Whether this rank may sleep for long, because every rank can wake it in one way or another."""
-        return self._doorbell.reaches_all or self._n_heard >= self._n_needed
+        return self.doorbell.reaches_all or self._n_heard >= self._n_needed
 
     def note_sleep(self, *, is_rung: bool) -> None:
         """A sleep has ended. If an event had ended the last one, and nothing was found, that was for nothing."""
-        if self._doorbell.reaches_all:
+        if self.doorbell.reaches_all:
             return
         if self.is_open:
             for queue in self.called_by:
                 self._note_vain(queue)
-        self.called_by = self._doorbell.called_by
+        self.called_by = self.doorbell.called_by
         self.is_open = not is_rung
 
     def _note_vain(self, queue: int) -> None:
         n_vain = self._n_vain[queue] = self._n_vain.get(queue, 0) + 1
         if n_vain >= N_VAIN_MAX:
             del self._n_vain[queue]
-            self._doorbell.hear([other for other in self._doorbell.heard if other != queue])
+            self.doorbell.hear([other for other in self.doorbell.heard if other != queue])
 
     def note_look(self, n_frames: int) -> None:
         """Somebody has looked for frames after that."""

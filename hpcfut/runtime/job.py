@@ -83,6 +83,7 @@ class Job:
         self._common = common
         self._transport = transport
         self._doorbell = doorbell
+        self._hearing = Hearing(doorbell)
         self._arena = arena
         self._roster = roster
         self._may_spin = n_on_host <= _n_cores()
@@ -133,7 +134,7 @@ class Job:
 
     def await_session(self, hooks: RefHooks) -> Runtime | int:
         """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
-        doorbell, hearing, sleep_s = self._doorbell, Hearing(self._doorbell), 0.0
+        doorbell, hearing, sleep_s = self._doorbell, self._hearing, 0.0
         while True:
             doorbell.lie_down()
             # A frame may have come while this rank was still leaving the last session.
@@ -183,7 +184,7 @@ class Job:
             self._transport,
             arena,
             clock,
-            self._doorbell,
+            self._hearing,
             session=self._n_sessions,
             may_spin=self._may_spin,
             open_store=lambda: SpillFiles(find_spill_folder(config.spill_folder, os.environ)),

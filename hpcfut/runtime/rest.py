@@ -25,7 +25,7 @@ from time import process_time
 from typing import TYPE_CHECKING
 
 from hpcfut.core.context import Context
-from hpcfut.ports import SLEEPS, Clock, Doorbell, Transport
+from hpcfut.ports import SLEEPS, Clock, Transport
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.hearing import Hearing
 
@@ -52,17 +52,17 @@ class Rest:
 
     def __init__(
         self,
-        doorbell: Doorbell,
+        hearing: Hearing,
         transport: Transport,
         frames: Frames,
         context: Context,
         clock: Clock,
         busy: dict[int, None],
     ) -> None:
-        self._doorbell = doorbell
+        self._doorbell = hearing.doorbell
         self._transport = transport
         self._frames = frames
-        self._hearing = Hearing(doorbell)
+        self._hearing = hearing
         #: Tasks, and drivers, that run user code now.
         self._busy = busy
         self._context = context

@@ -19,6 +19,7 @@ from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import SpillStore
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.hearing import Hearing
 
 
 def no_store() -> SpillStore:
@@ -56,7 +57,7 @@ def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
     roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     core = RankCore(0, roster, Config(), is_driver=True, nbytes_store=1000)
     arena, clock, bell = HostArena(0, 1000), MonotonicClock(), HostDoorbell(0, 2)
-    engine = Engine(core, DeafPeer(), arena, clock, bell, session=0, may_spin=False, open_store=no_store)
+    engine = Engine(core, DeafPeer(), arena, clock, Hearing(bell), session=0, may_spin=False, open_store=no_store)
     waiter = engine.new_waiter()
     engine.post_now(ResourcesQueried(1))
     engine.hear_now()

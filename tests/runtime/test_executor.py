@@ -158,10 +158,11 @@ def test_wait_gives_no_more_than_was_asked_for(runtime: Runtime, monkeypatch: py
     refs = [hpcfut.put(n) for n in range(3)]
     wait = runtime.wait
 
-    def wait_too_short(object_ids: list[int], n_wanted: int, timeout_s: float | None, *how: bool) -> Waiter | None:
-        return wait(object_ids, n_wanted, timeout_s, *how) if not n_wanted else None
+    def wait_for_more(object_ids: list[int], n_wanted: int, timeout_s: float | None, *how: bool) -> Waiter | None:
+        """As where a third one becomes ready in the moment in which the time is over."""
+        return wait(object_ids, n_wanted + 1, timeout_s, *how)
 
-    monkeypatch.setattr(runtime, "wait", wait_too_short)
+    monkeypatch.setattr(runtime, "wait", wait_for_more)
     monkeypatch.setattr(calls, "runtime_of", lambda *refs: runtime)
     assert hpcfut.wait(refs, num_returns=2, timeout=0) == (refs[:2], refs[2:])
 

@@ -16,6 +16,7 @@ from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import SpillStore
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.hearing import Hearing
 from hpcfut.wire.codec import decode_frame, encode_frame
 from hpcfut.wire.messages import Message, ObjectLocated, ReadRequested
 
@@ -84,7 +85,14 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int, is_denied: bool)
     core = RankCore(0, roster, config, is_driver=True, nbytes_store=NBYTES_STORE)
     transport, window = StubTransport(), HostArena(0, NBYTES_STORE)
     engine = Engine(
-        core, transport, window, MonotonicClock(), HostDoorbell(0, 2), session=0, may_spin=False, open_store=no_store
+        core,
+        transport,
+        window,
+        MonotonicClock(),
+        Hearing(HostDoorbell(0, 2)),
+        session=0,
+        may_spin=False,
+        open_store=no_store,
     )
     waiter = engine.new_waiter()
     if is_denied:

@@ -21,6 +21,7 @@ from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import HAS_WORK, SLEEPS, SpillStore
 from hpcfut.runtime import rest
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.helper import Helper
 
 FOREVER_S = 30.0
@@ -39,7 +40,7 @@ class Mill:
         self.bell = HostDoorbell(0, 1)
         transport, window, clock = LoopbackTransport(), HostArena(0, 1000), MonotonicClock()
         self.engine = Engine(
-            self.core, transport, window, clock, self.bell, session=0, may_spin=False, open_store=no_store
+            self.core, transport, window, clock, Hearing(self.bell), session=0, may_spin=False, open_store=no_store
         )
         self.helper = Helper(self.engine)
 
