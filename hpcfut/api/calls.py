@@ -213,7 +213,8 @@ def wait(
         refs: Distinct refs; without any, nothing is ready and nothing is left.
         num_returns: How many to wait for.
         timeout: Seconds to wait at most; 0 asks without waiting.
-        fetch_local: Whether ready means that the value is on this rank, and not only that it exists.
+        fetch_local: Whether ready means that the value has come to this rank, and not only that it exists. It may have
+            had to make room again, if the values are more than the object store holds.
 
     Returns:
         The ready refs, ``num_returns`` at most, and all others, both in the order given. A failed task is ready.
@@ -249,10 +250,7 @@ def wait(
         runtime.awaited_ids = ids[1:]
         return [refs.pop(0)], refs
     found = runtime.wait(ids, num_returns, timeout, fetch_local, False)
-    if found is None:
-        # Too late for all of them; take those that are ready.
-        found = runtime.wait(ids, 0, None, fetch_local, False)
-    # By the second look more may be ready than were asked for.
+    # In the moment in which the time was over more may have become ready than were asked for.
     done = found.object_ids[:num_returns] if found is not None else []
     positions: list[int] = []
     for object_id in done:

@@ -55,7 +55,7 @@ class RefFuture(Future[Value]):
         if self.done() or runtime.is_over:
             return timeout
         until = None if timeout is None else runtime.now() + timeout
-        ready = runtime.wait([id_of(self._ref)], 1, timeout, is_fetching=True, may_run=True)
+        ready = runtime.wait([id_of(self._ref)], 1, timeout, is_fetching=True, is_taking=True)
         if ready is not None:
             self._settle(ready.values)
         return None if until is None else max(until - runtime.now(), 0.0)

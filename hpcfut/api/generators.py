@@ -77,7 +77,7 @@ class ObjectRefGenerator:
         if not object_id:
             raise StopIteration
         try:
-            ready = self._runtime.wait([object_id], 1, timeout_s, is_fetching=False, may_run=True)
+            ready = self._runtime.wait([object_id], 1, timeout_s, is_fetching=False, is_taking=True)
         except BaseException:  # A Ctrl-C or a cancel, too: the value stays the next one, for whoever asks again.
             self._give_back(object_id)
             raise
@@ -164,7 +164,7 @@ class ObjectRefGenerator:
         if not object_id:
             return True, True
         try:
-            ready = self._runtime.wait([object_id], 1, 0.0, is_fetching=False, may_run=False)
+            ready = self._runtime.wait([object_id], 1, 0.0, is_fetching=False, is_taking=True)
         finally:
             self._give_back(object_id)
         value = None if ready is None else ready.values[0]

@@ -67,6 +67,9 @@ class Copies:
         self.next = context.make_table("copies", TRANSITIONS)
         self.arena = Arena(nbytes)
         self.copies: dict[int, Copy] = {}
+        #: Since when reads have been asked for whose bytes nobody has used, and when somebody wanted them last: a task
+        #: that is handed back comes again, and what had been read for it may have made way meanwhile.
+        self.asked_at: dict[int, tuple[float, float]] = {}
         #: Copies that may make way, the least recently used first. Who is in use leaves it when room is looked for, and
         #: comes back when the last use has gone; so nobody looks twice at what cannot be moved.
         self.movable: dict[int, Copy] = {}
@@ -154,7 +157,13 @@ class Copies:
     def open_view(self, copy: Copy) -> Place:
         """User code is going to read the bytes in place; ``close_views`` tells when it does no more."""
         copy.n_views += 1
+        self.note_use(copy)
         return Place(copy.object_id, copy.rank, copy.offset, copy.nbytes)
+
+    def note_use(self, copy: Copy) -> None:
+        """What was read has served somebody."""
+        if self.asked_at:
+            self.asked_at.pop(copy.object_id, None)
 
     def open_argument(self, copy: Copy) -> Place:
         """A run is going to read the bytes in place, through the view that all runs here share."""

@@ -51,9 +51,10 @@ class CloseArgument(msgspec.Struct, gc=False):
 class WakeWaiter(msgspec.Struct, gc=False):
     """The wait is over: these objects are ready, in the order of the request.
 
-    They are fewer than were wanted only where the values can never be here together, which is then their failure.
+    They are fewer than were wanted only where the values can never be here together, which is then their failure, and
+    where a wait that takes no values was abandoned.
 
-    ``values`` is parallel: the inline payload, a failure, and for a stored object its place, if the wait fetches, else
+    ``values`` is parallel: the inline payload, a failure, and for a stored object its place, if the wait takes it, else
     ``None``. A view of every place is to be opened; when it is gone, that is told as ``ViewsClosed``.
     """
 

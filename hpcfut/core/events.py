@@ -82,7 +82,9 @@ class WaitStarted(msgspec.Struct, gc=False):
 
     ``is_fetching``: ready means that the value is on this rank. ``may_run``: the thread may run a task that makes one
     of the objects on its own stack. ``task_id``: the task that waits, 0 for a driver. ``is_for_good``: only these
-    objects end the wait, and the task does nothing else meanwhile. Ids are distinct and held.
+    objects end the wait, and the task does nothing else meanwhile. ``is_taking``: the thread is given the values, which
+    stay here until all of them are; else it is enough that each has been here once, and a wait that is abandoned tells
+    which have. Ids are distinct and held.
     """
 
     waiter_id: int
@@ -92,6 +94,7 @@ class WaitStarted(msgspec.Struct, gc=False):
     may_run: bool
     task_id: int
     is_for_good: bool = False
+    is_taking: bool = True
 
 
 class WaitAbandoned(msgspec.Struct, gc=False):

@@ -71,9 +71,6 @@ class Pressure:
         #: From when on nothing has moved for long enough; and whether runs have been handed back since room was found.
         self._overdue_at: float | None = None
         self._has_handed_back = False
-        #: Since when reads have been asked for that have not found room, and when somebody wanted them last: a task
-        #: that is handed back comes again.
-        self._asked_at: dict[int, tuple[float, float]] = {}
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
         #: Bound in ``recalls.py``.
         self.hand_back: Callable[[Copy], bool] = lambda copy: False
@@ -121,12 +118,13 @@ class Pressure:
     def _note_asked(self, object_id: int) -> None:
         """A read is asked for: for the first time, or as the task that wants it comes again soon after it was here."""
         now = self._context.now
-        asked_at, left_at = self._asked_at.pop(object_id, (now, now))
+        times = self._copies.asked_at
+        asked_at, left_at = times.pop(object_id, (now, now))
         if now - left_at > N_PATIENCES * self._context.config.store_full_after_s:
             asked_at = now
-        if len(self._asked_at) >= _N_ASKED_MAX:
-            del self._asked_at[next(iter(self._asked_at))]
-        self._asked_at[object_id] = asked_at, now
+        if len(times) >= _N_ASKED_MAX:
+            del times[next(iter(times))]
+        times[object_id] = asked_at, now
 
     def promote(self, copy: Copy) -> None:
         """A thread waits for what only a task wanted before."""
@@ -160,8 +158,9 @@ class Pressure:
 
     def _withdraw(self, copy: Copy) -> None:
         """Nobody wants the bytes of a queued copy any more."""
-        if copy.object_id in self._asked_at:
-            self._asked_at[copy.object_id] = self._asked_at[copy.object_id][0], self._context.now
+        times = self._copies.asked_at
+        if copy.object_id in times:
+            times[copy.object_id] = times[copy.object_id][0], self._context.now
         (self._later if copy in self._later else self._urgent).remove(copy)
         self._note_room()
 
@@ -169,8 +168,6 @@ class Pressure:
         copy.offset = offset
         copy.state = self._next[copy.state, "room"]
         self._has_handed_back = False
-        if self._asked_at:
-            self._asked_at.pop(copy.object_id, None)
         if copy.waiter_id:
             self._context.effects.append(GiveRoom(copy.waiter_id, copy.object_id, offset))
             copy.waiter_id = 0
@@ -188,7 +185,7 @@ class Pressure:
     def _deny(self, copy: Copy) -> None:
         text = complaint_of_full_store(self._copies, self._context.rank, copy.object_id, copy.nbytes, self._trouble)
         failure = Failure(FULL, text)
-        self._asked_at.pop(copy.object_id, None)
+        self._copies.asked_at.pop(copy.object_id, None)
         copy.state = self._next[copy.state, "no room"]
         if copy.waiter_id:
             self._copies.forget(copy)
@@ -286,7 +283,7 @@ class Pressure:
     def _lose_patience(self, first: Copy) -> None:
         """Nothing could be moved away for the first in line."""
         now, patience_s = self._context.now, self._context.config.store_full_after_s
-        asked_at, _ = self._asked_at.get(first.object_id, (now, now))
+        asked_at, _ = self._copies.asked_at.get(first.object_id, (now, now))
         is_old = now - asked_at >= N_PATIENCES * patience_s
         if self._overdue_at is None:
             self._overdue_at = now + patience_s

@@ -40,7 +40,11 @@ class Wait(msgspec.Struct, gc=False, eq=False):
     state: str = WAITING
     #: The run whose thread waits, None for a driver's.
     run: Run | None = None
+    #: Whether the thread is given the values.
+    is_taking: bool = True
     #: Copies that were counted as ready, and stay until the thread has its values.
     pinned: list[int] | None = None
+    #: Stored objects that were counted as ready where the thread is given no values; they may have gone again.
+    seen: dict[int, None] | None = None
     #: Of a thread that wants several values at once: what those that are stored take of the stores of ranks.
     needs: dict[int, int] | None = None

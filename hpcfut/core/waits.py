@@ -4,6 +4,9 @@ A waiting thread may run, on its own stack, a task that makes one of the objects
 started: it is either in this rank's queue (``tasks.py``) or ready here (``scheduler.py``). So a ``get`` on one rank
 needs no other thread, and nested ``get``s end even when no thread is left.
 
+For who is given the values, those that are here already stay in memory until all are (``pinned``). Who only wants to
+know has none kept: there may be more of them than fit into the store.
+
 A wait that is over while its thread runs such a task is *covered*: the thread cannot go on before that task has ended,
 and until then its own task does not hold a slot, and its driver does not claim the rank.
 """
@@ -74,9 +77,10 @@ class Waits:
             event.is_fetching,
         )
         missing = []
-        pinned: list[int] = []
+        counted: list[int] = []
         n_ready = 0
-        needs: dict[int, int] | None = {} if is_fetching and 1 < n_wanted == len(object_ids) else None
+        is_taking_all = is_fetching and event.is_taking and 1 < n_wanted == len(object_ids)
+        needs: dict[int, int] | None = {} if is_taking_all else None
         is_too_much = False
         owned, ensure = self._owned, self._references.ensure
         for object_id in object_ids:
@@ -88,15 +92,16 @@ class Waits:
                 missing.append(record)
                 continue
             if is_fetching and record.state == STORED:
-                self._copies.pin(object_id)
-                pinned.append(object_id)
+                counted.append(object_id)
             n_ready += 1
             if n_ready >= n_wanted:
                 break
         wait = Wait(
             waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id, event.is_for_good
         )
-        wait.pinned, wait.needs = pinned or None, needs
+        wait.is_taking, wait.needs = event.is_taking, needs
+        for object_id in counted:
+            self._count(wait, object_id)
         if is_too_much and (failure := self._footprints.refuse_values(object_ids, self._context.rank)) is not None:
             self._wake(wait, failure)
             return
@@ -156,7 +161,7 @@ class Waits:
             self.watch(record, waiter_id, is_fetching=wait.is_fetching)
             return
         if wait.is_fetching and record.state == STORED:
-            self._pin(wait, record.object_id)
+            self._count(wait, record.object_id)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
@@ -164,12 +169,19 @@ class Waits:
     def on_arrived(self, waiter_id: int, object_id: int) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
         wait = self.waits[waiter_id]
-        self._pin(wait, object_id)
+        self._count(wait, object_id)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
 
-    def _pin(self, wait: Wait, object_id: int) -> None:
+    def _count(self, wait: Wait, object_id: int) -> None:
+        """The bytes of an object that the thread waits for are here."""
+        if not wait.is_taking:
+            if wait.seen is None:
+                wait.seen = {}
+            wait.seen[object_id] = None
+            self._copies.note_use(self._copies.copies[object_id])
+            return
         self._copies.pin(object_id)
         if wait.pinned is None:
             wait.pinned = []
@@ -199,7 +211,10 @@ class Waits:
         if wait is not None:
             del self.waits[waiter_id]
             self.unwatch(wait.object_ids, wait.waiter_id)
-            self._unpin(wait)
+            if wait.is_taking:
+                self._unpin(wait)
+            else:
+                self._wake(wait)
         else:
             wait = self.covered.pop(waiter_id, None)
         if wait is None:
@@ -235,8 +250,10 @@ class Waits:
                 value: Value = failure
             elif record.state == INLINE:
                 value = record.payload
+            elif wait.seen is not None and object_id in wait.seen:
+                value = None
             elif self.is_ready(record, wait.is_fetching):
-                value = self.value_of(record, is_fetching=wait.is_fetching)
+                value = self.value_of(record, is_fetching=wait.is_fetching and wait.is_taking)
                 has_places |= type(value) is Place
             else:
                 continue

@@ -63,7 +63,7 @@ class Runtime:
         self.roster = tuple(roster)
         self.config = config
         self.rank = engine.core.context.rank
-        self.mailbox = engine.mailbox
+        self.mailbox = mailbox = engine.mailbox
         self._owned = engine.core.ownership.objects
         self.released = engine.released
         self._nbytes_inline_max = config.nbytes_inline_max
@@ -77,7 +77,6 @@ class Runtime:
         self._interrupted = False
         #: Whether it did, or a task that runs here is to be interrupted; then each call looks before it returns.
         self._is_alert = False
-        mailbox = self.mailbox
 
         def make_counted_ref(object_id: int) -> Any:
             mailbox.append(object_id)
@@ -216,17 +215,19 @@ class Runtime:
         return self.engine.open_at_hand(object_id) if is_fetching and record.rank != -1 else record.payload
 
     def wait(
-        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, may_run: bool
+        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, is_taking: bool
     ) -> Waiter | None:
         """Wait until ``n_wanted`` of these distinct objects are ready; 0 asks which are ready now, all of them.
 
+        Who takes values is given them, if it fetches, and may run on its own stack the tasks that make them.
+
         Returns:
             A waiter whose ``object_ids`` are the ready ones, in the order of the request, and whose ``values`` hold for
-            each its payload, or a view of it, or its failure; ``None`` if the time was over first.
+            each its payload, or a view of it, or its failure. If the time was over first: ``None``, or those ready.
         """
         engine, executor, current = self.engine, self.executor, self._current
         task_id = current.task_id
-        deadline = None
+        deadline, may_run = None, is_taking
         if timeout_s is not None:
             may_run = False
             deadline = self.now() + timeout_s
@@ -240,7 +241,7 @@ class Runtime:
             if executor.environments.of_task:
                 executor.environments.take_off(task_id)
         started: WaitStarted | None = WaitStarted(
-            waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id, timeout_s is None
+            waiter.waiter_id, object_ids, n_wanted, is_fetching, may_run, task_id, timeout_s is None, is_taking
         )
         if engine.end is not None or self._is_alert:
             waiter.has_news = True  # It was told before this waiter could hear it.
@@ -259,10 +260,9 @@ class Runtime:
                     return waiter
                 elif self.must_stop(current) or (deadline is not None and self.now() >= deadline):
                     self._abandon(waiter)
-                    if waiter.is_done:
-                        return waiter
-                    self.raise_interruption()
-                    return None
+                    if not (waiter.is_done and is_taking):
+                        self.raise_interruption()
+                    return waiter if waiter.is_done else None
         except BaseException:  # A handler of a signal raised, say: the core must not count on this thread any more.
             if not waiter.is_done:
                 self._leave(waiter)

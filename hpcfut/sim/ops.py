@@ -25,6 +25,12 @@ class Wait(msgspec.Struct, gc=False):
     is_fetching: bool = True
     may_run: bool = True
     timeout_s: float | None = None
+    is_taking: bool = True
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the thread is given what is stored."""
+        return self.is_fetching and self.is_taking
 
 
 class Put(msgspec.Struct, gc=False):

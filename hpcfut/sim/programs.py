@@ -250,7 +250,8 @@ class RandomProgram:
             is_fetching = rng.random() < 0.5
             may_run = timeout_s is None and rng.random() < 0.8
             # None wanted: which of them are ready now?
-            yield Wait(wanted, rng.randrange(len(wanted) + 1), is_fetching, may_run, timeout_s)
+            is_taking = rng.random() < 0.5
+            yield Wait(wanted, rng.randrange(len(wanted) + 1), is_fetching, may_run, timeout_s, is_taking)
 
     def _watch(self, me: Frame) -> Steps:
         """An event loop, or ``as_completed``; left early now and then."""

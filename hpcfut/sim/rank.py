@@ -242,7 +242,7 @@ class SimRank:
 
     def place_at_hand(self, op: Wait) -> Place | None:
         """A value that can be read without a turn."""
-        if len(op.object_ids) != 1 or not op.is_fetching or self.mailbox or self.world.rng.random() < 0.5:
+        if len(op.object_ids) != 1 or not op.has_values or self.mailbox or self.world.rng.random() < 0.5:
             return None
         return self.core.waits.open_at_hand(op.object_ids[0])
 

@@ -219,7 +219,7 @@ class Threads:
         assert frame.wait is not None
         values = self._world.truth.values
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
-            if not isinstance(value, Failure) and frame.wait.is_fetching:
+            if not isinstance(value, Failure) and frame.wait.has_values:
                 found += values[object_id].contained
         frame.refs += found
         self._rank.add_refs(found)
@@ -241,11 +241,8 @@ class Threads:
             return
         # A thread that a task started waits, while the task itself goes on.
         is_for_good = op.timeout_s is None and frame.main is frame
-        self._rank.post(
-            e.WaitStarted(
-                waiter_id, op.object_ids, op.n_wanted, op.is_fetching, op.may_run, frame.waits_as, is_for_good
-            ),
-        )
+        how = op.may_run, frame.waits_as, is_for_good, op.is_taking
+        self._rank.post(e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, *how))
         if op.timeout_s is not None:
             self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)
 

@@ -160,3 +160,25 @@ def test_a_generator_gets_no_thread_of_its_own_while_the_driver_works() -> None:
     told(core, TaskSubmitted(generator, GENERATOR, b"", (item, spare), parent=task))
     assert told(core, wait_for(2, item, task_id=task)) == []
     assert told(core, wait_for(3, task, may_run=False)) == [(generator, 0)]
+
+
+def test_who_takes_no_values_keeps_none_here_and_is_told_what_came_when_it_stops() -> None:
+    core = make_core(2, nbytes_store=1000)
+    first, second, third = (first_id(1, 0) + number for number in range(3))
+    told(core, RefsAdded([first, second, third]))
+    told(core, WaitStarted(1, [first, second, third], 3, True, False, 0, is_taking=False))
+    told(core, FrameReceived(1, BUSY, [ObjectLocated(object_id, 1, 600) for object_id in (first, second)]))
+    for number in (1, 2):
+        effects: list[Effect] = []
+        core.turn((ReadCompleted(number),), 0.0, effects.extend)
+        while core.context.put_off:
+            core.turn((), 0.0, effects.extend)
+        core.check()
+        # There is room for one of them at a time.
+        assert [effect.object_id for effect in effects if isinstance(effect, StartRead)] == [second] * (number == 1)
+    effects = []
+    core.turn((WaitAbandoned(1),), 0.0, effects.extend)
+    core.check()
+    assert [effect for effect in effects if isinstance(effect, WakeWaiter)] == [
+        WakeWaiter(1, [first, second], [None, None])
+    ]

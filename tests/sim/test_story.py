@@ -31,7 +31,7 @@ def test_the_story_of_a_large_result() -> None:
     story = "\n".join(line.split(" ms  ", 1)[1] for line in lines)
     assert f"{story}\n" == dedent("""\
         0 hears TaskSubmitted(task_id=0.3, template_id=0.2, payload=call 0.3, return_ids=[0.3], arguments=[0.1])
-        0 hears WaitStarted(waiter_id=1, object_ids=[0.3], n_wanted=1, is_fetching=yes, is_for_good=yes)
+        0 hears WaitStarted(waiter_id=1, object_ids=[0.3], n_wanted=1, is_fetching=yes, is_for_good=yes, is_taking=yes)
         0 tells 1: TaskPushed(task_id=0.3, lease_id=1, template_id=0.2, payload=call 0.3, ARGUMENTS)
             1 hears from 0: TaskPushed(task_id=0.3, lease_id=1, template_id=0.2, payload=call 0.3, ARGUMENTS)
             1 does RunTask(task_id=0.3, template_id=0.2, payload=call 0.3, ARGUMENTS, return_ids=[0.3])

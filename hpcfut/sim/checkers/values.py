@@ -51,7 +51,7 @@ class Values:
         is_enough = len(wanted) == wait.n_wanted or not wait.n_wanted or is_refused
         if wanted != effect.object_ids or not is_enough or len(effect.values) != len(wanted):
             raise SimulationError(f"Waiter {effect.waiter_id} on rank {rank.rank} is given something else.", wanted)
-        self._check_all(effect, is_fetching=wait.is_fetching)
+        self._check_all(effect, is_fetching=wait.has_values)
 
     def on_tell(self, rank: SimRank, watched: Watched, effect: TellWatcher) -> None:
         """Who watches is told of each object once, and of the last as such."""

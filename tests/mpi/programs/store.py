@@ -455,3 +455,25 @@ def case_tasks_go_where_their_arguments_are(n_ranks: int) -> None:
     n_right = sum(map(int.__eq__, one_by_one + at_once, workers + workers))
     # A rank that comes late, because there are fewer cores, is not waited for.
     assert n_right >= 0.75 * len(one_by_one + at_once), (one_by_one, at_once)
+
+
+def case_waiting_for_more_than_the_store_holds(n_ranks: int) -> None:
+    """Who waits only wants to know: what has been here may make room for the next."""
+    nbytes = 1_000_000
+    with own_session(object_store_memory=4 * nbytes):
+        stored = [hpcfut.put(np.full(nbytes, number, np.uint8)) for number in range(12)]
+        made = [hpcfut.remote(np.full).remote(nbytes, number, np.uint8) for number in range(12)]
+        for refs in (stored, made):
+            for n_wanted in (3, 5, 12):
+                ready, others = hpcfut.wait(refs, num_returns=n_wanted, timeout=WAIT_S)
+                assert (len(ready), len(others)) == (n_wanted, 12 - n_wanted)
+            assert len(hpcfut.wait(refs, num_returns=12)[0]) == 12
+            assert [int(hpcfut.get(ref, timeout=WAIT_S)[-1]) for ref in refs] == list(range(12))
+        with Gate() as gate:
+            never = pass_gate.remote(gate)
+            ready, others = hpcfut.wait([*stored, never], num_returns=13, timeout=1.0)
+            assert (ready, others) == (stored, [never]), "What has been here counts when the time is over, too."
+            assert hpcfut.wait([never], timeout=0) == ([], [never])
+            gate.open()
+            assert hpcfut.wait([never], timeout=WAIT_S) == ([never], [])
+        del stored, made, ready, others, never, refs
