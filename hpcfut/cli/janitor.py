@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 from hpcfut.cli.leftovers import Leftovers
 
@@ -31,9 +32,12 @@ class Janitor:
 
     def dismiss(self) -> None:
         """There is nothing left to clean up."""
-        os.write(self._writing, b"x")
+        # Somebody may have ended it, and the end may have been heard of among those of others.
+        with suppress(BrokenPipeError):
+            os.write(self._writing, b"x")
         os.close(self._writing)
-        os.waitpid(self.pid, 0)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
 
 def _wait_and_clean(reading: int, leftovers: Leftovers) -> None:

@@ -171,7 +171,7 @@ class _Supervisor:
                     if key.fileobj is self._process.stderr and not self._forward():
                         selector.unregister(key.fileobj)
                 self._drain_wakeups()
-                bury_orphans((self._process.pid, self._job.janitor.pid))
+                bury_orphans((self._process.pid,))
                 self._answer_signals()
                 self._deaths.look()
                 self._plan_after_deaths()

@@ -77,11 +77,13 @@ class Footprints:
         ]
         if len(largest) > _N_NAMED_MAX:
             named.append(f"{len(largest) - _N_NAMED_MAX} more")
-        names = f"{', '.join(named[:-1])} and {named[-1]}"
+        if len(named) == 1:
+            what = f"object {named[0]} can never be in memory; it needs"
+        else:
+            what = f"objects {', '.join(named[:-1])} and {named[-1]} can never be in memory together; they need"
         return (
-            f"objects {names} can never be in memory together; they need {nbytes} bytes of the object store of rank "
-            f"{rank}, which has {self._stores[rank]} in all. Use smaller objects or fewer at a time, or give each rank "
-            f"a larger store: init(object_store_memory=BYTES)."
+            f"{what} {nbytes} bytes of the object store of rank {rank}, which has {self._stores[rank]} in all. Use "
+            f"smaller objects or fewer at a time, or give each rank a larger store: init(object_store_memory=BYTES)."
         )
 
     def _overflown(self, records: Sequence[Record], reader: int) -> int:

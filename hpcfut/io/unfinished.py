@@ -43,8 +43,8 @@ class Unfinished:
     def __exit__(self, *error: object) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
-        elif not self._is_kept:
-            with suppress(FileNotFoundError):  # It may have been renamed.
+        if not self._is_kept:
+            with suppress(FileNotFoundError):  # It may have had no name, or have been renamed.
                 os.unlink(self._name)
 
     def take_place(self) -> bool:

@@ -38,6 +38,8 @@ class Movement:
         return now < self._hurried_until and bool(self.reads or self.sends)
 
     def _hurry(self, nbytes: int) -> None:
+        if len(self.reads) + len(self.sends) == 1:
+            self._hurried_until = 0.0  # What went before is over, mostly sooner than it might have been.
         self._hurried_until = max(self._hurried_until, self._context.now) + nbytes / NBYTES_HURRIED_PER_S
 
     def start_read(self, effect: StartRead) -> None:

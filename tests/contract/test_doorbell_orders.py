@@ -141,6 +141,7 @@ def bell_of(order: Order, *, has_fence: bool) -> HostDoorbell:
     bell = HostDoorbell.__new__(HostDoorbell)
     bell._rank, bell._pipe, bell._pipes = SLEEPER, 0, {SLEEPER: 0}
     bell._number, bell._is_shared, bell._is_rung = 0, has_fence, False
+    bell.heard, bell.called_by = (), ()
     vars(bell)["asleep"] = Page(order)
     vars(bell)["_call"] = lambda *command: order.access(order.flush)
     return bell

@@ -60,6 +60,17 @@ def test_the_sentence_names_what_is_too_much_and_for_whom(make_core: MakeCore) -
     assert " and 2 more can never be" in misfit(make_core, "aaa", (0,) * 7, (0,))
 
 
+def test_the_sentence_about_one_object_that_is_larger_than_its_readers_store(make_core: MakeCore) -> None:
+    core = make_core(n_ranks=2, hosts="ab", **TWO).core
+    core.ownership.objects[11] = OwnedObject(11, STORED, rank=1, nbytes=3 * NBYTES)
+    sentence = core.tasks.footprints.misfit([11], (0,))
+    core.ownership.objects.clear()
+    assert sentence.startswith(
+        "object 0.11 (3000000 bytes, on rank 1) can never be in memory; it needs 3000064 bytes of the object store of "
+        "rank 0, which has 2000128 in all."
+    )
+
+
 def push_three(hand: Hand) -> list[int]:
     """Three tasks run on rank 1."""
     for n in (1, 2, 3):

@@ -1,48 +1,47 @@
-"""Data under way are hurried: for how long, and what the helper does meanwhile."""
+"""What is moved between windows, and for how long that is hurried."""
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+from hpcfut.core.context import Context, Table
 from hpcfut.core.effects import SendObject
-from hpcfut.core.events import SendCompleted
-from hpcfut.runtime.helper import SWITCH_INTERVAL_HURRIED_S, SWITCH_INTERVAL_S, Helper
+from hpcfut.model.config import Config
 from hpcfut.runtime.movement import NBYTES_HURRIED_PER_S, Movement
+from hpcfut.wire.messages import Message
+
+NBYTES = int(NBYTES_HURRIED_PER_S)
 
 
-def test_data_are_hurried_for_as_long_as_a_slow_network_would_take() -> None:
-    completed = [(True, 1, 7)]
-    transport: Any = SimpleNamespace(send_data=lambda *_: None, completed_data=lambda: completed)
-    window: Any = SimpleNamespace(bare=lambda offset, nbytes: memoryview(b""))
-    context: Any = SimpleNamespace(now=10.0)
-    movement = Movement(transport, window, context, lambda *_: None)
-    assert not movement.is_hurried(10.0)
-    for reader in (1, 2):
-        movement.send_object(SendObject(7, 5, reader, 0, int(NBYTES_HURRIED_PER_S)))
-    assert movement.is_hurried(11.9)
-    assert not movement.is_hurried(12.1), "Whoever does not take data holds up nobody's user code for ever."
-    assert movement.take_completed() == [SendCompleted(5)]
-    assert movement.is_hurried(11.9)
-    completed[:] = [(True, 2, 7)]
-    movement.take_completed()
-    assert not movement.is_hurried(11.9)
+class Both:
+    """A transport on which everything is through at once, but for what is held, and a window."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.done: list[tuple[bool, int, int]] = []
+
+    def bare(self, offset: int, nbytes: int) -> memoryview:
+        return memoryview(b"")
+
+    def send_data(self, rank: int, transfer_id: int, data: memoryview) -> None:
+        if transfer_id != self.held:
+            self.done.append((True, rank, transfer_id))
+
+    def completed_data(self) -> list[tuple[bool, int, int]]:
+        done, self.done = self.done, []
+        return done
 
 
-def test_the_helper_looks_often_and_lets_user_code_go_on_as_before() -> None:
-    before, intervals = sys.getswitchinterval(), []
+def test_what_was_faster_than_it_might_have_been_leaves_no_hurry_behind() -> None:
+    both, context = Both(), Context(0, 2, Config(), Table)
+    both.held = 100
 
-    def tick() -> bool:
-        intervals.append(round(sys.getswitchinterval(), 6))
-        engine.is_hurried = len(intervals) < 3
-        return True
+    def send(rank: int, message: Message) -> None:
+        raise AssertionError("Nothing is said.")
 
-    engine: Any = SimpleNamespace(is_hurried=True, tick=tick, watchers=SimpleNamespace(), rest=SimpleNamespace())
-    engine.rest.ring = lambda: None
-    helper = Helper(engine)
-    helper._move_data()
-    assert intervals == [SWITCH_INTERVAL_HURRIED_S] * 3
-    assert round(sys.getswitchinterval(), 6) == SWITCH_INTERVAL_S
-    helper.close()
-    assert sys.getswitchinterval() == before
+    movement = Movement(cast("Any", both), cast("Any", both), context, send)
+    for transfer_id in range(1, 101):
+        movement.send_object(SendObject(transfer_id, 7, 1, 0, NBYTES))
+        movement.take_completed()
+    assert movement.is_hurried(0.9)
+    assert not movement.is_hurried(1.1), "The last one stalls; a hundred others were over before."
