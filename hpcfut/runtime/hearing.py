@@ -18,6 +18,8 @@ from hpcfut.ports import Doorbell
 #: So many frames in a row must have been heard, at first and at most.
 N_HEARD_MIN: Final = 8
 N_HEARD_MAX: Final = 1024
+#: Sleeps that end by themselves sooner tell nothing.
+TELLING_S: Final = 0.001
 #: So many sleeps in a row may a queue end for nothing.
 N_VAIN_MAX: Final = 100
 
@@ -41,7 +43,7 @@ class Hearing:
         """Whether this rank may sleep for long, because every rank can wake it in one way or another."""
         return self.doorbell.reaches_all or self._n_heard >= self._n_needed
 
-    def note_sleep(self, *, is_rung: bool) -> None:
+    def note_sleep(self, timeout_s: float, *, is_rung: bool) -> None:
         """A sleep has ended. If an event had ended the last one, and nothing was found, that was for nothing."""
         if self.doorbell.reaches_all:
             return
@@ -49,7 +51,8 @@ class Hearing:
             for queue in self.called_by:
                 self._note_vain(queue)
         self.called_by = self.doorbell.called_by
-        self.is_open = not is_rung
+        # What comes while a thread gets up was not heard, and could not be; after short sleeps that is often so.
+        self.is_open = not is_rung and (bool(self.called_by) or timeout_s >= TELLING_S)
 
     def _note_vain(self, queue: int) -> None:
         n_vain = self._n_vain[queue] = self._n_vain.get(queue, 0) + 1

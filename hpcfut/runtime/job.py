@@ -144,7 +144,7 @@ class Job:
             if opening is None:
                 # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.
                 is_rung = doorbell.sleep(sleep_s)
-                hearing.note_sleep(is_rung=is_rung)
+                hearing.note_sleep(sleep_s, is_rung=is_rung)
                 sleep_max_s = SLEEP_MAX_S if doorbell.reaches_all else SLEEP_MAX_UNRUNG_S
                 sleep_s = 0.0 if is_rung else min(2 * sleep_s + 0.00005, sleep_max_s)
                 doorbell.get_up()

@@ -200,7 +200,7 @@ class Rest:
     def sleep(self, timeout_s: float) -> bool:
         """Sleep until rung, or until an event of the network, or for this long; returns whether it was rung."""
         is_rung = self._doorbell.sleep(timeout_s)
-        self._hearing.note_sleep(is_rung=is_rung)
+        self._hearing.note_sleep(timeout_s, is_rung=is_rung)
         return is_rung
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from hpcfut.runtime.hearing import N_HEARD_MIN, N_VAIN_MAX, Hearing
+from hpcfut.runtime.hearing import N_HEARD_MIN, N_VAIN_MAX, TELLING_S, Hearing
 
 
 class Bell:
@@ -30,10 +30,17 @@ def hearing(bell: Bell) -> Hearing:
     return Hearing(bell)  # type: ignore[arg-type]
 
 
-def sleep(hearing: Hearing, bell: Bell, *looks: int, was_called: bool = True, is_rung: bool = False) -> None:
+def sleep(
+    hearing: Hearing,
+    bell: Bell,
+    *looks: int,
+    was_called: bool = True,
+    is_rung: bool = False,
+    timeout_s: float = 2 * TELLING_S,
+) -> None:
     """A sleep, and what the looks after it found."""
     bell.called_by = (3,) if was_called else ()
-    hearing.note_sleep(is_rung=is_rung)
+    hearing.note_sleep(timeout_s, is_rung=is_rung)
     for n_frames in looks:
         if hearing.is_open:
             hearing.note_look(n_frames)
@@ -51,6 +58,8 @@ def test_a_frame_that_nobody_heard_makes_them_short_again(hearing: Hearing, bell
         sleep(hearing, bell, 1)
     sleep(hearing, bell, 0, was_called=False)
     assert hearing.is_good, "Nothing had come."
+    sleep(hearing, bell, 2, was_called=False, timeout_s=TELLING_S / 2)
+    assert hearing.is_good, "It may have come while the thread got up."
     sleep(hearing, bell, 2, was_called=False)
     assert not hearing.is_good
 
