@@ -35,7 +35,10 @@ class ObjectRef(Generic[Value]):
         self._released = released
 
     def __del__(self) -> None:
-        self._released.append(self._object_id)
+        try:
+            self._released.append(self._object_id)
+        except AttributeError:  # A Ctrl-C came before it was whole; nobody has seen it, and it goes with the session.
+            return
 
     def hex(self) -> str:
         """The id of the object as 16 hexadecimal digits.

@@ -51,6 +51,7 @@ def _wait_and_clean(reading: int, leftovers: Leftovers) -> None:
         os.dup2(nothing, descriptor)
     if os.read(reading, 1):
         return
+    # What the launcher does about the death meanwhile can be waited for, but not asked: it is no child of this process.
     time.sleep(_LAUNCHER_GRACE_S)
     leftovers.end_processes(0.0)
     leftovers.remove_files()

@@ -24,9 +24,12 @@ def complaint_of_full_store(copies: Copies, rank: int, object_id: int, nbytes: i
     if nbytes + NBYTES_HEADER > arena.nbytes:
         return f"{what} has {arena.nbytes} bytes in all. Make smaller objects, or {more}"
     names = ", ".join(f"{name_of(copy.object_id)} ({copy.nbytes} bytes)" for copy in largest[:_N_NAMED_MAX])
+    if len(largest) == 1:
+        taken_by = f"object {names}"
+    else:
+        taken_by = f"{len(largest)} objects" + (f", the largest of them {names}" if names else "")
     return (
-        f"{what} has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {len(largest)} objects"
-        + (f", the largest of them {names}" if names else "")
+        f"{what} has {arena.nbytes} bytes, of which {arena.nbytes_used} are taken by {taken_by}"
         + f"; the largest free piece has {arena.nbytes_hole_max} bytes. "
         + (trouble or "They are in use: values over them are kept, or tasks have them as arguments.")
         + f" Drop refs and arrays that are not needed, use more ranks, or {more}"

@@ -72,6 +72,7 @@ def open_file(path: str, mode: str, driver: str | None = None) -> Any:
                     f"and open to you, and that nobody {'writes to it' if mode == 'r' else 'uses it'} now."
                 ) from error
         n_tries += 1
+        # Nobody tells when HDF5 lets a file go; who has it for longer than all tries is said in a sentence.
         time.sleep(TRY_AGAIN_S)
 
 

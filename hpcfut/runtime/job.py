@@ -139,7 +139,9 @@ class Job:
             doorbell.lie_down()
             # A frame may have come while this rank was still leaving the last session.
             for _ in range(2):
-                self._early += [(source, bytes(frame)) for source, frame in self._transport.poll()]
+                frames = self._transport.poll()
+                hearing.note_look(len(frames))
+                self._early += [(source, bytes(frame)) for source, frame in frames]
             opening = next((entry for entry in self._early if is_session(entry[1])), None)
             if opening is None:
                 # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.

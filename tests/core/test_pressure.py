@@ -79,6 +79,17 @@ def spill(hand: Hand, n: int = 13) -> int:
     return spilled.places[0].object_id
 
 
+def lent_and_full(make_core: MakeCore) -> tuple[Hand, int]:
+    """A rank that runs tasks of others, and whose store is full of a value that its driver has put and looks at."""
+    hand = make_core(1, nbytes_store=NBYTES + 64)
+    hand.keeps_values = True
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.start_waiting(mine)
+    hand.lend()
+    return hand, mine
+
+
 @takes("copies", ("absent", "write"), ("held back", "room"), ("local", "unload"), ("spilled", "free"))
 def test_what_was_used_least_recently_goes_to_a_file_for_who_wants_room(make_core: MakeCore) -> None:
     hand = make_core(**TWO)
@@ -239,12 +250,7 @@ def test_a_queued_read_that_nobody_wants_any_more_is_forgotten(make_core: MakeCo
 
 
 def test_arguments_of_tasks_wait_behind_writers_and_threads(make_core: MakeCore) -> None:
-    hand = make_core(1, nbytes_store=NBYTES + 64)
-    hand.keeps_values = True
-    mine = hand.own(9)
-    hand.tell(ObjectPut(mine, LARGE))
-    hand.start_waiting(mine)
-    hand.lend()
+    hand, mine = lent_and_full(make_core)
     assert not of(hand.accept(1, arguments=(Argument(THEIRS, None, 2, NBYTES),)), StartRead)
     hand.tell(RoomWanted(7, hand.own(13), NBYTES))
     hand.release(mine)
@@ -422,12 +428,7 @@ def test_tasks_that_wait_with_arguments_give_way_before_anybody_is_denied(make_c
 
 
 def test_an_argument_that_never_fits_fails_its_task(make_core: MakeCore) -> None:
-    hand = make_core(1, nbytes_store=NBYTES + 64)
-    hand.keeps_values = True
-    mine = hand.own(9)
-    hand.tell(ObjectPut(mine, LARGE))
-    hand.start_waiting(mine)
-    hand.lend()
+    hand, mine = lent_and_full(make_core)
     hand.accept(1, arguments=(Argument(THEIRS, None, 2, NBYTES),))
     patience_s = hand.core.context.config.store_full_after_s
     effects = hand.wait(patience_s) + hand.wait(patience_s)
