@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from hpcfut.cli.leftovers import Leftovers
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.segments import StartSegments
@@ -90,8 +92,9 @@ Path(sys.argv[3]).unlink()
 """
 
 
-def test_names_go_before_ranks_are_ended_that_still_start(mpi: Mpi) -> None:
-    names = [f"/dev/shm/{name}_{os.getpid()}_0" for name in ("mpich_shm", "mpich_vci", "somebody")]
+@pytest.mark.parametrize("made", [("mpich_shm", "mpich_vci"), ("ucx_shm_posix", "ucx_shm_posix_b")])
+def test_names_go_before_ranks_are_ended_that_still_start(mpi: Mpi, made: tuple[str, str]) -> None:
+    names = [f"/dev/shm/{name}_{os.getpid()}_0" for name in (*made, "somebody")]
     command = [mpi.program("python"), "-c", STARTING, *names, "none"]
     job = run_command(command, env={"STARTING": STARTING, "NAME": "hydra_pmi_proxy"}).check()
     assert job.stdout == "False False True False\nT T T\n"

@@ -65,7 +65,7 @@ def test_futures_beside_calls_of_mpi(mpi: Mpi, n_ranks: int, is_plain: bool, tmp
     hpcfut.get(on(drop, (rank + 1) % n_ranks).remote([ref]))
     del ref
     comm.Barrier()
-    assert hpcfut.get(inbox.pop())[:3] == [(rank - 1) % n_ranks] * 3
+    assert hpcfut.get(inbox.pop(0))[:3] == [(rank - 1) % n_ranks] * 3
     # One waits in MPI for the others, which need it: its values, and a task that only it may run.
     mine = hpcfut.put(rank)
     if rank == 0:

@@ -28,6 +28,8 @@ from hpcfut.edges.host.processes import children_of, is_still, program_of
 SHARED_MEMORY: Final = "/dev/shm/"
 #: What MPICH and Open MPI open by name only while they start; windows and other libraries are none of our business.
 _OF_MPI: Final = re.compile(rf"{SHARED_MEMORY}(mpich_(shm|vci)_|sm_segment\.)[^/]*")
+#: UCX, through which MPICH's ranks talk, takes its names away itself, an instant after it has made a segment.
+_OF_A_START: Final = re.compile(rf"{_OF_MPI.pattern}|{SHARED_MEMORY}ucx_shm_posix_[^/]*")
 
 #: The launcher holds it open while it lives; ranks read it while they start.
 _TOPOLOGY: Final = re.compile(r"/tmp/hydra_hwloc_xmlfile_\w+")
@@ -77,7 +79,7 @@ def stop_and_unname(launcher: int) -> None:
     while not all(map(is_still, ranks)) and time.monotonic() < deadline:
         time.sleep(0.001)  # No child of this process: nobody tells when it has stopped.
     shared = {path for pid in ranks for path in (*mapped_segments(pid), *_opened(pid))}
-    for path in filter(_OF_MPI.fullmatch, shared):
+    for path in filter(_OF_A_START.fullmatch, shared):
         with suppress(OSError):
             os.unlink(path)
 
