@@ -80,8 +80,9 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     object_id: int
     state: str
     nbytes: int
-    #: In whose arena the bytes are, and where.
+    #: In whose arena the bytes are, or will be.
     rank: int
+    #: Where in it; -1 while that is not known.
     offset: int = -1
     is_primary: bool = False
     #: Whether an object table of this rank (and not only a run) wants it.
@@ -105,8 +106,9 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     #: Whether the holder has asked for its loans back.
     is_recalled: bool = False
     transfer_id: int = 0
-    #: Who was said to hold the bytes that are read or lent, and whom they are asked of now: it redirects.
+    #: Who was said to hold the bytes that are read or lent here.
     holder: int = -1
+    #: Whom they are asked of now: the holder, or the rank that it has redirected this one to.
     source: int = -1
     #: The holder: for each host whose ranks have asked, the one that reads for it (``readers.py``).
     readers: dict[str, int] | None = None

@@ -80,7 +80,8 @@ class TellWatcher(msgspec.Struct, gc=False):
 class StartRead(msgspec.Struct, gc=False):
     """Get ready to receive a transfer into a segment, and only then send ``ReadRequested`` to ``rank``.
 
-    It ends as ``ReadCompleted``, when all bytes are there and sealed, or as ``ReadFailed``.
+    It ends as ``ReadCompleted``, when all bytes are there and sealed, or as ``ReadFailed``; as ``ReadDenied`` where the
+    host has no memory for it.
     """
 
     transfer_id: int

@@ -196,6 +196,13 @@ class ReadFailed(msgspec.Struct, gc=False):
     failure: Failure
 
 
+class ReadDenied(msgspec.Struct, gc=False):
+    """A transfer to this rank could not begin, because its own host has no memory for it; nobody was asked."""
+
+    transfer_id: int
+    failure: Failure
+
+
 class SendCompleted(msgspec.Struct, gc=False):
     """All bytes that a ``SendObject`` asked for have left."""
 
@@ -319,6 +326,7 @@ Event = (
     | CancelRequested
     | ReadCompleted
     | ReadFailed
+    | ReadDenied
     | SendCompleted
     | RoomWanted
     | RoomReturned

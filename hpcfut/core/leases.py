@@ -51,6 +51,7 @@ class Leases:
         self._context = context
         self._references = references
         self._transfers = transfers
+        self._loans = transfers.loans
         self._templates = templates
         self._membership = membership
         self._locality = Locality(references, membership)
@@ -162,7 +163,7 @@ class Leases:
         """The task's arguments, all of them ready, as values or places."""
         arguments, rank = [], task.rank
         for object_id in task.arguments:
-            arguments.append(self._transfers.lend_again(object_id, rank) or self._argument(object_id, rank))
+            arguments.append(self._loans.lend_again(object_id, rank) or self._argument(object_id, rank))
         return tuple(arguments)
 
     def _argument(self, object_id: int, rank: int) -> Argument:
@@ -174,7 +175,7 @@ class Leases:
             return Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes)
         if record.rank != self._context.rank:
             return Argument(object_id, None, record.rank, record.nbytes, record.contained)
-        return self._transfers.lend_argument(object_id, rank, record.nbytes, record.contained)
+        return self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
 
     def _pump(self, queue: KeyQueue) -> None:
         """Push while there is room; ask for more room if tasks are left."""

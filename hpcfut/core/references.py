@@ -323,7 +323,7 @@ class References:
                     record.rank,
                     record.nbytes,
                     record.contained,
-                    self._transfers.lend(object_id, rank) if record.rank == self._rank else -1,
+                    self._transfers.loans.lend(object_id, rank) if record.rank == self._rank else -1,
                 )
         self._context.send(rank, answer)
 

@@ -309,7 +309,7 @@ class Runs:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
         if result.payload is None:
             self._copies.seal(object_id)
-            result.offset = self._transfers.lend(object_id, run.owner)
+            result.offset = self._transfers.loans.lend(object_id, run.owner)
         if result.contained:
             self._references.report_all(result.contained, run.owner)
 

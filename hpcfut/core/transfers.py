@@ -27,6 +27,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.copy import ABANDONED, ABSENT, ASKED, DOOMED, FREED, LENT, LOCAL, QUEUED, READING, SPILLED, Copy
 from hpcfut.core.effects import SendObject
+from hpcfut.core.loans import Loans
 from hpcfut.core.pressure import Pressure
 from hpcfut.core.readers import NOBODY, Readers
 from hpcfut.model.errors import IllegalTransitionError
@@ -64,6 +65,7 @@ class Transfers:
         self._next = copies.next
         #: The other ranks whose arenas can be read in place from here, and that can read this one's.
         self.neighbours = dict.fromkeys(rank for rank in neighbours if rank != context.rank)
+        self.loans = Loans(context, copies, self.neighbours)
         self.readers = Readers(context, copies, hosts)
         self._reads = pressure.reads
         self._n_transfers = 0
@@ -129,7 +131,14 @@ class Transfers:
         copy = self._table[self._reads.pop(transfer_id)]
         if copy.source != copy.holder:
             self._go_back(copy, copy.source)
-            return
+        else:
+            self._end_in_vain(copy, failure)
+
+    def on_read_denied(self, transfer_id: int, failure: Failure) -> None:
+        """This rank could not begin; whoever it would have asked is not to blame."""
+        self._end_in_vain(self._table[self._reads.pop(transfer_id)], failure)
+
+    def _end_in_vain(self, copy: Copy, failure: Failure) -> None:
         copy.state = self._next[copy.state, "failed"]
         if copy.state == FREED:
             self._copies.forget(copy)
@@ -308,7 +317,7 @@ class Transfers:
     def _serve(self, copy: Copy, rank: int, transfer_id: int) -> None:
         object_id = copy.object_id
         if not transfer_id:
-            self._context.send(rank, BytesLent(object_id, self._lend(copy, rank), copy.nbytes))
+            self._context.send(rank, BytesLent(object_id, self.loans.give(copy, rank), copy.nbytes))
             return
         copy.n_sends += 1
         self._context.effects.append(SendObject(transfer_id, object_id, rank, copy.offset, copy.nbytes))
@@ -330,66 +339,6 @@ class Transfers:
             name = name_of(message.object_id)
             raise IllegalTransitionError(f"Rank {source} wants to be lent object {name}, but is on another host.")
         self._on_asked(source, message.object_id, 0)
-
-    def lend(self, object_id: int, rank: int) -> int:
-        """Lend an object to a rank that is told about it; gives the offset, or -1 if that cannot be."""
-        if rank not in self.neighbours:
-            return -1
-        copy = self._table.get(object_id)
-        if copy is None or copy.state != LOCAL:
-            return -1
-        return self._lend(copy, rank)
-
-    def _lend(self, copy: Copy, rank: int) -> int:
-        lent = copy.lent
-        if lent is None:
-            copy.lent = {rank: 1}
-        else:
-            lent[rank] = lent.get(rank, 0) + 1
-        # Who has just been told of it has not heard of a recall.
-        copy.is_recalled = False
-        movable = self._copies.movable
-        if not movable or next(reversed(movable)) != copy.object_id:
-            self._copies.touch(copy)
-        return copy.offset
-
-    def lend_argument(self, object_id: int, rank: int, nbytes: int, contained: tuple[int, ...]) -> Argument:
-        """Lend an object that is stored here with a task, if that can be; gives what the task's rank is told."""
-        argument = Argument(object_id, None, self._context.rank, nbytes, contained, self.lend(object_id, rank))
-        if argument.offset >= 0:
-            self._table[object_id].argument = argument
-        return argument
-
-    def lend_again(self, object_id: int, rank: int) -> Argument | None:
-        """The same for a rank that has it already, as tasks with one argument follow each other; None for another."""
-        copy = self._table.get(object_id)
-        if copy is None or copy.argument is None:
-            return None
-        lent = copy.lent
-        if lent is None or rank not in lent or copy.state != LOCAL:
-            return None
-        lent[rank] += 1
-        copy.is_recalled = False
-        movable = self._copies.movable
-        if not movable or next(reversed(movable)) != object_id:
-            self._copies.touch(copy)
-        return copy.argument
-
-    def on_loan_returned(self, source: int, message: LoanReturned) -> None:
-        """A reader reads no more."""
-        copy = self._table[message.object_id]
-        assert copy.lent is not None
-        n_left = copy.lent[source] - message.n
-        if n_left < 0:
-            name = name_of(message.object_id)
-            raise IllegalTransitionError(f"Rank {source} returns more than it was lent of object {name}.")
-        if n_left:
-            copy.lent[source] = n_left
-        else:
-            del copy.lent[source]
-            if not copy.lent:
-                copy.is_recalled = False
-            self._copies.let_go(copy)
 
 
 def _not_held(rank: int, object_id: int) -> Failure:

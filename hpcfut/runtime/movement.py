@@ -7,7 +7,7 @@ from typing import Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import FreeSegment, SendObject, StartRead
-from hpcfut.core.events import Event, ReadCompleted, ReadFailed, SendCompleted
+from hpcfut.core.events import Event, ReadCompleted, ReadDenied, SendCompleted
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.ports import Transport, Window
 from hpcfut.wire.messages import Message, ReadRequested
@@ -77,7 +77,7 @@ class Movement:
         while self._denied:
             transfer_id, failure = self._denied.popitem()
             del self.reads[transfer_id]
-            events.append(ReadFailed(transfer_id, failure))
+            events.append(ReadDenied(transfer_id, failure))
         for is_send, rank, transfer_id in self._transport.completed_data():
             if is_send:
                 events.append(SendCompleted(self.sends.pop((rank, transfer_id))))

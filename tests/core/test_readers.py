@@ -17,6 +17,7 @@ from hpcfut.core.events import (
     ObjectPut,
     ObjectsSpilled,
     ReadCompleted,
+    ReadDenied,
     ReadFailed,
     RoomReturned,
     RoomWanted,
@@ -41,6 +42,8 @@ from tests.core.cores import LARGE, Hand, MakeCore, of, only, place_of, sent, ta
 from tests.core.test_pressure import NBYTES, TWO, put_two, spill
 from tests.core.test_references import THEIRS, borrow
 from tests.core.test_transfers import BROKEN_LINK, give_up, read
+
+NO_PAGES = Failure(FULL, "The system has no more memory.")
 
 
 def ask(hand: Hand, rank: int, object_id: int) -> int:
@@ -221,6 +224,21 @@ def test_a_broken_link_to_a_rank_sends_the_reader_back(make_core: MakeCore) -> N
         BROKEN_LINK
     ]
     hand.release(THEIRS)
+
+
+def test_a_read_that_this_host_has_no_memory_for_is_nobody_elses_fault(make_core: MakeCore) -> None:
+    hand = make_core(0, 4, hosts="abcd")
+    read(hand)
+    hand.get(2, ReadRedirected(THEIRS, 1, 3))
+    effects = hand.tell(ReadDenied(2, NO_PAGES))
+    assert only(effects, WakeWaiter).values == [NO_PAGES]
+    assert not sent(effects), "Rank 3 has it, and serves others."
+    # Who wants it next begins anew, with the holder.
+    effects = hand.start_waiting(THEIRS, waiter=2)
+    assert only(effects, StartRead).rank == 2
+    hand.tell(ReadCompleted(3))
+    hand.release(THEIRS)
+    hand.get(2, RedirectionEnded(THEIRS))
 
 
 def test_who_wants_it_no_more_goes_nowhere(make_core: MakeCore) -> None:

@@ -61,8 +61,8 @@ class OneSided:
         #: What waits for a note of the other end, by direction, rank and transfer; and what is being read.
         self._waiting: dict[tuple[bool, int, int], _Transfer] = {}
         self._reading: deque[_Transfer] = deque()
-        #: Notes that MPI has not let go of, with their bytes.
-        self._notes: deque[tuple[MPI.Request, array[int]]] = deque()
+        #: Notes that MPI has not let go of, with their bytes, and for whom they are.
+        self._notes: deque[tuple[MPI.Request, array[int], int]] = deque()
         self._is_stopped = False
         #: Transfers all of whose data were read, and not sent.
         self.n_read = 0
@@ -116,7 +116,7 @@ class OneSided:
         note = array("q", [transfer_id, what])
         request = self.comm.Issend(note, rank, self._tag_of(transfer_id, is_offer=is_offer))
         if not request.Test():
-            self._notes.append((request, note))
+            self._notes.append((request, note, rank))
 
     def abandon(self, rank: int, transfer_id: int) -> None:
         """Forget a receive for which nothing has been or will be sent; its buffer is free once ``is_busy`` is false."""
@@ -145,19 +145,25 @@ class OneSided:
         """Make progress and return what has completed, as (is_send, rank, transfer_id).
 
         Raises:
-            RankLostError: A transfer failed.
+            RankLostError: A transfer failed, or a note about one: the rank at its other end is dead.
         """
-        while self._notes and self._notes[0][0].Test():
-            self._notes.popleft()
-        for transfer in list(self._waiting.values()):
-            if transfer.requests and transfer.requests[0].Test():
-                self._hear(transfer)
-        for _ in range(len(self._reading)):
-            transfer = self._reading.popleft()
-            try:
+        rank = -1
+        try:
+            while self._notes:
+                request, _, rank = self._notes[0]
+                if not request.Test():
+                    break
+                self._notes.popleft()
+            for transfer in list(self._waiting.values()):
+                rank = transfer.rank
+                if transfer.requests and transfer.requests[0].Test():
+                    self._hear(transfer)
+            for _ in range(len(self._reading)):
+                transfer = self._reading.popleft()
+                rank = transfer.rank
                 self._read(transfer)
-            except self._error as error:
-                raise RankLostError(transfer.rank, f"reading an object from it failed ({error}).") from error
+        except self._error as error:
+            raise RankLostError(rank, f"moving an object to it or from it failed ({error}).") from error
         return self._bulk.completed()
 
     def _hear(self, receiver: _Transfer) -> None:
