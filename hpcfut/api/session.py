@@ -240,8 +240,8 @@ def serve(job: Job) -> int:
         assert end is not None
         if not job.close_session(opened):
             _leave_end_to_rank_0(opened)
-            if end.failure:
-                sys.stderr.write(f"hpcfut: {end.failure}\n")
+            if failure := end.failure or job.hindrance:
+                sys.stderr.write(f"hpcfut: {failure}\n")
             job.abort(end.status or 1)
         _session.runtime = None
 
@@ -267,12 +267,13 @@ def end_session(status: int, *, is_final: bool) -> None:
     end = runtime.engine.end
     assert end is not None
     if not job.close_session(runtime):
-        failure, status = end.failure, end.status
+        failure, status = end.failure or job.hindrance, end.status
         if job.rank != 0:
             _leave_end_to_rank_0(runtime)
         if not is_final:
             # The script would go on, but there are no ranks left that could begin a new session together.
-            failure = failure or "shutdown() met a rank that does not answer, or whose task does not end."
+            failure = failure or "shutdown() met a rank that does not answer; the job ends."
+        if failure:
             status = status or 1
         if failure:
             sys.stderr.write(f"hpcfut: {failure}\n")

@@ -297,6 +297,14 @@ class Copies:
                 raise InvariantError(f"A view of object {name} is kept for runs that are not there: {copy}.")
             if copy.state == LOCAL and copy.is_movable and object_id not in self.movable:
                 raise InvariantError(f"The copy of object {name} could make way, and nobody would find it: {copy}.")
+            if copy.n_loans and copy.state != LENT:
+                raise InvariantError(f"Object {name} is {copy.state} here, and yet has loans: {copy}.")
+            if copy.state == LENT and not (copy.n_loans and copy.offset >= 0 and copy.rank != self._rank):
+                raise InvariantError(f"The loan of object {name} is not counted, or nobody's: {copy}.")
+            if copy.lent and not (copy.state in (LOCAL, DOOMED) and copy.rank == self._rank):
+                raise InvariantError(f"Object {name} is lent to others, and is not in memory here: {copy}.")
+            if copy.readers and not copy.is_primary:
+                raise InvariantError(f"Others are redirected from a copy of object {name} that is not primary: {copy}.")
             if copy.watchers and copy.state not in (QUEUED, READING, ASKED):
                 raise InvariantError(f"The copy of object {name} is {copy.state}, but its watchers were not told.")
             n_segments += copy.rank == self._rank and copy.offset >= 0

@@ -31,7 +31,7 @@ from typing import Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
-from hpcfut.core.copy import ABSENT, DOOMED, HELD_BACK, LOCAL, QUEUED, SPILLED, Copy
+from hpcfut.core.copy import ABANDONED, ABSENT, DOOMED, HELD_BACK, LOCAL, QUEUED, READING, SPILLED, Copy
 from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
 from hpcfut.core.fullness import complaint_of_full_store
@@ -391,6 +391,9 @@ class Pressure:
         for copy in self._copies.copies.values():
             if copy.state in (LOCAL, SPILLED) and copy.askers and copy.object_id not in self._held_up:
                 raise InvariantError(f"Nobody serves who asks for {copy}.")
+        reading = {copy.object_id for copy in self._copies.copies.values() if copy.state in (READING, ABANDONED)}
+        if len(self.reads) != len(reading) or reading != {*self.reads.values()}:
+            raise InvariantError(f"These are read: {reading}, by the transfers {self.reads}.")
         if self._held_up and not (waiting or self._is_due):
             raise InvariantError(f"These hold up who asks for them, and nobody waits for room: {self._held_up}.")
         if self._nbytes_spilling != sum(copy.nbytes for copies in self._spills.values() for copy in copies):

@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from math import inf
 from typing import Final
@@ -31,6 +32,7 @@ from typing import Final
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import Event, RunReturned
 from hpcfut.core.rank import RankCore
+from hpcfut.model.errors import RankLostError
 from hpcfut.model.failure import Failure
 from hpcfut.ports import Clock, SpillStore, Transport, Window
 from hpcfut.runtime.hearing import Hearing
@@ -181,6 +183,13 @@ class Engine(Turns):
             self.rest.ring()
         elif self.rest.wakes_at:
             self._wake_for_what_is_left()
+
+    def send_apart(self, rank: int, frame: bytes) -> None:
+        """Send a frame that belongs to no session, unless the session here has been left."""
+        with self._lock:
+            if not self._is_closed:
+                with suppress(RankLostError):  # Who is dead need not be told.
+                    self._transport.send(rank, frame)
 
     def close(self) -> None:
         """The session is over for this rank: from now on the transport belongs to whoever ends it."""

@@ -34,6 +34,7 @@ from hpcfut.model.errors import TaskCancelledError
 from hpcfut.model.ids import name_of
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.waiter import Waiter
+from hpcfut.wire.sessions import EndHindered, encode_session
 
 PERIOD_S: Final = 0.001
 #: Where an exception from outside must not strike; libraries on the public API are code like the user's.
@@ -154,13 +155,20 @@ class Interruption:
                 if task_id not in self.cancelled:
                     self.interrupt(task_id)
             time.sleep(PERIOD_S)
-        core = self._engine.core
-        for task_id in list(self.running):
+        core, end = self._engine.core, self._engine.end
+        assert end is not None
+        for task_id, thread_id in list(self.running.items()):
             name = core.runs.runs[task_id].template.name
-            sys.stderr.write(
-                f"hpcfut: task {name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
-                f"{self._stop_grace_s:g} s after the end of the script; it is abandoned.\n"
+            what = (
+                f"ask {name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
+                f"{self._stop_grace_s:g} s after {'the end of the script' if end.is_final else 'shutdown()'}"
             )
+            if end.is_final or thread_id != threading.main_thread().ident:
+                sys.stderr.write(f"hpcfut: t{what}; it is abandoned.\n")
+                continue
+            # The script would go on, but not without this rank, as rank 0 says.
+            sentence = f"T{what}, which cancelled it. Ranks end a session together, so that the job ends with it."
+            self._engine.send_apart(0, encode_session(EndHindered(sentence)))
         sys.stderr.flush()
 
     def wait_until_wound_down(self) -> None:

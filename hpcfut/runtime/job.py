@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,6 +30,7 @@ from hpcfut.edges.host.spill_files import SpillFiles
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE, find_spill_folder
 from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.model.config import Config
+from hpcfut.model.errors import RankLostError
 from hpcfut.model.resources import unknown_rank
 from hpcfut.model.roster import RankRecord, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
@@ -37,7 +38,7 @@ from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.runtime import Runtime
-from hpcfut.wire.sessions import JobClosed, SessionOpened, decode_session, encode_session, is_session
+from hpcfut.wire.sessions import EndHindered, JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
     from hpcfut.edges.mpi.common_memory import MpiMemory
@@ -94,6 +95,8 @@ class Job:
         if world is not None:
             watch = ParentWatch()
             threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
+        #: Why ranks could not end a session together, if this rank knows.
+        self.hindrance = ""
         #: Frames that came before a session was opened here; those of another one, or damaged, the session tells apart.
         self._early: list[tuple[int, bytes]] = []
 
@@ -156,6 +159,7 @@ class Job:
             record = decode_session(*opening)
             if isinstance(record, JobClosed):
                 return record.status
+            assert isinstance(record, SessionOpened), "Only rank 0 is told that a session cannot be left."
             self._n_sessions = record.number
             if not self.is_spmd:
                 sys.argv[:] = record.argv
@@ -221,15 +225,28 @@ class Job:
         transport = self._transport
         deadline = time.monotonic() + within_s
         transport.start_barrier()
-        while True:
-            for source, frame in transport.poll():
+        try:
+            while True:
+                self._take_early(transport.poll())
+                if transport.is_barrier_done():
+                    self.hindrance = ""
+                    return True
+                if time.monotonic() > deadline:
+                    return False
+                # MPI tells of the end of a barrier only to who asks, and moves what is under way only for who does.
+                time.sleep(0.0 if transport.is_busy else 0.0001)
+        except RankLostError as error:
+            self.hindrance = str(error)
+            return False
+
+    def _take_early(self, frames: Sequence[tuple[int, bytes | bytearray | memoryview]]) -> None:
+        """Keep what belongs to the next session, and note what is said about the end of this one."""
+        for source, frame in frames:
+            record = decode_session(source, frame) if is_session(frame) else None
+            if isinstance(record, EndHindered):
+                self.hindrance = self.hindrance or record.sentence
+            else:
                 self._early.append((source, bytes(frame)))
-            if transport.is_barrier_done():
-                return True
-            if time.monotonic() > deadline:
-                return False
-            # MPI tells of the end of a barrier only to who asks, and moves what is under way only for who does.
-            time.sleep(0.0 if transport.is_busy else 0.0001)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -244,6 +261,8 @@ class Job:
             for rank in range(1, self.n_ranks):
                 self._transport.send(rank, frame)
         if not self._meet(CLOSE_WITHIN_S):
+            if self.hindrance:
+                sys.stderr.write(f"hpcfut: {self.hindrance}\n")
             self.abort(status or 1)
         self._output.remove()
         if self._files is not None:

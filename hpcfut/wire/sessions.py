@@ -1,4 +1,4 @@
-"""How rank 0 opens a session on the other ranks, before their cores exist.
+"""How rank 0 opens a session on the other ranks, before their cores exist, and what is said after they have ended.
 
 These records travel as frames of the transport, like messages, and cannot be mistaken for them: their magic differs.
 """
@@ -31,11 +31,19 @@ class JobClosed(msgspec.Struct, tag="closed"):
     status: int
 
 
+class EndHindered(msgspec.Struct, tag="hindered"):
+    """A rank cannot leave the session that has ended, for the reason that this sentence gives."""
+
+    sentence: str
+
+
+SessionRecord = SessionOpened | JobClosed | EndHindered
+
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(SessionOpened | JobClosed).decode
+_decode: Final = msgspec.msgpack.Decoder(SessionRecord).decode
 
 
-def encode_session(record: SessionOpened | JobClosed) -> bytes:
+def encode_session(record: SessionRecord) -> bytes:
     """Make a frame of the record."""
     return _MAGIC + _encode(record)
 
@@ -45,14 +53,14 @@ def is_session(frame: bytes | bytearray | memoryview) -> bool:
     return bytes(frame[:2]) == _MAGIC
 
 
-def decode_session(source: int, frame: bytes | bytearray | memoryview) -> SessionOpened | JobClosed:
+def decode_session(source: int, frame: bytes | bytearray | memoryview) -> SessionRecord:
     """Read the record that the rank ``source`` sent.
 
     Raises:
         CodecError: The frame is damaged.
     """
     try:
-        record: SessionOpened | JobClosed = _decode(bytes(frame[2:]))
+        record: SessionRecord = _decode(bytes(frame[2:]))
     except Exception as error:
         raise CodecError(
             f"Rank {source} sent a frame about a session that is damaged ({type(error).__name__}: {error}). Unless a "

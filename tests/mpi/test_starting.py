@@ -309,6 +309,34 @@ def test_an_end_with_a_task_that_will_not_end(scripts: Scripts, how: How, n_rank
     assert job.duration_s < 20
 
 
+def test_a_task_that_outlives_shutdown_ends_the_job_with_one_sentence(scripts: Scripts) -> None:
+    job = scripts.run(
+        "mpirun python -m hpcfut",
+        2,
+        """
+        import time
+        import hpcfut
+
+        @hpcfut.remote(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(1))
+        def resist():
+            while True:
+                try:
+                    time.sleep(600)
+                except BaseException:
+                    pass
+
+        ref = resist.remote()
+        hpcfut.wait([ref], timeout=1)
+        hpcfut.shutdown()
+        print("not reached")
+        """,
+    )
+    assert job.returncode, job.story()
+    assert not job.stdout, job.story()
+    (said,) = [line for line in job.stderr.splitlines() if "hpcfut: " in line]
+    assert re.search(r"Task resist \([\d'.]+\) on rank 1 did not end within 2 s after shutdown\(\)", said), job.story()
+
+
 @ways
 def test_an_end_while_a_thread_waits(scripts: Scripts, how: How, n_ranks: int) -> None:
     job = scripts.run(

@@ -12,13 +12,14 @@ from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.loopback import LoopbackTransport
 from hpcfut.model.config import Config
+from hpcfut.model.errors import RankLostError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.job import Job, RefHooks
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.wire.codec import encode_frame, prefix_of
 from hpcfut.wire.messages import LeaseReturned
-from hpcfut.wire.sessions import SessionOpened, encode_session
+from hpcfut.wire.sessions import EndHindered, SessionOpened, encode_session
 
 AMOUNTS = {"CPU": RESOURCE_UNIT, "memory": (1 << 20) * RESOURCE_UNIT}
 MESSAGE = LeaseReturned(1)
@@ -55,3 +56,26 @@ def test_what_came_before_a_session_is_heard_first_and_what_is_damaged_names_its
     assert [type(event) for event in events] == [FrameReceived, FrameRefused, FrameRefused, FrameReceived]
     assert [event.rank for event in events if isinstance(event, FrameRefused)] == [0, 0]
     assert runtime.engine.core.context.stale == {"frame of another session": 1}
+
+
+def test_a_rank_that_dies_while_others_meet_at_the_end_is_named(
+    job: Job, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_dead() -> bool:
+        raise RankLostError(0, "moving an object to it failed.")
+
+    monkeypatch.setattr(post, "is_barrier_done", find_dead)
+    assert not job._meet(100.0)
+    assert job.hindrance == "Rank 0 is dead: moving an object to it failed."
+
+
+def test_why_a_rank_cannot_leave_a_session_is_noted_and_forgotten_if_it_leaves(job: Job, post: Post) -> None:
+    opening = encode_session(SessionOpened(2, Config(), [], []))
+    post._frames = [(1, encode_session(EndHindered(text))) for text in ("The first.", "The second.")] + [(0, opening)]
+    done = [True, False]
+    post.is_barrier_done = lambda: done.pop()  # type: ignore[method-assign]
+    assert not job._meet(-1.0)
+    assert job.hindrance == "The first."
+    assert job._early == [(0, opening)]
+    assert job._meet(100.0)
+    assert not job.hindrance
