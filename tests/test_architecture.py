@@ -117,7 +117,7 @@ CORE_CALLS_NOT: Final = words(
 OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
-    "arena events effects context ownership borrowing copy copies fullness pressure readers transfers references "
+    "arena events effects context ownership borrowing copy copies fullness pressure loans readers transfers references "
     "templates membership task footprints lease locality leases tasks run grants scheduler runs recalls streams wait "
     "waits watches inventories stuck standstills statistics rank"
 )

@@ -391,8 +391,8 @@ class Pressure:
         for copy in self._copies.copies.values():
             if copy.state in (LOCAL, SPILLED) and copy.askers and copy.object_id not in self._held_up:
                 raise InvariantError(f"Nobody serves who asks for {copy}.")
-        reading = {copy.object_id for copy in self._copies.copies.values() if copy.state in (READING, ABANDONED)}
-        if len(self.reads) != len(reading) or reading != {*self.reads.values()}:
+        reading = [copy.object_id for copy in self._copies.copies.values() if copy.state in (READING, ABANDONED)]
+        if sorted(reading) != sorted(self.reads.values()):
             raise InvariantError(f"These are read: {reading}, by the transfers {self.reads}.")
         if self._held_up and not (waiting or self._is_due):
             raise InvariantError(f"These hold up who asks for them, and nobody waits for room: {self._held_up}.")
