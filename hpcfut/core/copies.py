@@ -272,6 +272,11 @@ class Copies:
         if copy.file_id > 0:
             self._context.effects.append(DropSpilled(copy.file_id, copy.object_id))
 
+    def evict(self, copy: Copy) -> None:
+        """A copy that was read from another rank makes way."""
+        copy.state = self.next[LOCAL, "evict"]
+        self.forget(copy)
+
     def give_back(self, copy: Copy) -> None:
         """Free the segment of a copy, if it has one here."""
         if copy.rank == self._rank and copy.offset >= 0:

@@ -29,6 +29,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     line: deque[TaskRecord] = msgspec.field(default_factory=deque)
     #: Since when it has a line.
     lined_since: float = 0.0
+    #: The task whose arguments its rank fetches meanwhile, unless it has gone elsewhere (``ahead.py``).
+    ahead: TaskRecord | None = None
 
 
 class KeyQueue(msgspec.Struct, gc=False, eq=False):
@@ -49,6 +51,10 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
     last: Lease | None = None
     #: Leases that have a line.
     lines: dict[int, Lease] = {}
+    #: Tasks that stand ahead under one of the leases.
+    ahead: dict[int, Lease] = {}
+    #: Whether any task had arguments.
+    has_arguments: bool = False
     #: Host → the candidates that are on it, as far as anybody asked.
     near: dict[str, tuple[int, ...]] = {}
 

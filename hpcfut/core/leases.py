@@ -15,26 +15,27 @@ is returned.
 A task with stored arguments is sent near them (``locality.py`` says where). If that lease has no room, the task waits
 in its line. With room again the lease takes the older of what waits in its line and what waits for any; another lease
 takes from a line that is much longer than its own queue. A line ends, and its tasks go anywhere, when its lease is
-closed, or has not opened in the time after which tasks are handed back.
+closed, or has not opened in the time after which tasks are handed back. For the next task of a lease that is full,
+arguments from other hosts are fetched ahead (``ahead.py``).
 """
 
 from __future__ import annotations
 
 from collections import deque
 
+from hpcfut.core.ahead import Ahead
 from hpcfut.core.context import Context
 from hpcfut.core.lease import KeyQueue, Lease
 from hpcfut.core.locality import N_LONGER_MAX, Locality
 from hpcfut.core.membership import Membership
-from hpcfut.core.ownership import SOURCE, STORED
+from hpcfut.core.pushes import Pushes
 from hpcfut.core.references import References
 from hpcfut.core.task import QUEUED, TRANSITIONS, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.ids import NO_ID
 from hpcfut.model.template import SchedulingKey
-from hpcfut.wire.messages import Argument, LeaseGranted, LeaseRequested, LeaseReturned, TaskPushed
+from hpcfut.wire.messages import LeaseGranted, LeaseRequested, LeaseReturned
 
 
 class Leases:
@@ -49,12 +50,12 @@ class Leases:
         membership: Membership,
     ) -> None:
         self._context = context
-        self._references = references
-        self._transfers = transfers
-        self._loans = transfers.loans
         self._templates = templates
         self._membership = membership
         self._locality = Locality(references, membership)
+        self._ahead = Ahead(context, references, membership)
+        #: What the executor is told of a task.
+        self.message_of = Pushes(context, references, transfers).message_of
         self._on_push = context.make_table("task", TRANSITIONS).on("push")
         self.queues: dict[SchedulingKey, KeyQueue] = {}
         self.leases: dict[int, Lease] = {}
@@ -84,10 +85,16 @@ class Leases:
 
     def enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
         """The same for a task that may have stored arguments."""
+        queue.has_arguments = True
         rank = self._locality.rank_for(task, queue)
         if rank < 0:
             self.enqueue(task, queue)
-            return
+        else:
+            self._enqueue_for(task, queue, rank)
+        if 0 < queue.n_queued <= len(queue.leases):
+            self._ahead.look(queue)
+
+    def _enqueue_for(self, task: TaskRecord, queue: KeyQueue, rank: int) -> None:
         lease = queue.leases.get(rank) or self._request(queue, rank)
         if lease.lease_id in queue.open:
             self._push(task, queue, lease)
@@ -133,55 +140,22 @@ class Leases:
         queue.last = lease
         if lease.n_there >= lease.depth:
             queue.open.pop(lease.lease_id, None)
+            if queue.has_arguments and queue.n_queued:
+                self._ahead.name_for(lease)
         elif len(queue.open) > 1:
             del queue.open[lease.lease_id]
             queue.open[lease.lease_id] = lease
         self._context.send(rank, self.message_of(task))
 
-    def message_of(self, task: TaskRecord) -> TaskPushed:
-        """What the executor must be told of a task."""
-        template_id = task.template.template.template_id
-        if not (task.arguments or task.nested or task.items is not None or len(task.return_ids) > 1):
-            return TaskPushed(task.task_id, task.lease_id, template_id, task.payload)
-        return TaskPushed(
-            task.task_id,
-            task.lease_id,
-            template_id,
-            task.payload,
-            self.arguments_of(task) if task.arguments else (),
-            task.nested,
-            task.return_ids if len(task.return_ids) > 1 else (),
-            self._item_ids_of(task) if task.items is not None else (),
-        )
-
-    def _item_ids_of(self, task: TaskRecord) -> tuple[int, ...]:
-        """Names for a generator's items; those that came in an earlier attempt are made again and thrown away."""
-        assert task.items is not None
-        return (NO_ID,) * task.n_items + tuple(task.items)[:-1]
-
-    def arguments_of(self, task: TaskRecord) -> tuple[Argument, ...]:
-        """The task's arguments, all of them ready, as values or places."""
-        arguments, rank = [], task.rank
-        for object_id in task.arguments:
-            arguments.append(self._loans.lend_again(object_id, rank) or self._argument(object_id, rank))
-        return tuple(arguments)
-
-    def _argument(self, object_id: int, rank: int) -> Argument:
-        record = self._references.find(object_id)
-        assert record is not None
-        if record.state != STORED:
-            return Argument(object_id, record.payload, 0, 0, record.contained)
-        if record.rank == SOURCE:
-            return Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes)
-        if record.rank != self._context.rank:
-            return Argument(object_id, None, record.rank, record.nbytes, record.contained)
-        return self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
-
     def _pump(self, queue: KeyQueue) -> None:
         """Push while there is room; ask for more room if tasks are left."""
         tasks = queue.tasks
+        if queue.ahead:
+            self._serve_ahead(queue)
         if queue.lines:
             self._serve_lines(queue)
+        if queue.ahead:
+            self._serve_beside(queue)
         while tasks and queue.open:
             task = tasks.popleft()
             if task.state == QUEUED:
@@ -192,8 +166,29 @@ class Leases:
             self._shorten_lines(queue)
         if not queue.n_queued:
             tasks.clear()
+            if queue.ahead:
+                self._ahead.clear(queue)
         elif queue.n_asking < queue.n_queued and len(queue.leases) < len(queue.candidates):
             self._request(queue, self._membership.nearest_idle(queue.candidates, queue.leases))
+
+    def _serve_ahead(self, queue: KeyQueue) -> None:
+        """Each lease with room takes the task that stands ahead under it."""
+        for lease in list(queue.open.values()):
+            task = self._ahead.take(lease)
+            if task is not None:
+                self._leave(task, queue, lease)
+
+    def _serve_beside(self, queue: KeyQueue) -> None:
+        """Leases with room take what stands ahead under others when there is nothing else."""
+        tasks, beside = queue.tasks, deque[TaskRecord]()
+        while tasks and queue.open:
+            if tasks[0].task_id in queue.ahead:
+                beside.append(tasks.popleft())
+            else:
+                self._push_from(tasks, queue)
+        while beside and queue.open:
+            self._push_from(beside, queue)
+        tasks.extendleft(reversed(beside))
 
     # -- lines -------------------------------------------------------------------------------------------------------
 
@@ -226,13 +221,17 @@ class Leases:
             self._push_from(longest.line, queue, shortest)
             self._forget_line_if_empty(longest)
 
-    def _push_from(self, waiting: deque[TaskRecord], queue: KeyQueue, lease: Lease) -> None:
+    def _push_from(self, waiting: deque[TaskRecord], queue: KeyQueue, lease: Lease | None = None) -> None:
         task = waiting.popleft()
         if task.state == QUEUED:
-            queue.n_queued -= 1
-            self.n_queued -= 1
-            task.awaits = -1
-            self._push(task, queue, lease)
+            self._ahead.forget(queue, task)
+            self._leave(task, queue, lease)
+
+    def _leave(self, task: TaskRecord, queue: KeyQueue, lease: Lease | None) -> None:
+        queue.n_queued -= 1
+        self.n_queued -= 1
+        task.awaits = -1
+        self._push(task, queue, lease)
 
     def _forget_line_if_empty(self, lease: Lease) -> None:
         if not lease.line:
@@ -240,12 +239,15 @@ class Leases:
 
     def _end_line(self, lease: Lease) -> None:
         """The tasks that wait for a lease go anywhere; they have waited longest."""
+        queue = lease.queue
         for task in reversed(lease.line):
             task.awaits = -1
-            lease.queue.tasks.appendleft(task)
+            queue.tasks.appendleft(task)
             self._context.runnable.append(task.task_id)
         lease.line.clear()
         self._forget_line_if_empty(lease)
+        self._pump(queue)
+        self._ahead.look(queue)
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
@@ -270,7 +272,8 @@ class Leases:
         self._set_depth(lease, message.depth)
         if lease.line and not message.depth:
             self._end_line(lease)
-        self._pump(queue)
+        else:
+            self._pump(queue)
         if queue.is_spread and message.depth and len(queue.leases) < len(queue.candidates):
             # Calls that come one at a time would find room on the first rank for ever.
             self._request(queue, self._membership.nearest_idle(queue.candidates, queue.leases))
@@ -325,6 +328,8 @@ class Leases:
             queue.n_asking -= 1
         if queue.last is lease:
             queue.last = None
+        if lease.ahead is not None:
+            self._ahead.forget(queue, lease.ahead)
         self._context.send(lease.rank, LeaseReturned(lease.lease_id))
 
     def tick(self) -> None:
@@ -355,7 +360,6 @@ class Leases:
         lease.is_shut = True
         lease.queue.n_asking -= 1
         self._end_line(lease)
-        self._pump(lease.queue)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -108,7 +108,7 @@ class Pressure:
             if offset is not None:
                 self._give(copy, offset)
                 return
-        if not (self._urgent or self._later):
+        if not self.is_felt:
             self._overdue_at = None
         (self._urgent if is_urgent else self._later).append(copy)
         if copy.state == QUEUED:
@@ -193,12 +193,17 @@ class Pressure:
         else:
             self.on_denied(copy, failure)
 
+    @property
+    def is_felt(self) -> bool:
+        """Whether anybody waits for room."""
+        return bool(self._urgent or self._later)
+
     # -- making room ---------------------------------------------------------------------------------------------------
 
     @property
     def deny_at(self) -> float | None:
         """When somebody is told that the store is full."""
-        return self._overdue_at if self._urgent or self._later else None
+        return self._overdue_at if self.is_felt else None
 
     def _note_progress(self) -> None:
         """Memory is free that was in use before. That more can be moved away says nothing, if the disk is full."""
@@ -207,7 +212,7 @@ class Pressure:
 
     def _note_room(self) -> None:
         """There may be room, or more to be made; looked at when everything is settled."""
-        if (self._urgent or self._later or self._held_up) and not self._is_due:
+        if (self.is_felt or self._held_up) and not self._is_due:
             self._is_due = True
             self._context.put_off.append((self._pump, None))
 
@@ -263,8 +268,7 @@ class Pressure:
         for copy in used:
             del self._copies.movable[copy.object_id]
         for copy in evicted:
-            copy.state = self._next[LOCAL, "evict"]
-            self._copies.forget(copy)
+            self._copies.evict(copy)
         for copy in unloaded:
             self._unload(copy)
         for copy in recalled:
@@ -383,9 +387,8 @@ class Pressure:
         waiting = [*self._urgent, *self._later]
         if any(copy.state not in (HELD_BACK, QUEUED) for copy in waiting):
             raise InvariantError(f"These wait for room: {waiting}.")
-        n_waiting = sum(copy.state in (HELD_BACK, QUEUED) for copy in self._copies.copies.values())
-        if n_waiting != len(waiting):
-            raise InvariantError(f"{n_waiting} copies wait for room, and {len(waiting)} are in line.")
+        if sum(copy.state in (HELD_BACK, QUEUED) for copy in self._copies.copies.values()) != len(waiting):
+            raise InvariantError(f"Not all copies that wait for room are in line: {waiting}.")
         if waiting and not (self._is_due or self._spills or self.deny_at is not None):
             raise InvariantError(f"Nobody makes room for {waiting}.")
         for copy in self._copies.copies.values():

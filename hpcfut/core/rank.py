@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpcfut.core import events as e
+from hpcfut.core.ahead import ReadsAhead
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.copies import Copies
@@ -238,6 +239,7 @@ class RankCore:
             m.LeaseGranted: lambda _, message: self.leases.on_granted(message),
             m.LeaseReturned: self.scheduler.on_lease_returned,
             m.TaskPushed: self.runs.on_pushed,
+            m.ArgumentsFollow: ReadsAhead(self.context, self.copies, self.pressure, self.transfers).on_follow,
             m.TasksHandedBack: tasks.on_handed_back,
             m.TaskDone: tasks.on_done,
             m.TaskReturned: tasks.on_returned,
@@ -383,8 +385,7 @@ class RankCore:
     def _fall_silent(self) -> None:
         """After the end of the session only deaths are of interest.
 
-        What is still told is counted and dropped: two ranks that went on would hand tasks to each other for ever, and
-        the transport would never be at rest.
+        What is still told is counted and dropped: two ranks that went on would hand tasks to each other for ever.
         """
         if not self.membership.is_stopping:
             return

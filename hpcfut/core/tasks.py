@@ -96,7 +96,7 @@ class Tasks:
             self._fail(task, failure, "fail")
         elif task.n_missing:
             task.state = self._next[task.state, "wait"]
-        elif task.arguments and len(queue.candidates) > 1:
+        elif task.arguments:
             self._enqueue_near(task, queue)
         else:
             self._enqueue(task, queue)

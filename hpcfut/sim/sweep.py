@@ -14,7 +14,7 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.window import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
-from hpcfut.wire.messages import LoanRecalled, LoanReturned, Message, ReadRedirected, TaskPushed
+from hpcfut.wire.messages import ArgumentsFollow, LoanRecalled, LoanReturned, Message, ReadRedirected, TaskPushed
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -133,6 +133,7 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "loans recalled": _n_messages(world, LoanRecalled),
         "loans": _n_messages(world, LoanReturned),
         "reads redirected": _n_messages(world, ReadRedirected),
+        "fetches ahead": _n_messages(world, ArgumentsFollow),
     }
 
 

@@ -19,9 +19,8 @@ from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
 class Argument(msgspec.Struct, array_like=True, gc=False):
     """A ref that stood at the top level of a call, resolved for the executor: an inline value or a place to read it.
 
-    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it. An ``offset``, if it is not
-    negative, says that ``rank`` is the sender, and lends its bytes to the receiver. A payload with ``nbytes`` is the
-    recipe by which the receiver reads so many bytes from their source.
+    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it. An ``offset`` from 0 on says that
+    ``rank`` is the sender, and lends it. A payload with ``nbytes`` is the recipe for reading so many from their source.
     """
 
     object_id: int
@@ -61,13 +60,11 @@ class LeaseRequested(msgspec.Struct, array_like=True, tag=3, gc=False):
 
 
 class LeaseGranted(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now.
-
-    So many of them as ``n_blocked`` wait there, perhaps for others of the same lease.
-    """
+    """The owner may have ``depth`` tasks of this lease on the sender at a time, from now on. Zero means: not now."""
 
     lease_id: int
     depth: Count
+    #: So many of them wait there, perhaps for others of the same lease.
     n_blocked: Count = 0
 
 
@@ -88,9 +85,14 @@ class TaskPushed(msgspec.Struct, array_like=True, tag=6, gc=False):
     nested: tuple[int, ...] = ()
     #: Names of the results, where there are several (a single one has the task's id).
     return_ids: tuple[int, ...] = ()
-    #: Ids for the first items of a generator; more follow as ``StreamCredit``. Id 0 stands for an item that the owner
-    #: already has from an earlier attempt: it is made and thrown away.
+    #: Ids for a generator's first items (then ``StreamCredit``); 0 for one that the owner has: it is thrown away.
     item_ids: tuple[int, ...] = ()
+
+
+class ArgumentsFollow(msgspec.Struct, array_like=True, tag=44, gc=False):
+    """A task with these stored arguments is likely to be sent to the receiver next."""
+
+    arguments: tuple[Argument, ...]
 
 
 class TasksHandedBack(msgspec.Struct, array_like=True, tag=7, gc=False):
@@ -359,6 +361,7 @@ Message = (
     | LeaseGranted
     | LeaseReturned
     | TaskPushed
+    | ArgumentsFollow
     | TasksHandedBack
     | TaskDone
     | TaskReturned

@@ -13,6 +13,7 @@ import pytest
 from hpcfut.core.copies import Copies
 from hpcfut.core.leases import Leases
 from hpcfut.core.ownership import STORED
+from hpcfut.core.pushes import Pushes
 from hpcfut.core.readers import NOBODY, Readers
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
@@ -84,7 +85,7 @@ def notes_another_place(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loses_contents(right: Callable[..., Any]) -> Callable[..., Any]:
-    def wrong(self: Leases, task: Any) -> Any:
+    def wrong(self: Pushes, task: Any) -> Any:
         return tuple(msgspec.structs.replace(argument, contained=()) for argument in right(self, task))
 
     return wrong
@@ -119,9 +120,9 @@ def denies_always(right: Callable[..., Any]) -> Callable[..., Any]:
 def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
     """An owner sends for a stored argument to the rank after the true one."""
 
-    def wrong(self: Leases, task: Any) -> Any:
+    def wrong(self: Pushes, task: Any) -> Any:
         found = right(self, task)
-        n_ranks = self._membership.n_ranks
+        n_ranks = self._context.n_ranks
         return tuple(msgspec.structs.replace(a, rank=(a.rank + 1) % n_ranks) if a.payload is None else a for a in found)
 
     return wrong
@@ -145,10 +146,10 @@ FAULTS = (
         "its owner forgot it|can be reached, but was collected",
     ),
     Fault(Owners, References, "put", notes_another_place, "says that it is stored on rank"),
-    Fault(Values, Leases, "arguments_of", loses_contents, "is told the wrong contents of"),
+    Fault(Values, Pushes, "arguments_of", loses_contents, "is told the wrong contents of"),
     Fault(Attempts, Tasks, "on_raised", forgets_attempts, r"has had all its \d attempts"),
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
-    Fault(Segments, Leases, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
+    Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
     Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpcfut.model.ids import name_of
 from hpcfut.sim.trace import SimulationError
-from hpcfut.wire.messages import ItemYielded, Message, ObjectLocated, TaskPushed, TaskReturned
+from hpcfut.wire.messages import ArgumentsFollow, ItemYielded, Message, ObjectLocated, TaskPushed, TaskReturned
 
 if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
@@ -24,7 +24,7 @@ class Segments:
 
     def on_message(self, rank: SimRank, destination: int, message: Message) -> None:
         """A message is about to leave."""
-        if isinstance(message, TaskPushed):
+        if isinstance(message, TaskPushed | ArgumentsFollow):
             for argument in message.arguments:
                 if argument.payload is None:
                     self._check(argument.object_id, argument.rank)
