@@ -117,8 +117,7 @@ class Pressure:
 
     def _note_asked(self, object_id: int) -> None:
         """A read is asked for: for the first time, or as the task that wants it comes again soon after it was here."""
-        now = self._context.now
-        times = self._copies.asked_at
+        now, times = self._context.now, self._copies.asked_at
         asked_at, left_at = times.pop(object_id, (now, now))
         if now - left_at > N_PATIENCES * self._context.config.store_full_after_s:
             asked_at = now
@@ -136,8 +135,7 @@ class Pressure:
     def holds_up(self, copy: Copy) -> bool:
         """Whether who asks for a local copy must wait, because somebody has waited for the memory that it is in.
 
-        A reader that returns a loan which was recalled asks anew in the same breath; if it were lent to it again at
-        once, the memory would never be free.
+        A reader that returns a recalled loan asks anew at once; were it lent again, the memory would never be free.
         """
         if not (self._urgent or self._later) or copy.n_pins or copy.n_views or copy.n_sends:
             return False
@@ -385,10 +383,9 @@ class Pressure:
     def check(self) -> None:
         """Assert what must hold between turns."""
         waiting = [*self._urgent, *self._later]
-        if any(copy.state not in (HELD_BACK, QUEUED) for copy in waiting):
-            raise InvariantError(f"These wait for room: {waiting}.")
-        if sum(copy.state in (HELD_BACK, QUEUED) for copy in self._copies.copies.values()) != len(waiting):
-            raise InvariantError(f"Not all copies that wait for room are in line: {waiting}.")
+        queued = [copy.object_id for copy in self._copies.copies.values() if copy.state in (HELD_BACK, QUEUED)]
+        if sorted(queued) != sorted(copy.object_id for copy in waiting):
+            raise InvariantError(f"These wait for room: {queued}, and in line are {waiting}.")
         if waiting and not (self._is_due or self._spills or self.deny_at is not None):
             raise InvariantError(f"Nobody makes room for {waiting}.")
         for copy in self._copies.copies.values():

@@ -383,10 +383,7 @@ class RankCore:
         self._fall_silent()
 
     def _fall_silent(self) -> None:
-        """After the end of the session only deaths are of interest.
-
-        What is still told is counted and dropped: two ranks that went on would hand tasks to each other for ever.
-        """
+        """After the end only deaths are of interest; two ranks that went on would hand tasks to each other for ever."""
         if not self.membership.is_stopping:
             return
         context = self.context
