@@ -8,14 +8,15 @@ answer soon, because it has nothing left to do, is not waited for (``expected``)
 (``is_wanted``). After a task that took long only one of these is opened for each free slot: whichever of two tasks came
 second would wait for as long, or be handed back and lose its turn, perhaps every time.
 
-The depth is plain flow control: the open leases share the tasks that the rank does in ``lease_horizon_s``. So ready
-runs are few and start oldest first, and owners share the rank by their depths. An owner of many short tasks never
+The depth is plain flow control: the open leases share the tasks that the rank does in ``lease_horizon_s``, and have at
+least as many as it runs at a time. So ready runs are few and start oldest first, and owners share the rank by their
+depths. An owner of many short tasks never
 leaves a slot free, though, so while they are short one closed lease more is opened in each horizon.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -36,6 +37,8 @@ class Grant(msgspec.Struct, gc=False, eq=False):
     lease_id: int
     #: What each of its tasks asks for.
     resources: tuple[tuple[str, int], ...] = ()
+    #: How many of its tasks this rank can run at a time.
+    n_at_once: int = 1
     depth: int = 0
     #: Whether its owner made use of it when it was opened last.
     is_wanted: bool = True
@@ -51,9 +54,11 @@ class Grant(msgspec.Struct, gc=False, eq=False):
 class Grants:
     """The table of grants."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, total: Mapping[str, int]) -> None:
+        """Make an empty table; ``total`` is what this rank has of all resources."""
         self._context = context
         self._config = context.config
+        self._total = total
         self.table: dict[GrantKey, Grant] = {}
         self.closed: dict[GrantKey, Grant] = {}
         self.expected: dict[GrantKey, float] = {}
@@ -69,7 +74,10 @@ class Grants:
     def add(self, source: int, message: LeaseRequested) -> None:
         """An owner wants a lease."""
         key = (source, message.lease_id)
-        self.table[key] = self.closed[key] = Grant(source, message.lease_id, message.resources)
+        resources = message.resources
+        n_at_once = min((self._total.get(name, 0) // amount for name, amount in resources if amount), default=1 << 30)
+        n_at_once = max(min(n_at_once, self._config.n_slots), 1)
+        self.table[key] = self.closed[key] = Grant(source, message.lease_id, resources, n_at_once)
 
     def remove(self, source: int, message: LeaseReturned) -> None:
         """An owner gives a lease back."""
@@ -129,11 +137,12 @@ class Grants:
         self._share_anew()
 
     def _depth_of(self, grant: Grant) -> int:
-        if grant.service_s < 0:
-            return 1
         n_open = len(self.table) - len(self.closed) or 1
-        depth = int(self._config.lease_horizon_s / (n_open * max(grant.service_s, 1e-6)))
-        return min(max(depth, 1), self._config.lease_depth_max)
+        at_least = max(grant.n_at_once // n_open, 1)
+        if grant.service_s < 0:
+            return at_least
+        depth = int(self._config.lease_horizon_s * grant.n_at_once / (n_open * max(grant.service_s, 1e-6)))
+        return min(max(depth, at_least), self._config.lease_depth_max)
 
     def measure(self, run: Run) -> None:
         """A run has ended, which took its time."""

@@ -268,7 +268,9 @@ class Leases:
             self._context.count_stale("grant of a returned lease")
             return
         queue = lease.queue
-        lease.n_low = (message.depth + message.n_blocked) // 2
+        depth, n_blocked = message.depth, message.n_blocked
+        # What runs at a time is replaced one by one.
+        lease.n_low = max((depth + n_blocked) // 2, min(depth - 1, self._context.config.n_slots + n_blocked))
         self._set_depth(lease, message.depth)
         if lease.line and not message.depth:
             self._end_line(lease)

@@ -8,7 +8,8 @@ them are open, ``grants.py`` tells.
 
 When one run takes longer than ``hand_back_after_s``, or only blocked runs keep others from starting for as long, the
 runs queued behind are handed back to their owners and all leases are closed, so that the tasks can start elsewhere; if
-there are several leases, even with nothing queued: a task that came now might miss its turn on another rank. The same
+no slot is free and there are several leases, even with nothing queued: a task that came now might miss its turn on
+another rank. The same
 happens on a driver's rank when its driver stops waiting: such a rank lends itself only meanwhile, to its own tasks at
 once, to those of others after ``driver_lends_after_s``.
 
@@ -43,8 +44,9 @@ class Scheduler:
         self._is_driver = is_driver
         self.n_slots = context.config.n_slots
         self.n_slots_free = self.n_slots
-        self.free = dict(membership.roster[context.rank].resources)
-        self._book = Grants(context)
+        total = membership.roster[context.rank].resources
+        self.free = dict(total)
+        self._book = Grants(context, total)
         self.grants = self._book.table
         self._closed = self._book.closed
         self.ready: deque[Run] = deque()
@@ -369,7 +371,7 @@ class Scheduler:
             oldest = next(iter(self.running.values()), None)
             if oldest is None and self.ready:
                 return True
-            if oldest is None or not (self.ready or len(self.grants) > 1):
+            if oldest is None or not (self.ready or (len(self.grants) > 1 and self.n_slots_free <= 0)):
                 self.hand_back_at = None
             else:
                 # Compared as a sum, like the deadline itself: rounded otherwise, it could be due for ever.

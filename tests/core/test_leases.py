@@ -272,6 +272,39 @@ def test_as_many_run_as_there_are_slots(make_core: MakeCore) -> None:
     hand.tell(RunReturned(foreign(0, 1), (SMALL,)), RunReturned(foreign(0, 4), (SMALL,)))
 
 
+def test_long_tasks_of_one_lease_take_all_slots(make_core: MakeCore) -> None:
+    for slots, cpus, n_at_once in ((2, 4, 2), (4, 3, 3), (4, 1, 1)):
+        hand = make_core(1, cpus=cpus, n_slots=slots)
+        assert of(hand.lend(), LeaseGranted) == [LeaseGranted(1, n_at_once)]
+        started = [task for n in range(n_at_once) for task in of(hand.accept(n + 1), RunTask)]
+        assert len(started) == n_at_once
+        hand.now += 1.0
+        for run in started:
+            assert not of(hand.tell(RunReturned(run.task_id, (SMALL,))), LeaseGranted)
+
+
+def test_slots_are_filled_up_one_by_one(make_core: MakeCore) -> None:
+    hand = make_core(0, n_slots=4)
+    for n in range(1, 9):
+        hand.submit(n)
+    assert len(pushed(hand.grant(1, 4))) == 4
+    assert len(pushed(hand.get(1, TaskDone(hand.own(1), b"")))) == 1
+    for n in range(2, 9):
+        hand.get(1, TaskDone(hand.own(n), b""))
+    hand.release(*map(hand.own, range(1, 9)))
+
+
+def test_a_slot_that_is_free_beside_a_long_task_keeps_leases_open(make_core: MakeCore) -> None:
+    hand = make_core(1, n_slots=2)
+    hand.lend()
+    hand.accept(1)
+    hand.lend(owner=2)
+    assert not of(hand.wait(1.0), LeaseGranted)
+    assert of(hand.accept(1, owner=2), RunTask)
+    assert [message.depth for message in of(hand.wait(1.0), LeaseGranted)] == [0, 0], "Now there is no room."
+    hand.tell(RunReturned(foreign(0, 1), (SMALL,)), RunReturned(foreign(2, 1), (SMALL,)))
+
+
 def test_a_run_waits_for_its_resources_and_lets_smaller_ones_pass(make_core: MakeCore) -> None:
     hand = make_core(1, cpus=1, n_slots=4)
     hand.lend(HALF)
