@@ -26,6 +26,8 @@ GAP_MAX_S = 0.01
 N_WARM_UP = 3
 #: So long the driver's code runs in one state before the next.
 SLICE_S = 0.1
+#: The tasks of a session before it settles.
+N_TASKS = 1000
 
 SPARE = "pure Python on a spare thread"
 
@@ -109,36 +111,73 @@ def speed_of_python(duration_s: float) -> float:
     return n_steps / (time.monotonic() - started)
 
 
-def measure_cost(n_cycles: int, seed: int) -> tuple[float, float, list[float]]:
-    """The share of its speed that the driver's code loses to a session, unasked and asked; and the answers' seconds.
+def open_session() -> None:
+    """And have something from the other rank, so that both are there."""
+    hpcfut.init()
+    hpcfut.get(own.options(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(1)).remote(1))
 
-    Short slices in turn, of which the median counts: the speed of a core wanders by more than is looked for.
+
+def lost(speeds: list[tuple[float, float]]) -> float:
+    """The share of its speed that code loses, from pairs of its speed with and without what costs it."""
+    return 1 - statistics.median(speed / bare for speed, bare in speeds)
+
+
+def measure_fresh_cost(n_cycles: int, seed: int) -> tuple[float, float, list[float]]:
+    """The share of its speed that the driver's code loses at the beginning of a session: unasked, and asked next.
+
+    Code runs slower for a while after other code, such as that of a session's start, whether the session lasts or not.
+    So there was a session just before each slice, also before one without. Beside these two, the answers' seconds.
     """
     there = hpcfut.NodeAffinitySchedulingStrategy(1)
     hpcfut.shutdown()
-    bare, unasked, asked = [speed_of_python(SLICE_S)], [], []
+    unasked, asked = [], []
     answers: list[float] = []
     for number in range(n_cycles):
-        hpcfut.init()
-        hpcfut.get(own.options(scheduling_strategy=there).remote(1))
-        unasked.append(speed_of_python(SLICE_S))
+        open_session()
+        hpcfut.shutdown()
+        bare = speed_of_python(SLICE_S)
+        open_session()
+        unasked.append((speed_of_python(SLICE_S), bare))
         refs = [hpcfut.put(value) for value in range(enough_for(SLICE_S))]
         asker = ask_driver.options(scheduling_strategy=there).remote(refs, SLICE_S, seed + number)
         hpcfut.wait([asker], timeout=0.002)  # Hands it over.
         started = time.monotonic()
-        asked.append(speed_of_python(SLICE_S))
+        asked.append((speed_of_python(SLICE_S), bare))
         ended = time.monotonic()
         answers += [last - first for first, last in hpcfut.get(asker) if started < first and last < ended]
         del refs, asker
         hpcfut.shutdown()
-        bare.append(speed_of_python(SLICE_S))
     hpcfut.init()
-
-    def lost(speeds: list[float]) -> float:
-        cycles = zip(speeds, bare, bare[1:], strict=False)
-        return 1 - statistics.median(speed / ((before + after) / 2) for speed, before, after in cycles)
-
     return lost(unasked), lost(asked), answers
+
+
+def measure_settled_cost(n_cycles: int, n_slices: int, settle_s: float) -> float:
+    """The share of its speed that the driver's code loses to a session that is this old and has done tasks.
+
+    Code runs faster for a while after a rest, so there is the same rest before each slice, with a session and without.
+    """
+    there = hpcfut.NodeAffinitySchedulingStrategy(1)
+    hpcfut.shutdown()
+    speeds: list[tuple[float, float]] = []
+    for _ in range(n_cycles):
+        open_session()
+        hpcfut.get([own.options(scheduling_strategy=there).remote(1) for _ in range(N_TASKS)])
+        time.sleep(settle_s)
+        unasked = speeds_after_rests(n_slices)
+        hpcfut.shutdown()
+        time.sleep(settle_s)
+        speeds += zip(unasked, speeds_after_rests(n_slices), strict=True)
+    hpcfut.init()
+    return lost(speeds)
+
+
+def speeds_after_rests(n_slices: int) -> list[float]:
+    """Of several slices, before each of which the driver rests as long as the slice takes."""
+    speeds = []
+    for _ in range(n_slices):
+        time.sleep(SLICE_S)
+        speeds.append(speed_of_python(SLICE_S))
+    return speeds
 
 
 def main() -> None:
@@ -159,6 +198,9 @@ def main() -> None:
         note(f"answer, {name}, median ms", statistics.median(answers) * 1e3)
         note(f"answer, {name}, p95 ms", percentile(answers, 0.95) * 1e3)
 
+    there = hpcfut.NodeAffinitySchedulingStrategy(1)
+    # The first one imports NumPy, which may take longer than the small size.
+    hpcfut.get(be_busy.options(scheduling_strategy=there).remote("pure Python", 0.0))
     kinds: list[Any] = [*CODES, SPARE]
     n_sleeps = n_cut = 0
     for number in range(options.rounds):
@@ -168,9 +210,11 @@ def main() -> None:
             if kind == "a C library that sleeps":
                 n_sleeps, n_cut = n_sleeps + n_calls, n_cut + n_cut_now
                 note("system calls cut short", n_cut_now)
-        unasked, asked, answers = measure_cost(3 if options.small else 40, SEED + number)
-        note("cost of the driver's Python, %", unasked * 100)
-        note("cost of the driver's Python while asked, %", asked * 100)
+        settled = measure_settled_cost(*((1, 2, 0.1) if options.small else (5, 10, 2.0)))
+        note("cost of the driver's Python, settled session, %", settled * 100)
+        unasked, asked, answers = measure_fresh_cost(3 if options.small else 40, SEED + number)
+        note("cost of the driver's Python, first 100 ms of a session, %", unasked * 100)
+        note("cost of the driver's Python, the next 100 ms, asked every few ms, %", asked * 100)
         note_answers("pure Python of the driver", answers)
     print_table(
         [("a rank busy in user code", "median (smallest to largest)")]

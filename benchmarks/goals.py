@@ -99,6 +99,15 @@ def _answers(where: str) -> list[Row]:
     ]
 
 
+def _costs(where: str) -> list[Row]:
+    """Rows of what answering costs the user's Python, if nobody asks."""
+    title, name = "cost of answering, of the user's Python", "cost of the driver's Python"
+    return [
+        _figure(f"{title}, {when}, {where}", f"{name}, {when}, %, {where}", 4, 2, " %")
+        for when in ("settled session", "first 100 ms of a session")
+    ]
+
+
 ROWS: tuple[Row, ...] = (
     Row(
         "ping-pongs in a task of the bare loop",
@@ -118,7 +127,8 @@ ROWS: tuple[Row, ...] = (
     _ratio("get of an object holding 10k refs", GET_10K_REFS, "ray", 5, 10),
     *_answers("one host"),
     *_answers("two hosts"),
-    _figure("cost of answering, of the user's Python", "cost of the driver's Python, %, one host", 4, 2, " %"),
+    *_costs("one host"),
+    *_costs("two hosts"),
     _figure("waiting worker", "waiting worker, % of a core", 1, 0.5, " % of a core"),
     _figure("driver in time.sleep", "driver in time.sleep, % of a core", 1, 0.5, " % of a core"),
     _figure("task to a rank idle for 100 ms", "task to an idle rank, median µs", 250, 120, " µs"),
