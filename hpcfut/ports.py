@@ -141,6 +141,9 @@ class SpillStore(Protocol):
     def write(self, parts: Sequence[tuple[int, memoryview]]) -> SpillFile:
         """Write objects together; when this returns, they are on the disk. Raises if none of them is kept."""
 
+    def write_in_place_of(self, file_id: int, object_id: int, parts: Sequence[tuple[int, memoryview]]) -> SpillFile:
+        """Do that on a full disk: another object there makes room, and is in memory until it is dropped."""
+
     def read(self, file_id: int, object_id: int, target: memoryview) -> None:
         """Read an object back into memory of its size. Raises if it is not what was written."""
 

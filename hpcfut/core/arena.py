@@ -13,6 +13,8 @@ the arena, so that only few can differ, and the list stays short however many ho
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from hpcfut.model.errors import InvariantError
@@ -115,6 +117,38 @@ class Arena:
             del warm[offset]
             if not warm:
                 del self._warm[size], self._sizes[bisect_left(self._sizes, size)]
+
+    def cheapest_run(self, nbytes: int, movable: Iterable[int]) -> list[int]:
+        """Which of these segments, if they were freed, would leave a hole for a payload; the fewest bytes of them.
+
+        Args:
+            nbytes: Size of the payload.
+            movable: Offsets of segments that may be freed; of equal ones, those are taken that come first.
+
+        Returns:
+            Offsets; none if the others are in the way everywhere, or if there is such a hole already.
+        """
+        size = (nbytes + _ROUNDING_UP) & -NBYTES_ALIGNMENT
+        places = {offset: place for place, offset in enumerate(movable)}
+        tiles = [(offset, extent) for offset, extent in self._segments.items()]
+        tiles += [(offset, end - offset) for offset, end in self._edges.items() if offset < end]
+        run: deque[tuple[int, int]] = deque()
+        found, best, least = 0, list[int](), (self.nbytes + 1, 0)
+        for offset, extent in sorted(tiles):
+            if offset in self._segments and offset not in places:
+                run.clear()
+                found = 0
+                continue
+            run.append((offset, extent))
+            found += extent
+            while found - run[0][1] >= size:
+                found -= run.popleft()[1]
+            if found >= size:
+                moved = [offset for offset, _ in run if offset in places]
+                cost = sum(map(self._segments.__getitem__, moved)), max(map(places.__getitem__, moved), default=-1)
+                if cost < least:
+                    least, best = cost, moved
+        return best
 
     @property
     def nbytes_free(self) -> int:

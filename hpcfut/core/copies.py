@@ -78,6 +78,8 @@ class Copies:
         self.on_movable: Callable[[], None] = lambda: None
         #: Told of a recalled copy that only runs or waits here have pinned; bound in ``recalls.py``.
         self.on_pinned: Callable[[Copy], None] = lambda copy: None
+        #: Called when a file has less to hold.
+        self.on_dropped: Callable[[], None] = lambda: None
         #: Called when nobody wants a queued copy any more.
         self.on_unqueued: Callable[[Copy], None] = lambda copy: None
 
@@ -271,6 +273,7 @@ class Copies:
             self._context.send(rank, ReadRefused(copy.object_id, transfer_id))
         if copy.file_id > 0:
             self._context.effects.append(DropSpilled(copy.file_id, copy.object_id))
+            self.on_dropped()
 
     def evict(self, copy: Copy) -> None:
         """A copy that was read from another rank makes way."""

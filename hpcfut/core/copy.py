@@ -116,6 +116,8 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     waiter_id: int = 0
     #: The file that it has been spilled to, 0 for none.
     file_id: int = 0
+    #: Whether its room there was given to others, so that its bytes are kept beside the arena (``spills.py``).
+    is_displaced: bool = False
     #: How its bytes are read from their source, if they are.
     recipe: bytes | None = None
     #: Ranks that want the bytes as soon as they are here: (rank, transfer, or 0 for a loan).

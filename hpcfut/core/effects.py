@@ -120,10 +120,15 @@ class DenyRoom(msgspec.Struct, gc=False):
 
 
 class SpillObjects(msgspec.Struct, gc=False):
-    """Write these segments of the own arena to one file; ends as ``ObjectsSpilled`` or ``SpillFailed``."""
+    """Write these segments of the own arena to one file; ends as ``ObjectsSpilled`` or ``SpillFailed``.
+
+    ``in_place_of``: an object, by file and id, whose room on the disk may be taken for them. Its bytes are kept in
+    memory then, beside the arena, and read from there until it is dropped; if the write fails, it goes back there.
+    """
 
     spill_id: int
     places: list[Place]
+    in_place_of: tuple[int, int] | None = None
 
 
 class RestoreObject(msgspec.Struct, gc=False):

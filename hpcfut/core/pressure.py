@@ -14,7 +14,7 @@ return them when nothing there uses the bytes, and ask anew when they need them 
 for what has been recalled, is *held up* until those have been looked after who have waited for the memory.
 
 What is in use is taken out of the list of what can be moved when it is met there, and put back when the last use goes,
-so that it costs the same to make room however much is in use. A disk that refuses a file is given smaller ones.
+so that it costs the same to make room however much is in use.
 
 Nothing is moved in the middle of an event, because what one machine has just found local another one may be about to
 use; it is put off until everything is settled. When nothing can be moved and nothing is under way, runs that wait here
@@ -32,12 +32,12 @@ from typing import Final
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.copy import ABANDONED, ABSENT, DOOMED, HELD_BACK, LOCAL, QUEUED, READING, SPILLED, Copy
-from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, SpillObjects, StartRead
+from hpcfut.core.effects import DenyRoom, GiveRoom, ReadSource, RestoreObject, StartRead
 from hpcfut.core.events import ObjectsSpilled, RoomReturned, RoomWanted, SpillFailed
 from hpcfut.core.fullness import complaint_of_full_store
+from hpcfut.core.spills import Spills
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import FULL, Failure
-from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.messages import LoanRecalled
 
@@ -56,18 +56,13 @@ class Pressure:
         copies.on_room = self._note_progress
         copies.on_movable = self._note_room
         copies.on_unqueued = self._withdraw
+        copies.on_dropped = self._note_dropped
         #: Transfer to this rank, from another one or from a file → its object.
         self.reads: dict[int, int] = {}
         self._urgent: deque[Copy] = deque()
         self._later: deque[Copy] = deque()
         self._is_due = False
-        self._spills: dict[int, list[Copy]] = {}
-        self._nbytes_spilling = 0
-        #: What is written to one file at most; less than usual while the disk is about to be full.
-        self._nbytes_file_max = context.config.nbytes_spill_file
-        self._n_spills = 0
-        #: Why the last attempt to spill failed; tried again when room was made otherwise.
-        self._trouble = ""
+        self._spills = Spills(context, copies)
         #: From when on nothing has moved for long enough; and whether runs have been handed back since room was found.
         self._overdue_at: float | None = None
         self._has_handed_back = False
@@ -110,6 +105,8 @@ class Pressure:
                 return
         if not self.is_felt:
             self._overdue_at = None
+            if copy.file_id <= 0:
+                self._spills.try_again()
         (self._urgent if is_urgent else self._later).append(copy)
         if copy.state == QUEUED:
             self._note_asked(copy.object_id)
@@ -159,8 +156,11 @@ class Pressure:
         times = self._copies.asked_at
         if copy.object_id in times:
             times[copy.object_id] = times[copy.object_id][0], self._context.now
-        (self._later if copy in self._later else self._urgent).remove(copy)
+        self._line_of(copy).remove(copy)
         self._note_room()
+
+    def _line_of(self, copy: Copy) -> deque[Copy]:
+        return self._later if copy in self._later else self._urgent
 
     def _give(self, copy: Copy, offset: int) -> None:
         copy.offset = offset
@@ -181,7 +181,9 @@ class Pressure:
             self._context.effects.append(StartRead(copy.transfer_id, copy.object_id, copy.source, offset, copy.nbytes))
 
     def _deny(self, copy: Copy) -> None:
-        text = complaint_of_full_store(self._copies, self._context.rank, copy.object_id, copy.nbytes, self._trouble)
+        text = complaint_of_full_store(
+            self._copies, self._context.rank, copy.object_id, copy.nbytes, self._spills.trouble
+        )
         failure = Failure(FULL, text)
         self._copies.asked_at.pop(copy.object_id, None)
         copy.state = self._next[copy.state, "no room"]
@@ -244,7 +246,8 @@ class Pressure:
         waiting = sum(copy.nbytes + NBYTES_HEADER for line in (self._urgent, self._later) for copy in line)
         goal = min(max(waiting, first.nbytes + config.nbytes_spill_file // 2), arena.nbytes // 2 + first.nbytes)
         # What is free in pieces that are too small does not count: as much again is made.
-        left = goal - self._nbytes_spilling
+        left = goal - self._spills.nbytes
+        is_disk_open = not self._spills.trouble or self._spills.may_exchange(first)
         evicted, unloaded, batch, recalled, used = (list[Copy]() for _ in range(5))
         for copy in self._copies.movable.values():
             if left <= 0:
@@ -253,12 +256,14 @@ class Pressure:
                 used.append(copy)  # When a recalled loan comes back nobody knows.
                 continue
             if copy.lent:  # Perhaps doomed: it is freed when it comes back.
+                if not is_disk_open and copy.is_primary and copy.state == LOCAL and not copy.file_id:
+                    continue  # It would come back in vain, and be lent again, for ever.
                 recalled.append(copy)
             elif copy.file_id:
                 unloaded.append(copy)
             elif not copy.is_primary:
                 evicted.append(copy)
-            elif not self._trouble:
+            elif not self._spills.trouble:
                 batch.append(copy)
             else:
                 continue
@@ -271,14 +276,16 @@ class Pressure:
             self._unload(copy)
         for copy in recalled:
             self._recall(copy)
-        self._spill(batch)
+        self._spills.spill(batch)
         if evicted or unloaded:
-            self._trouble = ""
-        if evicted or unloaded or self._spills:
+            self._spills.try_again()
+        if evicted or unloaded or self._spills.is_busy:
             self._overdue_at = None
         elif recalled:
             self._overdue_at = self._context.now + config.store_full_after_s
             self._context.wake_at(self._overdue_at)
+        elif self._spills.exchange(first):
+            self._overdue_at = None
         else:
             self._lose_patience(first)
 
@@ -299,7 +306,7 @@ class Pressure:
         self._overdue_at = None
         (self._urgent or self._later).popleft()
         self._deny(first)
-        self._trouble = ""
+        self._spills.try_again()
         self._release(is_over=True)
         self._note_room()
 
@@ -313,68 +320,36 @@ class Pressure:
         copy.state = self._next[LOCAL, "unload"]
         self._copies.give_back(copy)
 
-    def _spill(self, batch: list[Copy]) -> None:
-        """Spill these copies, in files of about the same size.
-
-        Where the disk has refused one, smaller files are tried, one at a time and of the smallest objects, until it is
-        known what it still takes.
-        """
-        nbytes_max = self._nbytes_file_max
-        if is_refused := nbytes_max < self._context.config.nbytes_spill_file:
-            if self._spills:
-                return
-            batch.sort(key=lambda copy: copy.nbytes)
-        part, nbytes = list[Copy](), 0
-        for copy in batch:
-            if part and nbytes + copy.nbytes > nbytes_max:
-                self._write(part, nbytes)
-                if is_refused:
-                    return
-                part, nbytes = [], 0
-            part.append(copy)
-            nbytes += copy.nbytes
-        if part:
-            self._write(part, nbytes)
-
-    def _write(self, part: list[Copy], nbytes: int) -> None:
-        for copy in part:
-            copy.n_sends += 1
-        self._n_spills += 1
-        self._spills[self._n_spills] = part
-        self._nbytes_spilling += nbytes
-        places = [Place(copy.object_id, copy.rank, copy.offset, copy.nbytes) for copy in part]
-        self._context.effects.append(SpillObjects(self._n_spills, places))
-
     def on_spilled(self, event: ObjectsSpilled) -> None:
         """Copies are in a file; who is not used goes from memory, as far as room is wanted."""
-        self._trouble = ""
-        copies = self._end_spill(event.spill_id)
-        self._nbytes_file_max = min(2 * self._nbytes_file_max, self._context.config.nbytes_spill_file)
+        copies, displaced = self._spills.succeed(event.spill_id, event.file_id)
         for copy in copies:
-            copy.file_id = event.file_id
             if copy.state == LOCAL and not (copy.is_used or copy.n_pins) and (self._urgent or self._later):
                 self._unload(copy)
             else:
                 self._copies.let_go(copy)
+        if displaced is not None and displaced.state == QUEUED:
+            offset = self._copies.arena.allocate(displaced.nbytes)
+            if offset is not None:  # At once: its room on the disk is taken, and nobody else may have what it gave for.
+                self._line_of(displaced).remove(displaced)
+                self._give(displaced, offset)
         self._note_progress()
 
     def on_spill_failed(self, event: SpillFailed) -> None:
         """The disk does not take so much now, or nothing at all."""
-        copies = self._end_spill(event.spill_id)
-        if len(copies) > 1:
-            self._nbytes_file_max = sum(copy.nbytes for copy in copies) // 2
-        else:
-            self._trouble = event.reason
-        for copy in copies:
+        for copy in self._spills.fail(event.spill_id, event.reason):
             self._copies.let_go(copy)
         self._note_room()
 
-    def _end_spill(self, spill_id: int) -> list[Copy]:
-        copies = self._spills.pop(spill_id)
-        for copy in copies:
-            copy.n_sends -= 1
-            self._nbytes_spilling -= copy.nbytes
-        return copies
+    def note_read(self, copy: Copy) -> None:
+        """What was read is in memory."""
+        if copy.is_displaced:
+            self._spills.take_back(copy)
+
+    def _note_dropped(self) -> None:
+        """There is room in a file that was not there before."""
+        self._spills.try_again()
+        self._note_room()
 
     def tick(self) -> None:
         """Nothing may have moved for long enough."""
@@ -386,7 +361,7 @@ class Pressure:
         queued = [copy.object_id for copy in self._copies.copies.values() if copy.state in (HELD_BACK, QUEUED)]
         if sorted(queued) != sorted(copy.object_id for copy in waiting):
             raise InvariantError(f"These wait for room: {queued}, and in line are {waiting}.")
-        if waiting and not (self._is_due or self._spills or self.deny_at is not None):
+        if waiting and not (self._is_due or self._spills.is_busy or self.deny_at is not None):
             raise InvariantError(f"Nobody makes room for {waiting}.")
         for copy in self._copies.copies.values():
             if copy.state in (LOCAL, SPILLED) and copy.askers and copy.object_id not in self._held_up:
@@ -396,5 +371,4 @@ class Pressure:
             raise InvariantError(f"These are read: {reading}, by the transfers {self.reads}.")
         if self._held_up and not (waiting or self._is_due):
             raise InvariantError(f"These hold up who asks for them, and nobody waits for room: {self._held_up}.")
-        if self._nbytes_spilling != sum(copy.nbytes for copies in self._spills.values() for copy in copies):
-            raise InvariantError(f"{self._nbytes_spilling} bytes are said to be on their way to files.")
+        self._spills.check()

@@ -120,6 +120,7 @@ class Transfers:
         if copy.state == FREED:
             self._copies.forget(copy)
             return
+        self._pressure.note_read(copy)
         self._copies.touch(copy)
         self._tell(copy)
         self._serve_askers(copy)

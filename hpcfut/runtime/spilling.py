@@ -102,7 +102,9 @@ class Spilling:
     def _spill(self, effect: SpillObjects) -> Event:
         # Their pages have been written before, so that none must be made ready.
         parts = [(place.object_id, self._window.bare(place.offset, place.nbytes)) for place in effect.places]
-        return ObjectsSpilled(effect.spill_id, self._files().write(parts).file_id)
+        files, other = self._files(), effect.in_place_of
+        file = files.write(parts) if other is None else files.write_in_place_of(*other, parts)
+        return ObjectsSpilled(effect.spill_id, file.file_id)
 
     def _restore(self, effect: RestoreObject) -> Event:
         target = self._window.buffer(effect.offset, effect.nbytes)

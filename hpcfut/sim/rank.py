@@ -13,6 +13,7 @@ from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.place import Place
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.arguments import OpenArguments
+from hpcfut.sim.disk import SimDisk
 from hpcfut.sim.fabric import Frame as Batch
 from hpcfut.sim.ops import Wait
 from hpcfut.sim.threads import Threads
@@ -57,9 +58,7 @@ class SimRank:
         #: Threads that wait for room to write a value: what each does when it is given some, or not.
         self._writers: dict[int, Callable[[bool], None]] = {}
         self._n_writers = 0
-        #: Files of spilled objects.
-        self.files: dict[int, dict[int, bytes]] = {}
-        self._n_files = 0
+        self.disk = SimDisk(world.scenario.n_spilled_max)
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
@@ -238,7 +237,7 @@ class SimRank:
     def keeps(self, object_id: int) -> bool:
         """Whether the bytes of an object are complete here, in memory or in a file."""
         segment = self.window.segments.get(object_id)
-        return (segment is not None and segment.is_sealed) or any(object_id in file for file in self.files.values())
+        return (segment is not None and segment.is_sealed) or self.disk.holds(object_id)
 
     def place_at_hand(self, op: Wait) -> Place | None:
         """A value that can be read without a turn."""
@@ -320,17 +319,17 @@ class SimRank:
         def end(_: None) -> None:
             for object_id in payloads:
                 self.window.end_send(object_id)
-            if world.rng.random() < world.scenario.p_disk_full:
+            is_refused = world.rng.random() < world.scenario.p_disk_full
+            file_id = 0 if is_refused else self.disk.write(payloads, effect.in_place_of)
+            if file_id:
+                self.post(e.ObjectsSpilled(effect.spill_id, file_id))
+            else:
                 self.post(e.SpillFailed(effect.spill_id, "The disk is full."))
-                return
-            self._n_files += 1
-            self.files[self._n_files] = payloads
-            self.post(e.ObjectsSpilled(effect.spill_id, self._n_files))
 
         world.schedule(at, end, None)
 
     def _restore_object(self, effect: f.RestoreObject) -> None:
-        self._read(effect, self.files[effect.file_id][effect.object_id], "file")
+        self._read(effect, self.disk.files[effect.file_id][effect.object_id], "file")
 
     def _read_source(self, effect: f.ReadSource) -> None:
         # The recipe of a virtual object is its value.
@@ -353,9 +352,7 @@ class SimRank:
         world.schedule(world.now + world.rng.random() * 0.01, end, None)
 
     def _drop_spilled(self, effect: f.DropSpilled) -> None:
-        del self.files[effect.file_id][effect.object_id]
-        if not self.files[effect.file_id]:
-            del self.files[effect.file_id]
+        self.disk.drop(effect.file_id, effect.object_id)
 
     def _free_segment(self, effect: f.FreeSegment) -> None:
         self.world.cancel_read(self, effect.object_id)

@@ -86,6 +86,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         scenario = msgspec.structs.replace(scenario, nbytes_store=rng.choice((3, 6, 12)) * (NBYTES_STORED + 100))
         scenario = msgspec.structs.replace(scenario, p_disk_full=rng.choice((0.0, 0.0, 0.3, 1.0)))
     scenario = msgspec.structs.replace(scenario, n_ranks_on_host=rng.choice((1, 2, 2, 3)))
+    scenario = msgspec.structs.replace(scenario, n_spilled_max=rng.choice((0, 0, 3)))
     return n_ranks, scenario, mix
 
 

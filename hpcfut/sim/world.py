@@ -58,6 +58,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     nbytes_store: int = 1 << 20
     #: Chance that objects cannot be spilled.
     p_disk_full: float = 0.0
+    #: So many objects the disk of a rank has room for; 0: any number.
+    n_spilled_max: int = 0
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
     uses_codec: bool = False

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from hpcfut.edges.host.spill_files import SpillFiles
 from hpcfut.edges.host.spill_folder import find_spill_folder
 from hpcfut.model.errors import SpillError
@@ -48,6 +50,47 @@ def fill(folder: Path) -> None:
     print(files.n_files, os.listdir(folder))
 
 
+def exchange(folder: Path) -> None:
+    """On a disk of 8 MiB that is full: objects take each other's places, or all stay where they are."""
+    files = SpillFiles(find_spill_folder(str(folder), {}))
+    values = [memoryview(os.urandom(MIB - 100)) for _ in range(12)]
+    file = files.write([(n, values[n]) for n in range(3)]).file_id
+    places = dict.fromkeys(range(3), file)
+    while True:
+        try:
+            places[len(places)] = files.write([(len(places), values[len(places)])]).file_id
+        except SpillError:
+            break
+    free, n_stored = nbytes_free(folder), len(places)
+    assert n_stored >= 7
+    target = memoryview(bytearray(MIB - 100))
+    for n in (1, n_stored - 1):  # One of several in a file, and one that has a file of its own.
+        with pytest.raises(SpillError, match="No space left on device"):
+            files.write_in_place_of(places[n], n, [(100, values[8]), (101, values[9])])
+        assert nbytes_free(folder) == free, "Nothing of it is on the disk, and the other one is back."
+        files.read(places[n], n, target)
+        assert target == values[n]
+        there = files.write_in_place_of(places[n], n, [(100, values[8])]).file_id
+        for _ in range(2):
+            files.read(places[n], n, target)
+            assert target == values[n], "It is in memory."
+        with pytest.raises(SpillError, match="No space left on device"):
+            files.write_in_place_of(places[n], n, [(101, values[9])])
+        files.read(there, 100, target)
+        assert target == values[8]
+        files.drop(places[n], n)
+        assert nbytes_free(folder) == free
+        files.drop(there, 100)
+        places[n] = files.write([(n, values[n])]).file_id
+    for n, file in places.items():
+        files.read(file, n, target)
+        assert target == values[n]
+        files.drop(file, n)
+    # What was dropped just before makes no way, and does not harm.
+    files.drop(files.write_in_place_of(places[0], 0, [(100, values[8])]).file_id, 100)
+    assert (files.n_files, nbytes_free(folder)) == (0, 8 * MIB)
+
+
 def hold(folder: Path) -> None:
     """Spills, and waits to be killed or told to go on."""
     files = SpillFiles(find_spill_folder(str(folder), {}))
@@ -74,4 +117,4 @@ def be_refused(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"fill": fill, "hold": hold, "be_refused": be_refused}[sys.argv[1]](Path(sys.argv[2]))
+    {"fill": fill, "exchange": exchange, "hold": hold, "be_refused": be_refused}[sys.argv[1]](Path(sys.argv[2]))

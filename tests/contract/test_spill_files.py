@@ -222,6 +222,23 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert last == "0 []"
 
 
+def test_objects_change_places_on_a_full_disk(tmp_path: Path) -> None:
+    done = run_beside_mount(tmp_path, "8m", [sys.executable, PROGRAMS, "exchange", tmp_path])
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_has_made_way_is_in_memory_until_it_is_dropped(files: SpillFiles) -> None:
+    values = [os.urandom(nbytes) for nbytes in (10_000, 20_000, 30_000)]
+    file = files.write([(n, memoryview(value)) for n, value in enumerate(values)]).file_id
+    other = files.write_in_place_of(file, 1, [(9, memoryview(values[0]))]).file_id
+    for n, value in enumerate(values):
+        assert read(files, file, n, len(value)) == value
+        files.drop(file, n)
+    assert read(files, other, 9, 10_000) == values[0]
+    files.write_in_place_of(other, 9, [(10, memoryview(values[0]))])
+    files.close()
+
+
 def test_a_file_size_limit(tmp_path: Path) -> None:
     code = f"""
 import resource

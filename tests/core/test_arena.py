@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -156,6 +156,40 @@ def test_fragmentation() -> None:
         arena.free(offset)
     assert arena.fragmentation == 0.0
     assert arena.allocate(64 * 99) == 0
+
+
+def test_the_fewest_bytes_make_way_and_the_first_of_equal_ones() -> None:
+    arena = Arena(64 * 100)
+    first, second, third, fourth = (must(arena.allocate(64 * n)) for n in (39, 19, 19, 18))
+    # With their headers: 40 and 20 and 20 and 19 of 100, and one is free.
+    assert arena.cheapest_run(64 * 19, [first, second, third, fourth]) == [fourth]
+    assert arena.cheapest_run(64 * 19, [third, second]) == [third]
+    assert arena.cheapest_run(64 * 20, [second, third, first]) == [second, third]
+    assert arena.cheapest_run(64 * 20, [second, fourth]) == []
+    assert arena.cheapest_run(64 * 100, [first, second, third, fourth]) == []
+    assert arena.cheapest_run(0, [first]) == [], "There is room."
+
+
+@given(
+    sizes=st.lists(st.integers(0, 900), min_size=1, max_size=20),
+    freed=st.sets(st.integers(0, 19)),
+    kept=st.sets(st.integers(0, 19)),
+    nbytes=st.integers(0, 4000),
+)
+def test_what_makes_way_is_enough(sizes: list[int], freed: set[int], kept: set[int], nbytes: int) -> None:
+    arena = Arena(8192)
+    offsets = [offset for size in sizes if (offset := arena.allocate(size)) is not None]
+    for n in sorted(freed & {*range(len(offsets))}):
+        arena.free(offsets[n])
+    movable = [offset for n, offset in enumerate(offsets) if n not in freed | kept]
+    had_room = arena.nbytes_hole_max >= size_of(nbytes)
+    moved = arena.cheapest_run(nbytes, movable)
+    assert {*moved} <= {*movable}
+    for offset in moved or movable:
+        arena.free(offset)
+    is_room = arena.allocate(nbytes) is not None
+    assert is_room == (had_room or bool(moved)), "Either these are enough, or not even all are."
+    assert not (had_room and moved)
 
 
 def test_what_is_free_cannot_be_freed() -> None:

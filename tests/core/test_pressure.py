@@ -409,6 +409,120 @@ def test_a_full_disk_is_the_reason_that_is_told(make_core: MakeCore) -> None:
     hand.release(first, second)
 
 
+def full_everywhere(make_core: MakeCore, **options: Any) -> tuple[Hand, int, list[int]]:
+    """A store for two whose disk takes no more; gives the object in the file, and those in memory."""
+    hand = make_core(**TWO | options)
+    first, second = put_two(hand)
+    assert spill(hand) == first
+    hand.tell(RoomWanted(7, hand.own(14), NBYTES))
+    hand.tell(ObjectPut(hand.own(14), LARGE))
+    return hand, first, [second, hand.own(14)]
+
+
+def refuse_first(hand: Hand, spilled: int, **options: Any) -> SpillObjects:
+    """Somebody wants what is in the file, and nothing else goes to the disk; gives what changes places with it."""
+    assert only(hand.start_waiting(spilled, **options), SpillObjects).in_place_of is None
+    return only(hand.tell(SpillFailed(2, "The disk is full.")), SpillObjects)
+
+
+def test_what_is_in_a_file_changes_places_with_what_nobody_uses_when_the_disk_is_full(make_core: MakeCore) -> None:
+    hand, spilled, (second, third) = full_everywhere(make_core)
+    hand.start_waiting(second)  # Used later than the other one.
+    assert refuse_first(hand, spilled) == SpillObjects(3, [place_of(second, 0, NBYTES, NBYTES + 64)], (3, spilled))
+    effects = hand.tell(ObjectsSpilled(3, 4))
+    assert [type(effect) for effect in effects] == [FreeSegment, RestoreObject]
+    assert only(effects, RestoreObject) == RestoreObject(1, spilled, 3, NBYTES + 64, NBYTES)
+    effects = hand.tell(ReadCompleted(1))
+    assert only(effects, DropSpilled) == DropSpilled(3, spilled), "It is in memory only now."
+    assert only(effects, WakeWaiter).values == [place_of(spilled, 0, NBYTES, NBYTES + 64)]
+    # The next one changes places at once: the disk is as full as before.
+    effects = hand.start_waiting(second)
+    assert only(effects, SpillObjects) == SpillObjects(4, [place_of(third, 0, NBYTES)], (4, second))
+    hand.tell(ObjectsSpilled(4, 5), ReadCompleted(2))
+    # Where something goes from the disk, there is room for others.
+    hand.release(third)
+    assert only(hand.tell(RoomWanted(8, hand.own(15), NBYTES)), SpillObjects).in_place_of is None
+    hand.tell(ObjectsSpilled(5, 6), RoomReturned(hand.own(15)))
+    hand.release(spilled, second)
+
+
+def test_who_cannot_have_what_is_in_a_file_is_told_of_the_disk_and_nothing_is_lost(make_core: MakeCore) -> None:
+    hand, spilled, others = full_everywhere(make_core)
+    refuse_first(hand, spilled)
+    assert not of(hand.tell(SpillFailed(3, "No room in /folder.")), SpillObjects), "It is not tried over and over."
+    patience_s = hand.core.context.config.store_full_after_s
+    (failure,) = only(hand.wait(patience_s) + hand.wait(patience_s), WakeWaiter).values
+    assert isinstance(failure, Failure)
+    assert "No room in /folder." in failure.text
+    hand.release(others[0])
+    assert only(hand.start_waiting(spilled), RestoreObject) == RestoreObject(2, spilled, 3, NBYTES + 64, NBYTES)
+    assert not of(hand.tell(ReadCompleted(2)), DropSpilled), "It is in the file as before."
+    hand.release(spilled, others[1])
+
+
+def test_what_is_used_while_it_is_written_keeps_its_place_and_the_other_one_waits(make_core: MakeCore) -> None:
+    hand, spilled, (second, third) = full_everywhere(make_core)
+    (place,) = refuse_first(hand, spilled).places
+    hand.keeps_values = True
+    used, other = (second, third) if place.object_id == second else (third, second)
+    hand.start_waiting(used, waiter=2)
+    # Its place in the file has been taken, but memory has none for it yet.
+    effects = hand.tell(ObjectsSpilled(3, 4))
+    assert not of(effects, RestoreObject)
+    exchange = only(effects, SpillObjects)
+    assert ([place.object_id for place in exchange.places], exchange.in_place_of) == ([other], (3, spilled))
+    hand.tell(SpillFailed(4, "The disk is full."))
+    assert only(hand.tell(ViewsClosed([used])), RestoreObject).object_id == spilled
+    assert only(hand.tell(ReadCompleted(1)), DropSpilled) == DropSpilled(3, spilled)
+    hand.tell(ViewsClosed([spilled]))
+    hand.release(spilled, second, third)
+
+
+def test_what_is_wanted_no_more_while_it_changes_places_is_dropped(make_core: MakeCore) -> None:
+    hand, spilled, others = full_everywhere(make_core)
+    refuse_first(hand, spilled)
+    hand.tell(WaitAbandoned(1))
+    assert only(hand.release(spilled), DropSpilled) == DropSpilled(3, spilled)
+    assert hand.tell(ObjectsSpilled(3, 4)) == []
+    hand.release(*others)
+
+
+def test_what_finds_room_while_it_changes_places_is_in_memory_alone(make_core: MakeCore) -> None:
+    hand, spilled, others = full_everywhere(make_core)
+    (place,) = refuse_first(hand, spilled).places
+    (other,) = (object_id for object_id in others if object_id != place.object_id)
+    assert only(hand.release(other), RestoreObject).object_id == spilled
+    hand.tell(ReadCompleted(1))
+    assert only(hand.tell(ObjectsSpilled(3, 4)), DropSpilled) == DropSpilled(3, spilled)
+    hand.release(spilled, place.object_id)
+
+
+def test_what_is_lent_and_could_not_go_anywhere_is_not_recalled(make_core: MakeCore) -> None:
+    hand = make_core(1, nbytes_store=NBYTES + 64, neighbours=(0, 1))
+    mine = hand.own(9)
+    hand.tell(ObjectPut(mine, LARGE))
+    hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    hand.tell(SpillFailed(1, "The disk is full."))
+    assert of(hand.get(0, LoanRequested(mine)), SpillObjects) == []
+    assert not any(type(message) is LoanRecalled for _, message in sent(hand.wait(0.5)))
+    assert only(hand.wait(hand.core.context.config.store_full_after_s), DenyRoom).waiter_id == 7
+    hand.get(0, LoanReturned(mine, 1))
+    hand.release(mine)
+
+
+def test_nothing_changes_places_with_what_is_in_the_way(make_core: MakeCore) -> None:
+    hand, spilled, (second, third) = full_everywhere(make_core)
+    hand.keeps_values = True
+    hand.start_waiting(second, waiter=2)
+    hand.start_waiting(third, waiter=3)
+    assert not of(hand.start_waiting(spilled), SpillObjects)
+    effects = hand.tell(ViewsClosed([second]))
+    assert only(effects, SpillObjects).places == [place_of(second, 0, NBYTES, NBYTES + 64)]
+    hand.tell(SpillFailed(2, "The disk is full."), ObjectsSpilled(3, 4), ReadCompleted(1))
+    hand.tell(ViewsClosed([third]), ViewsClosed([spilled]))
+    hand.release(spilled, second, third)
+
+
 def test_tasks_that_wait_with_arguments_give_way_before_anybody_is_denied(make_core: MakeCore) -> None:
     # Each of two tasks has one of its two arguments here, and there is no room for a third.
     hand = make_core(1, **TWO)

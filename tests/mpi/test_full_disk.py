@@ -40,6 +40,20 @@ print(n_stored >= 10, n_refused > 0, n_stored + n_refused)
 del refs, ref
 refs = [make.remote(seed) for seed in range(5)]
 print([int(array[-1]) for array in hpcfut.get(refs, timeout=100)])
+del refs
+# Memory and disk are full, and nothing is in use: what is wanted changes places with something else.
+refs = []
+while True:
+    try:
+        refs.append(hpcfut.put(np.full(1_000_000, len(refs), np.uint8)))
+    except hpcfut.exceptions.ObjectStoreFullError:
+        break
+assert len(refs) > 10, refs
+for _ in range(2):
+    for seed, ref in enumerate(refs):
+        array = hpcfut.get(ref, timeout=100)
+        assert (array == seed).all(), "A wrong byte."
+        del array
 """
 
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from hpcfut.core.effects import RunTask
+from hpcfut.core.effects import RunTask, SpillObjects
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.sim.frame import Frame
@@ -91,16 +91,19 @@ def world_of(seed: int) -> SimWorld:
         n_ranks_on_host=rng.choice((3, 3, 2)),
         n_drivers=rng.choice((1, 1, 3)),
         p_disk_full=rng.choice((0.0, 0.0, 0.3)),
+        n_spilled_max=rng.choice((0, 2, 3)),
     )
     return SimWorld(3, seed, pairs(rng), scenario)
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_every_task_has_its_arguments_and_comes_to_an_end(part: int) -> None:
-    n_runs = 0
+    n_runs = n_exchanges = 0
     for seed in range(part, N_SEEDS, 4):
         world = world_of(seed)
         world.run()
         effects = [effect for entry in world.trace.entries for effect in entry[3]]
         n_runs += sum(isinstance(effect, RunTask) and len(effect.places) == 2 for effect in effects)
+        n_exchanges += sum(isinstance(effect, SpillObjects) and effect.in_place_of is not None for effect in effects)
     assert n_runs > N_SEEDS // 4
+    assert n_exchanges > 0

@@ -6,7 +6,10 @@ and network file systems tell of a full disk or a quota no earlier. Each object 
 verified by the read that brings it back.
 
 A process may have only so many files open. Above a number of them a file is shared by several writes; the room of what
-is dropped from a file that still holds other objects is given back where the file system can do that.
+is dropped from a file that still holds other objects is given back where the file system can do that. So that this is
+all of its room, every object begins on a block of its own.
+
+On a full disk, objects can be written in place of one that is there, whose bytes are in memory then until it goes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -35,15 +39,7 @@ class SpillFile(msgspec.Struct, frozen=True):
     nbytes: int
 
 
-class _Extent(msgspec.Struct, frozen=True):
-    """Where an object is in its file."""
-
-    position: int
-    nbytes: int
-    checksum: int
-
-
-class _Disk(msgspec.Struct):
+class _Disk(msgspec.Struct, eq=False):
     """A file that is open, while it holds objects or somebody works on it."""
 
     file: NamelessFile
@@ -51,11 +47,14 @@ class _Disk(msgspec.Struct):
     n_holds: int = 0
 
 
-class _Spilled(msgspec.Struct, frozen=True):
-    """What one write has left."""
+class _Extent(msgspec.Struct, frozen=True, eq=False):
+    """Where an object is in which file; or its bytes, if its room there was given to others."""
 
     disk: _Disk
-    extents: dict[int, _Extent]
+    position: int
+    nbytes: int
+    checksum: int
+    kept: bytearray | None = None
 
 
 class SpillFiles:
@@ -70,7 +69,7 @@ class SpillFiles:
         self.folder = folder
         self._n_open_max = n_open_max
         self._lock = threading.Lock()
-        self._spilled: dict[int, _Spilled] = {}
+        self._spilled: dict[int, dict[int, _Extent]] = {}
         self._open: list[_Disk] = []
         self._n_ever = 0
         self._is_closed = False
@@ -85,33 +84,81 @@ class SpillFiles:
         if not parts or len(dict(parts)) < len(parts):
             raise ValueError("No object, or one twice, was to be written to a spill file. This is a bug in hpcfut.")
         views = [(object_id, data.cast("B")) for object_id, data in parts]
-        nbytes = sum(data.nbytes for _, data in views)
-        if self.folder.trouble:
-            raise SpillError(self.folder.trouble)
-        try:
-            disk, position = self._hold_for_write(nbytes)
-        except OSError as error:
-            raise self._refusal(len(views), nbytes, error) from error
-        start, extents = position, dict[int, _Extent]()
-        try:
-            for object_id, data in views:
-                extents[object_id] = _Extent(position, data.nbytes, disk.file.write(position, data))
-                position += data.nbytes
-            disk.file.flush()
-        except BaseException as error:  # Whatever it is, no file keeps room for what was not written.
-            self._release(disk, start, nbytes)
-            if isinstance(error, OSError):
-                raise self._refusal(len(views), nbytes, error) from error
-            raise
+        extents = self._write(views)
         with self._lock:
             if not self._is_closed:
                 self._n_ever += 1
-                self._spilled[self._n_ever] = _Spilled(disk, extents)
-                # The hold of the writing thread goes over to the first object.
-                disk.n_holds += len(extents) - 1
-                return SpillFile(self._n_ever, nbytes)
-        self._release(disk, start, nbytes)
+                self._spilled[self._n_ever] = extents
+                return SpillFile(self._n_ever, sum(data.nbytes for _, data in views))
+        for extent in extents.values():
+            self._give_back(extent)
         raise SpillError("Objects were to be spilled in a session that is over.")
+
+    def write_in_place_of(self, file_id: int, object_id: int, parts: Sequence[tuple[int, memoryview]]) -> SpillFile:
+        """Write objects, and use the room of another one for that, whose bytes are in memory until it is dropped.
+
+        Raises:
+            SpillError: As ``write`` does it; the other object goes back to the disk, if that still has room for it.
+        """
+        kept = self._take_out(file_id, object_id)
+        try:
+            return self.write(parts)
+        except BaseException:
+            if kept is not None:
+                with suppress(SpillError):
+                    (extent,) = self._write([(object_id, memoryview(kept))]).values()
+                    if not self._replace(file_id, object_id, extent):
+                        self._give_back(extent)
+            raise
+
+    def _take_out(self, file_id: int, object_id: int) -> bytearray | None:
+        """Keep the bytes of an object in memory, and give its room back; they are ``None`` if that is done already."""
+        with self._lock:
+            extent = self._spilled.get(file_id, {}).get(object_id)
+            if extent is None or extent.kept is not None:
+                return None
+            extent.disk.n_holds += 1
+        try:
+            kept = bytearray(extent.nbytes)
+        except MemoryError as error:
+            self._release(extent.disk)
+            raise SpillError(f"There is no memory for {extent.nbytes} bytes that are to be read back.") from error
+        self._read(extent, file_id, object_id, memoryview(kept))
+        if self._replace(file_id, object_id, _Extent(extent.disk, 0, extent.nbytes, extent.checksum, kept)):
+            self._give_back(extent)
+        return kept
+
+    def _write(self, views: list[tuple[int, memoryview]]) -> dict[int, _Extent]:
+        """Write objects to one file; each of the extents holds it."""
+        nbytes = sum(data.nbytes for _, data in views)
+        if self.folder.trouble:
+            raise SpillError(self.folder.trouble)
+        rooms = [_whole_blocks(data.nbytes) for _, data in views]
+        try:
+            disk, start = self._hold_for_write(sum(rooms), len(views))
+        except OSError as error:
+            raise self._refusal(len(views), nbytes, error) from error
+        position, extents = start, dict[int, _Extent]()
+        try:
+            for (object_id, data), room in zip(views, rooms, strict=True):
+                extents[object_id] = _Extent(disk, position, data.nbytes, disk.file.write(position, data))
+                position += room
+            disk.file.flush()
+        except BaseException as error:  # Whatever it is, no file keeps room for what was not written.
+            self._release(disk, start, sum(rooms), len(views))
+            if isinstance(error, OSError):
+                raise self._refusal(len(views), nbytes, error) from error
+            raise
+        return extents
+
+    def _replace(self, file_id: int, object_id: int, extent: _Extent) -> bool:
+        """Note that an object is elsewhere, unless it was dropped; gives whether it is still there."""
+        with self._lock:
+            extents = self._spilled.get(file_id)
+            if extents is None or object_id not in extents:
+                return False
+            extents[object_id] = extent
+            return True
 
     def read(self, file_id: int, object_id: int, target: memoryview) -> None:
         """Bring an object back; it stays in its file until it is dropped.
@@ -125,16 +172,23 @@ class SpillFiles:
             SpillError: The disk does not give the bytes back, or not those that were written.
         """
         with self._lock:
-            spilled, extent = self._find(file_id, object_id)
-            disk = spilled.disk
-            disk.n_holds += 1
+            extent = self._find(file_id, object_id)
+            if extent.kept is None:
+                extent.disk.n_holds += 1
+        if extent.kept is None:
+            self._read(extent, file_id, object_id, target)
+        else:
+            target.cast("B")[:] = extent.kept
+
+    def _read(self, extent: _Extent, file_id: int, object_id: int, target: memoryview) -> None:
+        """Read from a file, and give back a hold on it."""
         try:
             if target.nbytes != extent.nbytes:
                 raise ValueError(
                     f"Object {name_of(object_id)} was to be read into {target.nbytes} bytes, and it has "
                     f"{extent.nbytes}. This is a bug in hpcfut."
                 )
-            checksum = disk.file.read(extent.position, target.cast("B"))
+            checksum = extent.disk.file.read(extent.position, target.cast("B"))
         except OSError as error:
             raise SpillError(
                 f"Object {name_of(object_id)} cannot be read back from spill file {file_id} in {self.folder.path}: "
@@ -142,7 +196,7 @@ class SpillFiles:
                 f"init(spill_folder=...)."
             ) from error
         finally:
-            self._release(disk)
+            self._release(extent.disk)
         if checksum != extent.checksum:
             raise SpillError(
                 f"Object {name_of(object_id)} in spill file {file_id} in {self.folder.path} is damaged: its "
@@ -156,60 +210,60 @@ class SpillFiles:
         with self._lock:
             if self._is_closed:
                 return
-            spilled, extent = self._find(file_id, object_id)
-            del spilled.extents[object_id]
-            if not spilled.extents:
+            extent = self._find(file_id, object_id)
+            del self._spilled[file_id][object_id]
+            if not self._spilled[file_id]:
                 del self._spilled[file_id]
-        self._release(spilled.disk, extent.position, extent.nbytes)
+        self._give_back(extent)
 
     def close(self) -> None:
         """Forget everything; what is being written or read ends by itself."""
         with self._lock:
             self._is_closed = True
-            held = [spilled.disk for spilled in self._spilled.values() for _ in spilled.extents]
+            held = [extent for extents in self._spilled.values() for extent in extents.values()]
             self._spilled.clear()
-        for disk in held:
-            self._release(disk)
+        for extent in held:
+            if extent.kept is None:
+                self._release(extent.disk)
 
     @property
     def n_files(self) -> int:
         """Files that are open now."""
         return len(self._open)
 
-    def _hold_for_write(self, nbytes: int) -> tuple[_Disk, int]:
-        """A file, and where in it these bytes go; with a hold on it."""
+    def _hold_for_write(self, nbytes: int, n_holds: int) -> tuple[_Disk, int]:
+        """A file, held so many times, and where in it these bytes go."""
         with self._lock:
             is_shared = len(self._open) >= self._n_open_max
             disk = min(self._open, key=lambda disk: disk.n_holds) if is_shared else None
             if disk is not None:
-                return disk, self._take_room(disk, nbytes)
+                return disk, _take_room(disk, nbytes, n_holds)
         disk = _Disk(NamelessFile(self.folder.path))
         with self._lock:
             self._open.append(disk)
-            return disk, self._take_room(disk, nbytes)
+            return disk, _take_room(disk, nbytes, n_holds)
 
-    def _take_room(self, disk: _Disk, nbytes: int) -> int:
-        start = -(-disk.nbytes_end // _NBYTES_BLOCK) * _NBYTES_BLOCK
-        disk.nbytes_end = start + nbytes
-        disk.n_holds += 1
-        return start
+    def _give_back(self, extent: _Extent) -> None:
+        """An object is not where it was any more."""
+        if extent.kept is None:
+            self._release(extent.disk, extent.position, _whole_blocks(extent.nbytes))
 
-    def _release(self, disk: _Disk, position: int = 0, nbytes: int = 0) -> None:
-        """Give a hold back, and with it the room of these bytes."""
-        if nbytes and disk.n_holds > 1:
+    def _release(self, disk: _Disk, position: int = 0, nbytes: int = 0, n_holds: int = 1) -> None:
+        """Give holds back, and with them the room of these bytes."""
+        if nbytes and disk.n_holds > n_holds:
             disk.file.give_room_back(position, nbytes)
         with self._lock:
-            disk.n_holds -= 1
+            disk.n_holds -= n_holds
             if disk.n_holds:
                 return
             self._open.remove(disk)
         disk.file.close()
 
-    def _find(self, file_id: int, object_id: int) -> tuple[_Spilled, _Extent]:
-        spilled = self._spilled.get(file_id)
-        if spilled is None or object_id not in spilled.extents:
+    def _find(self, file_id: int, object_id: int) -> _Extent:
+        extents = self._spilled.get(file_id)
+        if extents is None or object_id not in extents:
             raise KeyError(f"Object {name_of(object_id)} is not in spill file {file_id}. This is a bug in hpcfut.")
-        return spilled, spilled.extents[object_id]
+        return extents[object_id]
 
     def _refusal(self, n_objects: int, nbytes: int, error: OSError) -> SpillError:
         try:
@@ -222,3 +276,14 @@ class SpillFiles:
             f"Nothing that was stored is lost. Make room there, raise your quota, or name another folder with "
             f"init(spill_folder=...)."
         )
+
+
+def _whole_blocks(nbytes: int) -> int:
+    return -(-nbytes // _NBYTES_BLOCK) * _NBYTES_BLOCK
+
+
+def _take_room(disk: _Disk, nbytes: int, n_holds: int) -> int:
+    start = disk.nbytes_end
+    disk.nbytes_end = start + nbytes
+    disk.n_holds += n_holds
+    return start

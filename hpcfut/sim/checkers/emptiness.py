@@ -35,7 +35,7 @@ class Emptiness:
             raise SimulationError(f"{where} still has {statistics}.", ids)
         if statistics.n_templates:
             raise SimulationError(f"{where} still has templates: {core.templates.own} {core.templates.here}.")
-        kept = (rank.window.segments, rank.files, rank.held, rank.functions, rank.arguments.by_object)
+        kept = (rank.window.segments, rank.disk.files, rank.held, rank.functions, rank.arguments.by_object)
         if any(kept):
             raise SimulationError(f"{where} still has {kept}.", ids)
         if core.scheduler.free != self._world.roster[rank.rank].resources:
