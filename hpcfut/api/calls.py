@@ -80,8 +80,9 @@ def lazy_array(
 
     ``fill(array, *args)`` is called with an array of this shape and dtype, in C order and with arbitrary values, which
     lies in the object store already. Nothing is called before a ``get``, or a task that has the ref as argument, wants
-    the array. Each rank that does has it filled for itself. Where memory is short the array is dropped, and filled
-    again when it is wanted again, so that ``fill`` must give the same each time: it reads a part of a file, say.
+    the array. Each rank that does has it filled for itself, and keeps it for later tasks. Where memory is short the
+    array is dropped, and filled again when it is wanted again, so that ``fill`` must give the same each time: it reads
+    a part of a file, say.
 
     It runs on a thread of its own, beside tasks. It must not keep the array, nor views of it, nor wait for tasks: a
     ``get`` of what is not ready yet raises in it. What it raises itself is raised by the ``get`` of the array, as what

@@ -7,7 +7,8 @@ bytes were read from another host (a cached copy). Or they lie in the arena of a
 them: a *loan* (``transfers.py``). A copy has a claim to stay while it is
 
 * held: an object table here wants it; or pinned: runs here have it as argument. These are wishes for the future. What
-  was read from another host is *kept*, besides, for whoever on this host wants it next (``readers.py``).
+  was read from another host is *kept*, besides, for whoever on this host wants it next (``readers.py``), and what was
+  read from its source for later tasks.
 * viewed: values in user code here are built over its bytes; sent: a transfer out of it is under way; lent: ranks of
   this host read it in place. These are uses of the memory itself, and outlive every wish.
 
@@ -53,7 +54,7 @@ from hpcfut.core.copy import (
 from hpcfut.core.effects import CloseArgument, DropSpilled, FreeSegment
 from hpcfut.core.events import DraftTaken
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.ids import name_of
+from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.place import Place
 from hpcfut.wire.messages import CopyGone, LoanReturned, ReadRefused, RedirectionEnded
 
@@ -94,8 +95,11 @@ class Copies:
         copy.state = self.next[copy.state, "give up"]
         self.forget(copy)
 
-    def add_source(self, object_id: int, recipe: bytes, nbytes: int) -> Copy:
-        """This rank is told how an object is read from its source; the caller holds or pins the copy."""
+    def add_source(self, object_id: int, recipe: bytes, nbytes: int, teller: int) -> Copy:
+        """This rank is told how an object is read from its source; the caller holds or pins the copy.
+
+        The owner knows whom it has told, and lets them know when nobody will want it any more.
+        """
         copy = self.copies.get(object_id)
         if copy is None:
             copy = self.copies[object_id] = Copy(object_id, self.next[ABSENT, "source"], nbytes, self._rank)
@@ -104,6 +108,7 @@ class Copies:
             copy.state = self.next[DOOMED, "want"]
         elif copy.state == ABANDONED:
             copy.state = self.next[ABANDONED, "read"]
+        copy.is_kept |= teller == owner_of(object_id) != self._rank
         return copy
 
     def begin_draft(self, object_id: int) -> None:
@@ -263,7 +268,7 @@ class Copies:
     def forget(self, copy: Copy) -> None:
         """Take a copy out of the table, its segment out of the arena, and its bytes out of the file."""
         del self.copies[copy.object_id]
-        if copy.is_kept:
+        if copy.is_kept and copy.holder >= 0:
             self._context.send(copy.holder, CopyGone(copy.object_id, self._rank))
         for rank in copy.readers.values() if copy.readers else ():
             if rank >= 0:

@@ -89,7 +89,7 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     is_held: bool = False
     #: Runs here that have it as argument.
     n_pins: int = 0
-    #: Whether other ranks are redirected to it, so that it stays when nobody here wants it.
+    #: Whether other ranks are redirected to it, or it has a source, so that it stays when nobody here wants it.
     is_kept: bool = False
     #: Views of its bytes that values in user code of this rank are built over.
     n_views: int = 0

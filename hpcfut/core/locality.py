@@ -9,11 +9,12 @@ waited for. Tasks that are to be spread, and those that only one rank can run, a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from hpcfut.core.membership import Membership
-from hpcfut.core.ownership import SOURCE, STORED
-from hpcfut.core.references import References
+from hpcfut.core.ownership import SOURCE, STORED, OwnedObject
+from hpcfut.core.references import Record, References
 from hpcfut.core.task import TaskRecord
 
 if TYPE_CHECKING:
@@ -49,8 +50,11 @@ class Locality:
         for object_id in task.arguments:
             record = self._references.find(object_id)
             assert record is not None
-            if record.state == STORED and record.rank != SOURCE:
-                on_ranks[record.rank] = on_ranks.get(record.rank, 0) + record.nbytes
+            if record.state != STORED:
+                continue
+            places = (record.rank,) if record.rank != SOURCE else self._keepers_of(record)
+            for rank in places:
+                on_ranks[rank] = on_ranks.get(rank, 0) + record.nbytes
         if len(on_ranks) < 2:
             return next(iter(on_ranks), -1)
         host_of = self._membership.host_of
@@ -58,6 +62,10 @@ class Locality:
         for rank, nbytes in on_ranks.items():
             on_hosts[host_of[rank]] = on_hosts.get(host_of[rank], 0) + nbytes
         return max(on_ranks, key=lambda rank: (on_hosts[host_of[rank]], on_ranks[rank], -rank))
+
+    def _keepers_of(self, record: Record) -> Iterable[int]:
+        """The ranks that were sent an object with a source, and have it as long as they have room."""
+        return record.keepers or () if isinstance(record, OwnedObject) else ()
 
     def _rank_on_host_of(self, holder: int, queue: KeyQueue) -> int:
         """The holder, or the rank of its host with the shortest queue; -1 if none of them will take a task soon."""

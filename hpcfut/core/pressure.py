@@ -259,7 +259,7 @@ class Pressure:
                 if not is_disk_open and copy.is_primary and copy.state == LOCAL and not copy.file_id:
                     continue  # It would come back in vain, and be lent again, for ever.
                 recalled.append(copy)
-            elif copy.file_id:
+            elif copy.file_id and copy.is_held:
                 unloaded.append(copy)
             elif not copy.is_primary:
                 evicted.append(copy)

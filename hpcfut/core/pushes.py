@@ -17,7 +17,6 @@ class Pushes:
     def __init__(self, context: Context, references: References, transfers: Transfers) -> None:
         self._context = context
         self._references = references
-        self._transfers = transfers
         self._loans = transfers.loans
 
     def message_of(self, task: TaskRecord) -> TaskPushed:
@@ -54,7 +53,7 @@ class Pushes:
         if record.state != STORED:
             return Argument(object_id, record.payload, 0, 0, record.contained)
         if record.rank == SOURCE:
-            return Argument(object_id, self._transfers.recipe_of(object_id), 0, record.nbytes)
+            return Argument(object_id, self._references.tell_recipe(record, rank), 0, record.nbytes)
         if record.rank != self._context.rank:
             return Argument(object_id, None, record.rank, record.nbytes, record.contained)
         return self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)

@@ -26,6 +26,7 @@ from hpcfut.wire.messages import (
     ObjectFreed,
     ObjectLocated,
     ObjectResolved,
+    RedirectionEnded,
     Result,
 )
 
@@ -137,7 +138,10 @@ class References:
 
     def _collect(self, record: OwnedObject) -> None:
         if record.state == STORED:
-            if record.rank not in (self._rank, SOURCE):
+            if record.rank == SOURCE:
+                for rank in record.keepers or ():
+                    self._context.send(rank, RedirectionEnded(record.object_id))
+            elif record.rank != self._rank:
                 self._context.send(record.rank, ObjectFreed(record.object_id))
             self._copies.free(record.object_id)
         self.ownership.collect(record)
@@ -252,7 +256,7 @@ class References:
     def put_source(self, event: SourcePut) -> None:
         """User code of this rank put what is read from its source where it is wanted, and holds one ref on it."""
         object_id, nbytes = event.object_id, event.nbytes
-        self._copies.add_source(object_id, event.recipe, nbytes).is_held = True
+        self._copies.add_source(object_id, event.recipe, nbytes, self._rank).is_held = True
         self.ownership.objects[object_id] = OwnedObject(object_id, STORED, 1, rank=SOURCE, nbytes=nbytes)
 
     def resolve(self, object_id: int, result: Result, source: int) -> None:
@@ -316,7 +320,7 @@ class References:
                 assert record.payload is not None
                 answer = ObjectResolved(object_id, record.payload, record.contained)
             elif record.rank == SOURCE:
-                answer = ObjectResolved(object_id, self._transfers.recipe_of(object_id), (), record.nbytes)
+                answer = ObjectResolved(object_id, self.tell_recipe(record, rank), (), record.nbytes)
             else:
                 answer = ObjectLocated(
                     object_id,
@@ -326,6 +330,14 @@ class References:
                     self._transfers.loans.lend(object_id, rank) if record.rank == self._rank else -1,
                 )
         self._context.send(rank, answer)
+
+    def tell_recipe(self, record: Record, rank: int) -> bytes:
+        """How an object is read from its source; a rank that hears it from the owner keeps what it has read."""
+        if isinstance(record, OwnedObject) and rank != self._rank:
+            if record.keepers is None:
+                record.keepers = {}
+            record.keepers[rank] = None
+        return self._transfers.recipe_of(record.object_id)
 
     def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
         """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""
@@ -347,7 +359,7 @@ class References:
             if isinstance(message, ObjectResolved) and message.nbytes:
                 self.borrowing.move(record, "resolved stored")
                 record.rank, record.nbytes = SOURCE, message.nbytes
-                self._copies.add_source(message.object_id, message.payload, message.nbytes).is_held = True
+                self._copies.add_source(message.object_id, message.payload, message.nbytes, source).is_held = True
             elif isinstance(message, ObjectResolved):
                 self.borrowing.move(record, "resolved inline")
                 record.payload = message.payload

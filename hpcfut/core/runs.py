@@ -120,7 +120,7 @@ class Runs:
         object_id, copies, transfers = argument.object_id, self._copies, self._transfers
         self._context.demand_rank(argument.rank)
         if argument.payload is not None:
-            copies.add_source(object_id, argument.payload, argument.nbytes)
+            copies.add_source(object_id, argument.payload, argument.nbytes, run.owner)
             stored = msgspec.structs.replace(argument, payload=None)  # The recipe has come where it is needed.
             run.arguments = tuple(stored if other is argument else other for other in run.arguments)
         if argument.offset >= 0:

@@ -244,7 +244,7 @@ class CopyGone(msgspec.Struct, array_like=True, tag=42, gc=False):
 
 
 class RedirectionEnded(msgspec.Struct, array_like=True, tag=43, gc=False):
-    """The sender redirects nobody to the receiver any more, which need not keep what it has read for others."""
+    """Nobody else will want what the receiver has read of the object, so that it need not be kept any more."""
 
     object_id: int
 

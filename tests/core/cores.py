@@ -26,7 +26,7 @@ from hpcfut.core.events import (
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
 from hpcfut.model.failure import RAISED, Failure
-from hpcfut.model.ids import first_id
+from hpcfut.model.ids import first_id, owner_of
 from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
@@ -275,8 +275,12 @@ class Hand:
 
     def free_kept(self) -> list[Effect]:
         """Whoever stores what was read here frees it, so that nobody is redirected here any more."""
-        kept = [copy for copy in self.core.copies.copies.values() if copy.is_kept]
-        return [effect for copy in kept for effect in self.get(copy.holder, RedirectionEnded(copy.object_id))]
+        kept = {copy.object_id: copy.holder for copy in self.core.copies.copies.values() if copy.is_kept}
+        return [
+            effect
+            for object_id, holder in kept.items()
+            for effect in self.get(owner_of(object_id) if holder < 0 else holder, RedirectionEnded(object_id))
+        ]
 
     def owned(self, n: int) -> ownership.OwnedObject:
         """The record of the n-th object of this rank."""

@@ -23,11 +23,12 @@ from hpcfut.wire.messages import (
     ObjectAsked,
     ObjectFreed,
     ObjectResolved,
+    RedirectionEnded,
     TaskDone,
     TaskPushed,
     TaskRaised,
 )
-from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.cores import LARGE, ON_RANK_2, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
 from tests.core.test_inventories import ask
 from tests.core.test_pressure import NBYTES, TWO
 from tests.core.test_references import THEIRS, borrow
@@ -131,7 +132,7 @@ def test_a_task_takes_the_recipe_along_and_goes_anywhere(make_core: MakeCore) ->
     assert [rank for rank, message in sent(effects) if isinstance(message, LeaseRequested)] == [1], "Not to the owner."
     assert only(hand.grant(), TaskPushed).arguments == (argument(mine),)
     hand.get(1, TaskDone(hand.own(1), b"small"))
-    assert hand.release(mine, hand.own(1)) == [], "Nobody holds any bytes of it."
+    assert sent(hand.release(mine, hand.own(1))) == [(1, RedirectionEnded(mine))], "It may have been kept there."
 
 
 def test_the_owner_answers_with_the_recipe(make_core: MakeCore) -> None:
@@ -193,8 +194,43 @@ def test_a_borrower_reads_for_itself_and_passes_the_recipe_on(make_core: MakeCor
     hand.push_to_1(arguments=(THEIRS,))
     hand.get(1, TaskDone(hand.own(1), b"small"))
     effects = hand.release(THEIRS, hand.own(1))
-    assert FreeSegment(THEIRS, 0) in effects
+    assert not of(effects, FreeSegment), "It is kept for whoever wants it next."
     assert only(effects, BorrowReleased).object_id == THEIRS
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    effects = hand.get(2, ObjectResolved(THEIRS, RECIPE, (), NBYTES))
+    assert only(effects, WakeWaiter).values == [place_of(THEIRS, 0, NBYTES)], "It is not read again."
+    hand.release(THEIRS)
+    assert hand.get(2, RedirectionEnded(THEIRS)) == [FreeSegment(THEIRS, 0)]
+
+
+def test_what_was_read_for_a_task_stays_until_the_memory_is_needed(make_core: MakeCore) -> None:
+    hand, theirs = holder_of_lease(make_core, **TWO), foreign(0, 99)
+    hand.accept(1, arguments=(argument(theirs),))
+    hand.tell(ReadCompleted(1))
+    assert not of(hand.tell(RunReturned(foreign(0, 1), (SMALL,))), FreeSegment)
+    assert only(hand.accept(2, arguments=(argument(theirs),)), RunTask).places == (place_of(theirs, 1, NBYTES),)
+    hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
+    hand.tell(RoomWanted(7, hand.own(8), NBYTES))
+    effects = hand.tell(RoomWanted(8, hand.own(9), NBYTES))
+    assert [type(effect) for effect in effects] == [FreeSegment, GiveRoom], "Nothing is spilled for that."
+    assert theirs not in hand.core.copies.copies
+    hand.tell(RoomReturned(hand.own(8)), RoomReturned(hand.own(9)))
+    assert hand.get(0, RedirectionEnded(theirs)) == []
+    assert hand.stale("end of redirection to a copy that has gone") == 1
+
+
+def test_a_task_goes_to_a_rank_that_has_been_sent_the_recipe(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=4)
+    mine = put_source(hand)
+    hand.submit(1, arguments=(mine,), template=ON_RANK_2)
+    hand.grant(2, lease_id=1)
+    effects = hand.submit(2, arguments=(mine,))
+    assert [rank for rank, message in sent(effects) if isinstance(message, LeaseRequested)] == [2]
+    hand.grant(2, lease_id=2)
+    for n in (1, 2):
+        hand.get(2, TaskDone(hand.own(n), b"small"))
+    hand.release(mine, hand.own(1), hand.own(2))
 
 
 def test_an_answer_that_nobody_wants_any_more_leaves_nothing(make_core: MakeCore) -> None:

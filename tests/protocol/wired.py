@@ -37,6 +37,8 @@ class Ranks:
         self._stuck: list[tuple[int, f.SendObject]] = []
         #: Bulk data that were sent, as (from, to).
         self.sends: list[tuple[int, int]] = []
+        #: Reads from a source, as (rank, object).
+        self.sources_read: list[tuple[int, int]] = []
         #: Everything that has been delivered, as (from, to, message).
         self.log: list[tuple[int, int, Message]] = []
         #: Task → the rank on which it runs.
@@ -158,6 +160,7 @@ class Ranks:
 
     def _read_source(self, rank: int, effect: f.ReadSource) -> None:
         assert (rank, effect.object_id) not in self.segments
+        self.sources_read.append((rank, effect.object_id))
         self.segments[rank, effect.object_id] = effect.recipe
         self.tell(rank, e.ReadCompleted(effect.transfer_id))
 
