@@ -6,11 +6,13 @@ from hpcfut.model.errors import (
     NotARefError,
     ObjectLostError,
     ObjectStoreFullError,
+    OutOfMemoryError,
     SessionEndedError,
     SpillError,
     TaskCancelledError,
     TaskError,
     TaskUnschedulableError,
+    WorkerCrashedError,
 )
 from hpcfut.wire.exceptions import StandInError
 from hpcfut.wire.pickling import UnloadableError, UnpicklableError
@@ -24,6 +26,7 @@ __all__ = [
     "NotARefError",
     "ObjectLostError",
     "ObjectStoreFullError",
+    "OutOfMemoryError",
     "RayError",
     "RayTaskError",
     "SessionEndedError",
@@ -34,4 +37,5 @@ __all__ = [
     "TaskUnschedulableError",
     "UnloadableError",
     "UnpicklableError",
+    "WorkerCrashedError",
 ]

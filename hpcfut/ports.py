@@ -197,3 +197,54 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds since some fixed instant."""
+
+
+class ChildChannel(Protocol):
+    """What a rank and a child process say to each other. Every method raises ``EOFError`` when the other is gone."""
+
+    def send(self, frame: bytes, payloads: Sequence[bytes | memoryview] = ()) -> None:
+        """Send a frame, and these bytes behind it."""
+
+    def receive(self, timeout_s: float | None = None) -> bytearray | None:
+        """The next frame; nothing if none begins within this time."""
+
+    def receive_into(self, target: memoryview) -> None:
+        """Fill this memory with what stands behind a frame."""
+
+    def skip(self, nbytes: int) -> None:
+        """Throw away what stands behind a frame."""
+
+
+class Child(Protocol):
+    """A child process of this rank."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    @property
+    def channel(self) -> ChildChannel:
+        """The way to it."""
+
+    @property
+    def nbytes_private(self) -> int:
+        """Memory that it has for itself; 0 if it has ended."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; nobody calls this after ``end`` or ``let_go``."""
+
+    def end(self) -> int:
+        """End it, if it has not ended; returns its exit status, or a signal below zero, or 0 if that is not known."""
+
+    def let_go(self) -> None:
+        """It ends by itself, soon; to be called where nobody may wait."""
+
+
+class ChildMaker(Protocol):
+    """Makes child processes that run the code of isolated tasks. Any thread may call."""
+
+    def start(self) -> Child:
+        """Make one. Raises ``EOFError`` if that is not possible any more."""
+
+    def close(self) -> None:
+        """End all of them."""

@@ -48,6 +48,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "runtime": ("core", "ports", "wire", "model"),
     # The one composition root.
     "runtime.job": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host"),
+    # And that of the child processes in which isolated tasks run.
+    "runtime.child": ("runtime", "core", "ports", "wire", "model", "edges.host"),
     "runtime.bootstrap": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host", "version"),
     "api": ("runtime", "wire.pickling", "model"),
     # `hpcfut run` and `hpcfut doctor` look at the host before there is any rank, and after the last.

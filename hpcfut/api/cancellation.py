@@ -29,23 +29,24 @@ def cancel(ref: ObjectRef[Any] | ObjectRefGenerator, *, force: bool = False, rec
     Args:
         ref: A ref of the task, or its generator. Nothing happens to a value that no task makes: one that was put,
             or that the function of a ``lazy_array`` gives, which goes on to its end.
-        force: End the process of the task, which a task on a rank does not have.
+        force: End the process of the task, if it runs; only a task with ``isolation="process"`` has one. Who borrows
+            the ref cannot tell; another task is then cancelled as without ``force``.
         recursive: Cancel the tasks that it submitted, too.
 
     Raises:
         NotARefError: Something else than a ref was given; both a ``TypeError`` and a ``ValueError``.
-        ValueError: ``force`` was given.
+        ValueError: ``force`` was given, and the task has no process of its own.
     """
     if not isinstance(ref, ObjectRef | ObjectRefGenerator):
         raise NotARefError(
             f"cancel() was given a {type(ref).__name__}. Give it a ref, or what a generator task returned."
         )
-    if force:
-        raise ValueError(
-            "cancel(force=True) ends the process of a task, and the tasks of a rank share one process, which is the "
-            'rank. It needs a task with isolation="process"; cancel this one without force.'
-        )
     if isinstance(ref, ObjectRefGenerator):
+        if force:
+            raise ValueError(
+                "cancel(force=True) ends the process of a task, which a generator does not have. Cancel it without "
+                "force."
+            )
         ref.cancel(is_recursive=recursive)
-    else:
-        runtime_of(ref).cancel(ref._object_id, is_recursive=recursive)
+        return
+    runtime_of(ref).cancel(ref._object_id, is_recursive=recursive, is_forced=force)

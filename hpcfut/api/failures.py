@@ -12,17 +12,21 @@ from hpcfut.model.errors import (
     HpcfutError,
     ObjectLostError,
     ObjectStoreFullError,
+    OutOfMemoryError,
     TaskCancelledError,
     TaskError,
     TaskUnschedulableError,
+    WorkerCrashedError,
 )
-from hpcfut.model.failure import CANCELLED, FULL, LOST, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, CRASHED, FULL, LOST, OUT_OF_MEMORY, RAISED, UNSCHEDULABLE, Failure
 
 _KINDS: dict[str, type[HpcfutError]] = {
     CANCELLED: TaskCancelledError,
     UNSCHEDULABLE: TaskUnschedulableError,
     LOST: ObjectLostError,
     FULL: ObjectStoreFullError,
+    CRASHED: WorkerCrashedError,
+    OUT_OF_MEMORY: OutOfMemoryError,
 }
 
 

@@ -62,6 +62,8 @@ class Options(msgspec.Struct, frozen=True):
     retry_exceptions: bool | type[BaseException] | Sequence[type[BaseException]] = False
     generator_backpressure_num_objects: int = 64
     runtime_env: Mapping[str, Mapping[str, str]] = {}
+    isolation: str = "none"
+    max_calls: int = 0
 
     def updated(self, given: Mapping[str, Any]) -> Options:
         """These options with some of them changed.
@@ -79,7 +81,18 @@ class Options(msgspec.Struct, frozen=True):
             if problem:
                 raise ValueError(f"The option {name} cannot be {value!r}: {problem}.")
         changed = {name: (value if value is not None else _DEFAULTS[name]) for name, value in given.items()}
-        return msgspec.structs.replace(self, **changed)
+        options = msgspec.structs.replace(self, **changed)
+        if options.max_calls and not options.is_isolated:
+            raise ValueError(
+                "The option max_calls ends the process of a task after so many calls, and the tasks of a rank share "
+                'one process, which is the rank. It needs isolation="process".'
+            )
+        return options
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether the code runs in a child process."""
+        return self.isolation == "process"
 
     def amounts(self) -> tuple[tuple[str, int], ...]:
         """What a task holds while it runs, in units of ``RESOURCE_UNIT``, sorted by name."""
@@ -177,4 +190,6 @@ _PROBLEMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "retry_exceptions": _retry_exceptions,
     "generator_backpressure_num_objects": _backpressure,
     "runtime_env": _runtime_env,
+    "isolation": lambda value: "" if value in ("none", "process") else 'give "process", or "none"',
+    "max_calls": lambda value: "" if type(value) is int and value >= 0 else "give a whole number, 0 for no limit",
 }

@@ -44,6 +44,11 @@ class RemoteFunction:
         if n_returns is None:
             n_returns = STREAMED if inspect.isgeneratorfunction(function) else 1
         self._is_streaming = n_returns == STREAMED
+        if self._is_streaming and options.is_isolated:
+            raise ValueError(
+                f'{self._name} is a generator, and a task with isolation="process" gives all its results at its end. '
+                f"Return them in a list, or leave isolation out."
+            )
         #: How many refs a call begins with; a generator has one in reserve, which tells its end.
         self._n_returns = options.generator_backpressure_num_objects + 1 if self._is_streaming else int(n_returns)
         self.__name__ = self._name
@@ -147,6 +152,8 @@ class RemoteFunction:
                 n_retries_max=options.max_retries if options.max_retries >= 0 else sys.maxsize,
                 retry_exceptions=retry_exceptions,
                 env_vars=options.env_vars(),
+                is_isolated=options.is_isolated,
+                n_calls_max=options.max_calls,
             )
 
         return runtime.define(make_template, self._function, options.retried())
@@ -184,7 +191,13 @@ def remote(
             ``num_cpus`` (1), ``num_gpus``, ``memory`` (bytes), ``resources``, ``name``, ``scheduling_strategy``;
             ``max_retries`` (3, -1: no limit) and ``retry_exceptions`` (False, True, a type or a list of types);
             ``generator_backpressure_num_objects`` (64), how far a generator may be ahead of who takes its refs;
-            ``runtime_env`` (``{"env_vars": {…}}``).
+            ``runtime_env`` (``{"env_vars": {…}}``);
+            ``isolation`` ("none"): with "process" the code runs in a child process of the rank, and whatever ends
+            that, a crash in C say, costs this task alone, which is tried again (``max_retries``) or raises
+            ``WorkerCrashedError``. More private memory than ``memory``, if that is given, ends it as well
+            (``OutOfMemoryError``). There the code has ``get``, ``put``, ``wait``, ``cancel`` and remote functions, but
+            no ``as_completed`` and no MPI, and it is no generator. ``max_calls`` (0: no limit): the process ends after
+            so many calls of the function, with what they have leaked.
 
     Raises:
         TypeError: This is not a function.

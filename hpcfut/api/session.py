@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver
 from hpcfut.api.refs import ObjectRef, id_of
@@ -19,6 +19,9 @@ from hpcfut.model.resources import split_resources
 from hpcfut.runtime.bootstrap import start_job
 from hpcfut.runtime.job import Job, RefHooks, is_interactive
 from hpcfut.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from hpcfut.runtime.child import ChildRuntime
 
 
 class _Session:
@@ -354,6 +357,13 @@ def _leave_at_exit() -> None:
     except KeyboardInterrupt:
         job.note_status(130)
         job.abort(130)  # Whoever presses Ctrl-C at the end does not want to wait for it.
+
+
+def enter_child(runtime: ChildRuntime) -> None:
+    """This process runs the code of isolated tasks of a rank, which does what they want of hpcfut."""
+    # Of a runtime it has what a task may use, and says so where something else is wanted.
+    _session.runtime = cast(Runtime, runtime)
+    _session.pid = os.getpid()
 
 
 def _demand_own_process() -> None:

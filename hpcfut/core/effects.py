@@ -166,9 +166,13 @@ class FreeSegment(msgspec.Struct, gc=False):
 
 
 class InterruptTask(msgspec.Struct, gc=False):
-    """Raise cancellation in a task that runs (or waits) here; it still ends as ``RunRaised`` or ``RunReturned``."""
+    """Raise cancellation in a task that runs (or waits) here; it still ends as ``RunRaised`` or ``RunReturned``.
+
+    ``is_forced``: end its process instead, if it has one of its own.
+    """
 
     task_id: int
+    is_forced: bool = False
 
 
 class ResumeGenerator(msgspec.Struct, gc=False):

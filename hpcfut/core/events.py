@@ -177,10 +177,14 @@ class RunHeldBack(msgspec.Struct, gc=False):
 
 
 class CancelRequested(msgspec.Struct, gc=False):
-    """Code on this rank wants the task that makes this object to be cancelled."""
+    """Code on this rank wants the task that makes this object to be cancelled.
+
+    ``is_forced``: by ending its process, if it has one of its own.
+    """
 
     object_id: int
     is_recursive: bool
+    is_forced: bool = False
 
 
 class ReadCompleted(msgspec.Struct, gc=False):

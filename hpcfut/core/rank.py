@@ -209,7 +209,7 @@ class RankCore:
             e.RunRaised: self._on_run_raised,
             e.RunYielded: lambda event: self.streams.yielded(event.task_id, event.object_id, event.result),
             e.RunHeldBack: lambda event: self.streams.held_back(event.task_id),
-            e.CancelRequested: lambda event: self.tasks.cancel_maker(event.object_id, is_recursive=event.is_recursive),
+            e.CancelRequested: lambda it: self.tasks.cancel_maker(it.object_id, it.is_recursive, it.is_forced),
             e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.ReadDenied: lambda event: self.transfers.on_read_denied(event.transfer_id, event.failure),
@@ -246,7 +246,7 @@ class RankCore:
             m.TaskRaised: tasks.on_raised,
             m.ItemYielded: tasks.on_item,
             m.StreamCredit: lambda _, message: self.streams.on_credit(message),
-            m.CancelAsked: lambda _, message: tasks.cancel_maker(message.object_id, is_recursive=message.recursive),
+            m.CancelAsked: lambda _, message: tasks.cancel_maker(message.object_id, message.recursive, message.forced),
             m.TaskCancelled: self._on_task_cancelled,
             m.ObjectAsked: references.on_asked,
             m.ObjectResolved: references.on_answer,
@@ -360,7 +360,7 @@ class RankCore:
         self.runs.dispatch()
 
     def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
-        self.runs.cancel(message.task_id, is_recursive=message.recursive)
+        self.runs.cancel(message.task_id, is_recursive=message.recursive, is_forced=message.forced)
         if message.recursive:
             self.tasks.cancel_children(message.task_id)
 

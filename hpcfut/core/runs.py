@@ -355,21 +355,21 @@ class Runs:
                 copy.watchers.pop(run.task_id, None)
             self._copies.unpin(copy)
 
-    def cancel(self, task_id: int, *, is_recursive: bool) -> None:
+    def cancel(self, task_id: int, *, is_recursive: bool, is_forced: bool) -> None:
         """The owner wants a run to end: drop it if it has not started, interrupt it if it has.
 
-        ``is_recursive``: what it submits until it ends is to be cancelled, too.
+        ``is_recursive``: what it submits until it ends is to be cancelled, too. ``is_forced``: end its process.
         """
         run = self.runs.get(task_id)
         if run is None:
             self._context.count_stale("cancellation of an ended run")
             return
         run.is_cancelled_below |= is_recursive
-        if run.is_cancelled:
+        if run.is_cancelled and not is_forced:
             return
         run.is_cancelled = True
         if run.state not in (FETCHING, READY):
-            self._context.effects.append(InterruptTask(task_id))
+            self._context.effects.append(InterruptTask(task_id, is_forced))
             return
         if run.state == READY:
             self._scheduler.remove_ready(run)

@@ -263,19 +263,19 @@ class Tasks:
 
     # -- cancellation ------------------------------------------------------------------------------------------------
 
-    def cancel_maker(self, object_id: int, *, is_recursive: bool) -> None:
+    def cancel_maker(self, object_id: int, is_recursive: bool, is_forced: bool) -> None:
         """Cancel the task that makes this object (for a generator: the task of this id), wherever it is owned."""
         owner = owner_of(object_id)
         if owner != self._context.rank:
             self._context.demand_rank(owner)
-            self._context.send(owner, CancelAsked(object_id, is_recursive))
+            self._context.send(owner, CancelAsked(object_id, is_recursive, is_forced))
             return
         record = self._owned.get(object_id)
         task = self.tasks.get(record.task_id if record is not None else object_id)
         if task is None:
             self._context.count_stale("cancellation of an ended task")
         else:
-            self._cancel(task, is_recursive=is_recursive)
+            self._cancel(task, is_recursive=is_recursive, is_forced=is_forced)
 
     def cancel_children(self, parent: int) -> None:
         """Cancel what a task of this rank submitted, and what that submitted."""
@@ -284,11 +284,11 @@ class Tasks:
             if task is not None:
                 self._cancel(task, is_recursive=True)
 
-    def _cancel(self, task: TaskRecord, *, is_recursive: bool) -> None:
+    def _cancel(self, task: TaskRecord, *, is_recursive: bool, is_forced: bool = False) -> None:
         if task.state == PUSHED:
-            if not task.is_cancelled or is_recursive:
+            if not task.is_cancelled or is_recursive or is_forced:
                 task.is_cancelled = True
-                self._context.send(task.rank, TaskCancelled(task.task_id, is_recursive))
+                self._context.send(task.rank, TaskCancelled(task.task_id, is_recursive, is_forced))
             return
         if task.state == QUEUED:
             self._leases.take(task)

@@ -97,6 +97,35 @@ class TaskCancelledError(HpcfutError):
     """
 
 
+class WorkerCrashedError(HpcfutError):
+    """The process in which an isolated task ran has ended: it crashed, left, or was killed.
+
+    Example:
+        >>> import os
+        >>> @hpcfut.remote(isolation="process", max_retries=0)
+        ... def leave():
+        ...     os._exit(3)
+        >>> hpcfut.get(leave.remote())
+        Traceback (most recent call last):
+        hpcfut.exceptions.WorkerCrashedError: Task leave on rank 0 ended with its process, whose exit status is 3.
+    """
+
+
+class OutOfMemoryError(HpcfutError):
+    """An isolated task used more memory than it had asked for, and its process was ended.
+
+    Example:
+        >>> @hpcfut.remote(isolation="process", memory=10e6, max_retries=0)
+        ... def collect():
+        ...     found = []
+        ...     while True:
+        ...         found.append(bytes(1000))
+        >>> hpcfut.get(collect.remote())
+        Traceback (most recent call last):
+        hpcfut.exceptions.OutOfMemoryError: Task collect on rank 0 used more memory than it had asked for: 11.1 MiB
+    """
+
+
 class TaskUnschedulableError(HpcfutError):
     """No rank of the job can ever run the task.
 

@@ -18,6 +18,10 @@ ENDED: Final = "ended"
 LOST: Final = "lost"
 #: The object store has no room for the value.
 FULL: Final = "store full"
+#: The process in which the code of an isolated task ran has ended.
+CRASHED: Final = "crashed"
+#: It was ended because it used more memory than the task had asked for.
+OUT_OF_MEMORY: Final = "out of memory"
 #: hpcfut could not carry the value (unpicklable result, wrong number of results …).
 INTERNAL: Final = "internal"
 

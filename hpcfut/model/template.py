@@ -44,6 +44,9 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True):
     n_items_ahead_max: int = 64
     #: Environment variables that are set while the function runs.
     env_vars: tuple[tuple[str, str], ...] = ()
+    #: Run the code in a child process of the rank, which is ended after so many calls of this function (0: never).
+    is_isolated: bool = False
+    n_calls_max: int = 0
 
     @property
     def key(self) -> SchedulingKey:

@@ -11,14 +11,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import msgspec
 
 from hpcfut.core.effects import RunTask
 from hpcfut.core.events import RoomReturned, RunRaised, RunReturned
 from hpcfut.model.config import Config
 from hpcfut.model.errors import ObjectLostError, TaskCancelledError
 from hpcfut.model.failure import CANCELLED, RAISED, Failure
-from hpcfut.model.template import STREAMING
+from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.environments import Environments
@@ -34,6 +37,24 @@ from hpcfut.wire.packing import Pickled, pack_inline, pack_into
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 N_IDLE_THREADS_MAX = 2
+#: In place of the number of results: they have been stored as they came from a child process.
+ISOLATED: Final = -2
+
+
+class IsolatedResults(msgspec.Struct):
+    """The results of an isolated task, and refs that must live until the core has heard of them."""
+
+    results: tuple[Result, ...]
+    refs: list[Any]
+
+
+class IsolatedTaskError(Exception):
+    """An isolated task has failed, as told."""
+
+    def __init__(self, failure: Failure, *, is_retriable: bool) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
+        self.is_retriable = is_retriable
 
 
 class Current(threading.local):
@@ -74,6 +95,8 @@ class Executor:
         self.marked = interruption.marked
         #: Called on its thread when a marked task has ended.
         self.on_marked_end: Callable[[int], None] = lambda task_id: None
+        #: Runs the code of an isolated task; bound in ``isolation.py``.
+        self.run_isolated: Callable[[RunTask, TaskTemplate], IsolatedResults]
         self._n_threads = 0
         self._pid = os.getpid()
         engine.on_run = self._find_thread
@@ -172,7 +195,7 @@ class Executor:
         try:
             if engine.end is not None:
                 raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
-            function, n_returns = self._functions.get(run.template_id) or self._load(run.template_id)
+            function, n_returns = self._functions.get(run.template_id) or self._load(run)
             values = self._values_of(run) if run.arguments else ()
             if run.payload:
                 args, kwargs = self.pickling.loads_call(run.payload, values)
@@ -183,14 +206,14 @@ class Executor:
                 value = function(*values)
                 values = ()
             if engine.end is not None and os.getpid() != self._pid:
-                _end_copy(None)
+                end_copy(None)
             if n_returns == 1:
                 event = RunReturned(task_id, (self._result(task_id, value),))
             else:
                 event = RunReturned(task_id, self._results(run, value, n_returns))
         except BaseException as error:  # Whatever user code raises is the task's end, SystemExit included.
             if engine.end is not None and os.getpid() != self._pid:
-                _end_copy(error)
+                end_copy(error)
             try:
                 event = self._failed(run, error)
             except TaskCancelledError:  # It was cancelled as it raised by itself.
@@ -224,8 +247,14 @@ class Executor:
         self.interruption.is_over(task_id)
         self.on_marked_end(task_id)
 
-    def _load(self, template_id: int) -> tuple[Callable[..., Any], int]:
+    def _load(self, run: RunTask) -> tuple[Callable[..., Any], int]:
+        template_id = run.template_id
         template = self.engine.core.template(template_id)
+        if template.is_isolated:
+            call = msgspec.structs.replace(run)
+            # The child is given the arguments as they are, and here there are none to be loaded.
+            run.payload, run.arguments, run.places = b"", (), ()
+            return partial(self.run_isolated, call, template), ISOLATED
         function = self.pickling.loads(template.function)
         if template.retry_exceptions:
             self._retried[template_id] = self.pickling.loads(template.retry_exceptions)
@@ -286,44 +315,58 @@ class Executor:
 
     def _results(self, run: RunTask, value: Any, n_returns: int) -> tuple[Result, ...]:
         if n_returns <= 0:
+            if n_returns == ISOLATED:
+                results: tuple[Result, ...] = value.results
+                return results
             if n_returns == STREAMING:
                 self.producers.produce(run, value)
             return ()
-        name = self.engine.core.template(run.template_id).name
-        try:
-            values = list(value)
-        except TypeError:
-            values = None
-        if values is None or len(values) != n_returns:
-            what = f"{type(value).__name__}" if values is None else f"{len(values)} values"
-            raise ValueError(
-                f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as "
-                f"num_returns says, in a tuple or a list."
-            )
+        values = listed(value, n_returns, self.engine.core.template(run.template_id).name)
         # All are pickled before the first is stored, so that one that cannot be leaves nothing behind.
         pickled = [self.pickling.dumps(value) for value in values]
         # Those that were built in place come last: they need no room, so that none of them is given up.
-        drafts, results = self.drafts.by_array, dict[int, Result]()
+        drafts, kept = self.drafts.by_array, dict[int, Result]()
         try:
             for position in sorted(range(n_returns), key=lambda position: id(values[position]) in drafts):
                 return_id = run.return_ids[position]
-                results[return_id] = self.keep(return_id, values[position], pickled[position])
+                kept[return_id] = self.keep(return_id, values[position], pickled[position])
         except BaseException:
-            for return_id, result in results.items():
+            for return_id, result in kept.items():
                 if result.payload is None:
                     self.engine.post(RoomReturned(return_id))
             raise
-        return tuple(results[return_id] for return_id in run.return_ids)
+        return tuple(kept[return_id] for return_id in run.return_ids)
 
     def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
         name = self.engine.core.template(run.template_id).name
         rank = self.engine.core.context.rank
         if isinstance(error, TaskCancelledError) and (run.task_id in self.cancelled or self.engine.end is not None):
             return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
+        if isinstance(error, IsolatedTaskError):
+            return RunRaised(run.task_id, error.failure, error.is_retriable)
         text = encodable(f"Task {name} raised on rank {rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
         is_retriable = isinstance(error, self._retried.get(run.template_id, ()))
         return RunRaised(run.task_id, Failure(RAISED, text, payload), is_retriable)
+
+
+def listed(value: Any, n_returns: int, name: str) -> list[Any]:
+    """The results of a task that has several.
+
+    Raises:
+        ValueError: They are not as many as were promised.
+    """
+    try:
+        values = list(value)
+    except TypeError:
+        values = None
+    if values is None or len(values) != n_returns:
+        what = f"{type(value).__name__}" if values is None else f"{len(values)} values"
+        raise ValueError(
+            f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as num_returns "
+            f"says, in a tuple or a list."
+        )
+    return values
 
 
 def trace_of(error: BaseException) -> str:
@@ -338,7 +381,7 @@ def trace_of(error: BaseException) -> str:
         return f"{kind} (no traceback: making it raised {other} in the code of {kind})"
 
 
-def _end_copy(error: BaseException | None) -> NoReturn:
+def end_copy(error: BaseException | None) -> NoReturn:
     """End this process, a child that a task forked and that has left the task's code: what follows is the rank's."""
     status = 1
     try:

@@ -62,6 +62,10 @@ class Interruption:
         self.cancelled: dict[int, None] = {}
         #: Tasks whose end needs more than that of others: cancelled ones, and those that have begun to print a line.
         self.marked: dict[int, None] = {}
+        #: By task, what interrupts its code where that runs in a child process, or (forced) ends that.
+        self.strikes: dict[int, Callable[[bool], None]] = {}
+        #: Cancelled tasks whose processes are to be ended.
+        self.forced: dict[int, None] = {}
         #: Cancelled tasks in which the exception has not been raised yet.
         self.pending: dict[int, None] = {}
         #: Called whenever somebody should look at what is pending.
@@ -73,8 +77,13 @@ class Interruption:
             # Without a handler in Python the signal of ``_try`` would pass unnoticed.
             signal.signal(signal.SIGURG, _do_nothing)
 
-    def interrupt(self, task_id: int) -> None:
-        """Raise ``TaskCancelledError`` in a task that was given out to run, as soon as that can be."""
+    def interrupt(self, task_id: int, is_forced: bool = False) -> None:
+        """Raise ``TaskCancelledError`` in a task that was given out to run, as soon as that can be.
+
+        ``is_forced``: or end its process, if it has one of its own.
+        """
+        if is_forced:
+            self.forced[task_id] = None
         self.cancelled[task_id] = self.pending[task_id] = self.marked[task_id] = None
         with self._lock:
             if self._thread is None:
@@ -102,6 +111,7 @@ class Interruption:
     def _forget(self, task_id: int) -> None:
         self.pending.pop(task_id, None)
         self.cancelled.pop(task_id, None)
+        self.forced.pop(task_id, None)
         self.marked.pop(task_id, None)
 
     def _try(self, task_id: int) -> None:
@@ -112,9 +122,14 @@ class Interruption:
                 self._forget(task_id)
             return
         self.on_pending()
+        strike = self.strikes.get(task_id)
+        if strike is not None:
+            # The task stays pending until its child says that the exception has been raised there.
+            strike(task_id in self.forced)
         waiter = self.blocked.get(task_id)
         if waiter is not None:
             waiter.tell()
+        if strike is not None or waiter is not None:
             return
         frame = self._find_user_code(thread_id)
         # Not after the strike: the task could have gone on meanwhile, and be interrupted once more.

@@ -23,6 +23,7 @@ import msgspec
 
 from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.arena import HostArena
+from hpcfut.edges.host.fork_server import ForkServer
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.parent import ParentWatch
@@ -37,7 +38,9 @@ from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
+from hpcfut.runtime.isolation import Isolation
 from hpcfut.runtime.runtime import Runtime
+from hpcfut.wire.isolation import ChildStart, encode
 from hpcfut.wire.sessions import EndHindered, JobClosed, SessionOpened, decode_session, encode_session, is_session
 
 if TYPE_CHECKING:
@@ -90,6 +93,8 @@ class Job:
         self._may_spin = n_on_host <= _n_cores()
         self._n_sessions = 0
         self._output = TaskOutput(transport.rank)
+        #: Of the session.
+        self._isolation: Isolation
         #: Whether every rank runs the script.
         self.is_spmd = False
         if world is not None:
@@ -198,6 +203,8 @@ class Job:
         engine.frames.hear_first(self._early)
         self._early = []
         runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
+        start = ChildStart(self.rank, list(sys.path), list(sys.argv), arena.guide(), config.nbytes_inline_max)
+        self._isolation = Isolation(runtime, lambda: ForkServer(encode(start), os.environ), arena.find)
         executor = runtime.executor
         executor.on_marked_end = self._output.finish
         self._output.install(executor.task_of_thread, executor.mark, is_driver=self.has_driver)
@@ -213,6 +220,7 @@ class Job:
         runtime.callbacks.close(runtime.config.stop_grace_s)
         runtime.sources.close(reads_end_at)
         runtime.helper.close()
+        self._isolation.close()
         runtime.engine.close()
         if self.has_driver:
             self._output.remove()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 from hpcfut.core.effects import EndJob
@@ -34,6 +34,7 @@ from hpcfut.runtime.callbacks import CallbackThread
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
+from hpcfut.runtime.isolated_answers import demand_isolated
 from hpcfut.runtime.queries import ask_ranks
 from hpcfut.runtime.sites import noting
 from hpcfut.runtime.sources import Sources, demand_no_reader
@@ -152,7 +153,7 @@ class Runtime:
                 pickled, arguments = self.pickling.dumps_call(args, kwargs)
             payload, nested = pack_inline(pickled), pickled.contained
         task_id = next(self._ids)
-        return_ids = (task_id,) if n_returns == 1 else self._return_ids(task_id, n_returns)
+        return_ids = (task_id,) if n_returns == 1 else (task_id, *islice(self._ids, max(n_returns, 1) - 1))[:n_returns]
         engine.post_soon(
             TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, self._current.task_id)
         )
@@ -161,9 +162,6 @@ class Runtime:
         if self._is_alert:
             self.demand_no_interruption(return_ids)
         return return_ids
-
-    def _return_ids(self, task_id: int, n_returns: int) -> tuple[int, ...]:
-        return (task_id, *(next(self._ids) for _ in range(n_returns - 1))) if n_returns else ()
 
     def _put_large(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -326,10 +324,12 @@ class Runtime:
         self.demand_no_interruption()
         self.demand_session()
 
-    def cancel(self, object_id: int, *, is_recursive: bool) -> None:
+    def cancel(self, object_id: int, *, is_recursive: bool, is_forced: bool = False) -> None:
         """Cancel the task that makes an object."""
         self.demand_session()
-        self.engine.post(CancelRequested(object_id, is_recursive))
+        if is_forced:
+            demand_isolated(self.engine, object_id)
+        self.engine.post(CancelRequested(object_id, is_recursive, is_forced))
 
     def cancel_later(self, task_id: int) -> None:
         """Cancel a generator that nobody takes items of any more; any thread, any time."""

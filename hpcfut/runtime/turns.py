@@ -91,7 +91,7 @@ class Turns:
         #: What executors do about these effects; they are bound in ``executor.py``.
         self.on_run: Callable[[], None] = lambda: None
         self.on_forget: Callable[[int], None] = lambda template_id: None
-        self.on_interrupt: Callable[[int], None] = lambda task_id: None
+        self.on_interrupt: Callable[[int, bool], None] = lambda task_id, is_forced: None
         self.on_resume: Callable[[int, int, tuple[int, ...]], None] = lambda task_id, position, item_ids: None
         #: Has an array read from its source; bound in ``sources.py``.
         self.on_read_source: Callable[[ReadSource], None] = lambda effect: None
@@ -122,7 +122,7 @@ class Turns:
             ReadSource: lambda effect: self.on_read_source(effect),
             GiveRoom: self._give_room,
             DenyRoom: self._deny_room,
-            InterruptTask: lambda effect: self.on_interrupt(effect.task_id),
+            InterruptTask: lambda effect: self.on_interrupt(effect.task_id, effect.is_forced),
             ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.position, effect.item_ids),
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
             AnswerQuery: self._answer,

@@ -142,17 +142,19 @@ class StreamCredit(msgspec.Struct, array_like=True, tag=12, gc=False):
 
 
 class CancelAsked(msgspec.Struct, array_like=True, tag=13, gc=False):
-    """A borrower asks the owner to cancel the task that makes this object."""
+    """A borrower asks the owner to cancel the task that makes this object; ``forced``: to end its own process."""
 
     object_id: int
     recursive: bool
+    forced: bool = False
 
 
 class TaskCancelled(msgspec.Struct, array_like=True, tag=14, gc=False):
-    """The owner tells the executor to drop or interrupt this task (and, if asked, what it submitted)."""
+    """The owner tells the executor to drop or interrupt this task, or its own process, and what it submitted."""
 
     task_id: int
     recursive: bool
+    forced: bool = False
 
 
 class ObjectAsked(msgspec.Struct, array_like=True, tag=15, gc=False):

@@ -51,13 +51,20 @@ def pack_inline(pickled: Pickled) -> bytes:
     """The payload as one bytes object; without a copy where it is nothing but the stream."""
     if not pickled.buffers and not pickled.contained:
         return pickled.stream
+    return b"".join(parts_of(pickled))
+
+
+def parts_of(pickled: Pickled) -> list[bytes | memoryview]:
+    """The payload, part after part, without a copy."""
+    if not pickled.buffers and not pickled.contained:
+        return [pickled.stream]
     parts: list[bytes | memoryview] = [_head(pickled), pickled.stream]
     offset = len(parts[0]) + len(parts[1])
     for buffer in pickled.buffers:
         parts.append(_PADDING[: -offset % _ALIGNMENT])
         parts.append(buffer)
         offset = aligned(offset) + buffer.nbytes
-    return b"".join(parts)
+    return parts
 
 
 def pack_into(pickled: Pickled, target: memoryview) -> None:

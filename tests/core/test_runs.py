@@ -278,6 +278,15 @@ def test_a_running_task_is_interrupted_once(make_core: MakeCore) -> None:
     hand.tell(RunReturned(TASK, (SMALL,)))
 
 
+def test_a_task_that_goes_on_after_its_cancellation_may_be_forced_to_end(make_core: MakeCore) -> None:
+    hand = make_core(1)
+    hand.lend()
+    hand.accept(1)
+    assert hand.get(0, TaskCancelled(TASK, False)) == [InterruptTask(TASK)]
+    assert hand.get(0, TaskCancelled(TASK, False, forced=True)) == [InterruptTask(TASK, is_forced=True)]
+    hand.tell(RunRaised(TASK, Failure(CANCELLED), False))
+
+
 def test_what_a_task_submits_after_its_cancellation_is_cancelled_as_it_ends(make_core: MakeCore) -> None:
     hand = make_core(1)
     hand.lend()

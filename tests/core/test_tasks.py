@@ -268,6 +268,20 @@ def test_a_pushed_task_is_cancelled_where_it_is(make_core: MakeCore) -> None:
     hand.release(task)
 
 
+def test_force_is_passed_on_even_after_a_cancellation(make_core: MakeCore) -> None:
+    hand = make_core()
+    task = hand.push_to_1(template=RETRIED)
+    hand.tell(CancelRequested(task, False))
+    forced = TaskCancelled(task, False, forced=True)
+    assert sent(hand.tell(CancelRequested(task, False, is_forced=True))) == [(1, forced)]
+    assert sent(hand.get(2, CancelAsked(task, False, forced=True))) == [(1, forced)]
+    hand.get(1, TaskRaised(task, CANCELLATION, False))
+    hand.release(task)
+    theirs = foreign(2, 5)
+    asked = sent(hand.tell(CancelRequested(theirs, False, is_forced=True)))
+    assert asked == [(2, CancelAsked(theirs, False, forced=True))]
+
+
 def test_a_cancelled_task_may_still_return(make_core: MakeCore) -> None:
     hand = make_core()
     task = hand.push_to_1()

@@ -46,6 +46,7 @@ from hpcfut.model.place import Place
 from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.ports import CommonMemory
 
+_encode: Final = msgspec.msgpack.Encoder().encode
 _NBYTES_PAGE: Final = mmap.PAGESIZE
 #: Where segments begin.
 _NBYTES_PROOF: Final = _NBYTES_PAGE
@@ -65,7 +66,7 @@ _F_SEAL_FUTURE_WRITE: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
 
 
-class _Card(msgspec.Struct, array_like=True, frozen=True):
+class Card(msgspec.Struct, array_like=True, frozen=True):
     """Where neighbours find the memory of a rank: behind this descriptor, in every session."""
 
     pid: int
@@ -97,10 +98,11 @@ class HostArena:
         self._is_checked = is_checked
         self._token = os.urandom(16)
         self._n_sessions = 0
-        self._cards: dict[int, _Card] = {}
+        self._cards: dict[int, Card] = {}
         self._frombuffer: Callable[..., Any] | None = None
         self._descriptor = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._make()
+        self._cards[rank] = Card(os.getpid(), self._descriptor, _NBYTES_PROOF + self.nbytes, self._token)
 
     def renewed(self) -> HostArena:
         """Memory for another session, empty, in place of this one.
@@ -133,6 +135,7 @@ class HostArena:
             return self
         arena.neighbours = sorted(common.ranks)
         arena._own, arena._pages, arena._maps = maps.own, maps.pages, maps.of_rank
+        arena._cards = {}
         arena.released = deque()
         arena._pins = Pins(arena.released.append)
         return arena
@@ -189,22 +192,20 @@ class HostArena:
         arena = cls(rank, nbytes, is_checked=is_checked)
         cards = gather(arena.card())
         arena.meet({other: cards[other] for other in candidates})
-        reached = gather(msgspec.msgpack.encode(arena.reached))
-        everybody = msgspec.msgpack.encode(sorted(candidates))
-        if all(reached[other] == everybody for other in candidates):
+        reached = gather(_encode(arena.reached))
+        if all(reached[other] == _encode(sorted(candidates)) for other in candidates):
             arena.neighbours = sorted(candidates)
         return arena
 
     def card(self) -> bytes:
         """What the neighbours must know."""
-        nbytes = _NBYTES_PROOF + self.nbytes
-        return msgspec.msgpack.encode(_Card(os.getpid(), self._descriptor, nbytes, self._token))
+        return _encode(self._cards[self._rank])
 
     def meet(self, cards: Mapping[int, bytes]) -> None:
         """Map the memory of neighbours, whose cards these are; of those that can be reached."""
         for rank, card in cards.items():
             if rank != self._rank:
-                self._cards[rank] = msgspec.msgpack.decode(card, type=_Card)
+                self._cards[rank] = msgspec.msgpack.decode(card, type=Card)
                 self._map_neighbour(rank)
 
     @property
@@ -217,7 +218,7 @@ class HostArena:
         card = self._cards.get(rank)
         if card is not None:
             with suppress(OSError, ValueError):
-                mapped = self._maps[rank] = _map_of_other(card, self._proof_of(rank, card.token))
+                mapped = self._maps[rank] = map_of_other(card, self._proof_of(rank, card.token))
                 return mapped
         return None
 
@@ -302,6 +303,16 @@ class HostArena:
         view: memoryview = base.data
         return view
 
+    def guide(self) -> list[tuple[int, bytes, bytes]]:
+        """How a child process maps the same memory: rank, card and proof of each; nothing of memory in common."""
+        return [(rank, _encode(card), self._proof_of(rank, card.token)) for rank, card in self._cards.items()]
+
+    def find(self, view: memoryview) -> tuple[int, int] | None:
+        """Whose memory a view shows, and from which byte on; nothing if no child process can map that."""
+        address, maps = _address_of(view), {rank: self._maps.get(rank, b"") for rank in self._cards}
+        starts = {rank: address - _address_of(memory) for rank, memory in maps.items()}
+        return next(((rank, start) for rank, start in starts.items() if 0 <= start < len(maps[rank])), None)
+
     def _array_of(self, memory: mmap.mmap, nbytes: int, start: int) -> Any:
         frombuffer = self._frombuffer
         if frombuffer is None:
@@ -330,6 +341,12 @@ class HostArena:
         self._maps.clear()
         del self._own, self._pages
         os.close(self._descriptor)
+
+
+def _address_of(memory: mmap.mmap | memoryview | bytes) -> int:
+    import numpy
+
+    return int(numpy.frombuffer(memory, "B").ctypes.data)
 
 
 def _checksum_of(memory: mmap.mmap, start: int, nbytes: int) -> int:
@@ -370,7 +387,7 @@ def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
     return mapped
 
 
-def _map_of_other(card: _Card, proof: bytes) -> mmap.mmap:
+def map_of_other(card: Card, proof: bytes) -> mmap.mmap:
     """Map what stands behind a descriptor of another process, and make sure that it is the right memory."""
     descriptor = os.open(f"/proc/{card.pid}/fd/{card.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:

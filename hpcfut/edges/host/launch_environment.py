@@ -65,6 +65,18 @@ def recognise_launch(environ: Mapping[str, str]) -> Launch:
     return Launch("none")
 
 
+#: How the variables begin by which MPI finds out that a process is a rank, and which.
+_OF_RANKS: Final = ("PMI", "OMPI_", "OPAL_", "PRTE_", "HYDR", "HYDI", "MPI_LOCAL", "MPIR_", "SLURM_STEP", "PALS_")
+_OF_SLURM_TASKS: Final = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_TASK_PID", "SLURM_GTIDS", "SLURM_MPI_TYPE")
+
+
+def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child process of a rank: with a rank's, MPI would hang or abort there."""
+    return {
+        name: value for name, value in environ.items() if not name.startswith(_OF_RANKS) and name not in _OF_SLURM_TASKS
+    }
+
+
 def recognise_library(version: str) -> Library:
     """The family of an MPI library, by what it says about itself."""
     if version.startswith("Open MPI"):

@@ -338,6 +338,9 @@ def case_cancel_of_what_is_no_ref() -> None:
 
 
 def case_force_needs_a_process_of_its_own() -> None:
-    ref = same.remote(1)
-    assert 'isolation="process"' in str(raised(ValueError, hpcfut.cancel, ref, force=True))
-    assert hpcfut.get(ref) == 1
+    with Gate() as gate:
+        ref = pass_gate.remote(gate, 1)
+        assert 'isolation="process"' in str(raised(ValueError, hpcfut.cancel, ref, force=True))
+        gate.open()
+        assert hpcfut.get(ref) == 1
+    hpcfut.cancel(ref, force=True)  # It has ended.
