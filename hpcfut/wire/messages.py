@@ -164,14 +164,12 @@ class ObjectAsked(msgspec.Struct, array_like=True, tag=15, gc=False):
 
 
 class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
-    """The object is a small value. The owner has counted the receiver as a borrower of each contained ref.
-
-    With ``nbytes``, the payload is the recipe by which the receiver reads so many bytes from their source.
-    """
+    """The object is a small value. The owner has counted the receiver as a borrower of each contained ref."""
 
     object_id: int
     payload: bytes
     contained: tuple[int, ...] = ()
+    #: If there are any, the payload is the recipe by which the receiver reads so many bytes from their source.
     nbytes: Count = 0
 
 
