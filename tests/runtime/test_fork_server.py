@@ -33,7 +33,10 @@ from hpcfut.edges.host.fork_server import serve_forks
 
 def work(start, channel):
     while True:
-        frame = bytes(channel.receive())
+        try:
+            frame = bytes(channel.receive())
+        except EOFError:
+            return
         if frame == b"leave":
             os._exit(3)
         if frame == b"where":

@@ -71,8 +71,10 @@ class ForkedChild:
 
     def end(self) -> int:
         """End it, if it has not ended; returns its exit status, or a signal below zero, or 0 if that is not known."""
+        status = self._server.end(self.pid)
+        # Not before: it would leave by itself when it found the end of the channel.
         self.channel.close()
-        return self._server.end(self.pid)
+        return status
 
     def let_go(self) -> None:
         """It ends by itself, soon; to be called where nobody may wait."""
