@@ -69,7 +69,7 @@ class Engine(Turns):
         self.on_leave: Callable[[], None] = lambda: None
         #: Tasks, and drivers (as 0), that run user code now; a leader does not spin against them.
         self.busy: dict[int, None] = {}
-        self.rest = Rest(hearing, transport, self.frames, core.context, clock, self.busy)
+        self.rest = Rest(hearing, transport, self.frames, core.context, clock, self.busy, self.movement)
         self._transport = transport
         self._now = self.now = clock.now
         self.may_spin = may_spin

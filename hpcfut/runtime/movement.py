@@ -33,9 +33,14 @@ class Movement:
         self._denied: dict[int, Failure] = {}
         self._hurried_until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether data are under way."""
+        return bool(self.reads or self.sends)
+
     def is_hurried(self, now: float) -> bool:
         """Whether data are under way that short sleeps would hold up."""
-        return now < self._hurried_until and bool(self.reads or self.sends)
+        return now < self._hurried_until and self.is_open
 
     def _hurry(self, nbytes: int) -> None:
         if len(self.reads) + len(self.sends) == 1:

@@ -13,6 +13,8 @@ not hold the lead meanwhile, so that a thread that begins to wait leads at once 
   looks for them. One that then neither runs the next task nor leads rings instead (``Engine.leave_rest``).
 * Who posts what cannot wait turns the core itself and wakes nobody. Who posts what can wait for another turn, or
   leaves the core with a deadline earlier than the sleeper knew, rings.
+* While data are under way the leader goes on looking, because they move only then; where nothing comes it naps between
+  looks, by its own bell and not on the doorbell.
 * A sleep ends by itself after a while, because MPI has news that no frame brings (the death of a rank, say); and soon
   if there are ranks that cannot ring, those of other hosts, and that cannot be heard otherwise (``hearing.py``).
 """
@@ -28,6 +30,7 @@ from hpcfut.core.context import Context
 from hpcfut.ports import SLEEPS, Clock, Transport
 from hpcfut.runtime.frames import Frames
 from hpcfut.runtime.hearing import Hearing
+from hpcfut.runtime.movement import Movement
 
 if TYPE_CHECKING:
     from hpcfut.runtime.waiter import Waiter
@@ -41,6 +44,11 @@ SLEEP_SHARE = 0.3
 DOZE_MAX_UNRUNG_S = 0.001
 #: Against user code on other threads a leader naps for this long, so that many frames cost that few looks.
 NAP_S = 0.0005
+#: And while data travel that should not wait; the kernel makes it twice as long.
+NAP_HURRIED_S = 0.00005
+#: A look that takes longer than this has probably brought data. After so many others in a row a leader naps.
+LOOK_IN_VAIN_S = 0.00004
+N_LOOKS_IN_VAIN = 8
 #: A rank that has rung no other for this long makes way for the next one that it wakes.
 RINGS_APART_S = 0.01
 #: Looks between saying that the rank sleeps and the sleep.
@@ -58,6 +66,7 @@ class Rest:
         context: Context,
         clock: Clock,
         busy: dict[int, None],
+        movement: Movement,
     ) -> None:
         self._doorbell = hearing.doorbell
         self._transport = transport
@@ -65,6 +74,7 @@ class Rest:
         self._hearing = hearing
         #: Tasks, and drivers, that run user code now.
         self._busy = busy
+        self._movement = movement
         self._context = context
         self._now = clock.now
         #: When the sleeper wakes by itself: infinite until it has looked and asked for deadlines, 0 if nobody sleeps.
@@ -81,6 +91,9 @@ class Rest:
         #: The last ring of another rank that the leader knows of, and whether it makes way for who was woken by that.
         self._rang_at = 0.0
         self._makes_way = False
+        #: When the last brief pause ended, and how many looks have brought nothing since data came.
+        self._paused_at = 0.0
+        self._n_vain = 0
         #: How often the leader has looked since it said that the rank sleeps.
         self._n_looks = 0
 
@@ -95,13 +108,8 @@ class Rest:
 
     def pause(self, waiter: Waiter, idle_s: float, deadline: float | None) -> bool:
         """To be called after every look that has found nothing; sleeps once that is safe. Returns whether rung."""
-        is_busy = bool(self._busy)
-        # Frames or data that are under way move only while this rank polls.
-        if self._transport.is_busy or (is_busy and idle_s < NAP_S):
-            if is_busy:
-                waiter.sleep(self._until(self._now(), NAP_S, deadline))
-            else:
-                os.sched_yield()
+        if self._transport.is_busy or (self._busy and idle_s < NAP_S):
+            self._pause_briefly(waiter, deadline)
             return False
         self.note_look()
         if not self._n_looks:
@@ -123,6 +131,21 @@ class Rest:
             self.wakes_at = inf
             self._n_looks = N_LOOKS - self.was_called
         return is_rung
+
+    def _pause_briefly(self, waiter: Waiter, deadline: float | None) -> None:
+        """Frames or data are under way, which move only while this rank polls, or user code wants the GIL.
+
+        Who waits for data of a rank that has something else to do, and spins, takes the core from it, or from what the
+        kernel does for both.
+        """
+        now, movement = self._now(), self._movement
+        self._n_vain = self._n_vain + 1 if now - self._paused_at < LOOK_IN_VAIN_S else 0
+        if self._busy or (self._n_vain >= N_LOOKS_IN_VAIN and movement.is_open):
+            nap_s = NAP_HURRIED_S if movement.is_hurried(now) else NAP_S
+            waiter.sleep(self._until(now, nap_s, deadline))
+        else:
+            os.sched_yield()
+        self._paused_at = self._now()
 
     def makes_way(self) -> bool:
         """Whether this rank has woken another one, after a time in which it woke none, and has found nothing since.

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 
@@ -23,6 +24,7 @@ from hpcfut.runtime import rest
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.helper import Helper
+from hpcfut.runtime.waiter import Waiter
 
 FOREVER_S = 30.0
 
@@ -246,3 +248,61 @@ def test_what_an_event_of_the_network_has_brought_is_looked_for_twice(
 
     assert looks_until_sleep() == rest.N_LOOKS + 1
     assert [looks_until_sleep() for _ in range(3)] == [n_looks] * 3
+
+
+class UnderWay:
+    """All that a resting leader talks to while data are under way, with a clock that only looks move."""
+
+    is_busy = True
+
+    def __init__(self, mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_open = self.is_urgent = True
+        self.now = 100.0
+        self.naps: list[float] = []
+        self._rest = mill.engine.rest
+        for name, value in [("_transport", self), ("_movement", self), ("_now", lambda: self.now)]:
+            monkeypatch.setattr(self._rest, name, value)
+
+    def is_hurried(self, now: float) -> bool:
+        return self.is_open and self.is_urgent
+
+    def sleep(self, timeout_s: float) -> None:
+        self.naps.append(timeout_s)
+
+    def look(self, took_s: float, n: int = 1) -> list[float]:
+        """The naps after so many looks, each of which took so long."""
+        self.naps.clear()
+        for _ in range(n):
+            self.now += took_s
+            self._rest.pause(cast("Waiter", self), 1.0, None)
+        return [*self.naps]
+
+
+SHORT_S, LONG_S = rest.LOOK_IN_VAIN_S / 2, rest.LOOK_IN_VAIN_S * 2
+
+
+def test_a_leader_naps_when_several_looks_have_brought_no_data(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way = UnderWay(mill, monkeypatch)
+    assert under_way.look(LONG_S, 3 * rest.N_LOOKS_IN_VAIN) == [], "Data come."
+    assert under_way.look(SHORT_S, rest.N_LOOKS_IN_VAIN - 1) == []
+    assert under_way.look(SHORT_S, 2) == [pytest.approx(rest.NAP_HURRIED_S)] * 2
+    under_way.is_urgent = False
+    assert under_way.look(SHORT_S) == [pytest.approx(rest.NAP_S)], "The link is slow."
+    assert under_way.look(LONG_S) == []
+    assert under_way.look(SHORT_S, rest.N_LOOKS_IN_VAIN - 1) == []
+
+
+def test_a_leader_that_waits_for_frames_alone_does_not_nap(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way = UnderWay(mill, monkeypatch)
+    under_way.is_open = False
+    assert under_way.look(SHORT_S, 3 * rest.N_LOOKS_IN_VAIN) == []
+
+
+def test_a_leader_beside_user_code_naps_after_each_look_and_shortly_while_data_come(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = UnderWay(mill, monkeypatch)
+    mill.engine.busy[1] = None
+    assert under_way.look(LONG_S, 2) == [pytest.approx(rest.NAP_HURRIED_S)] * 2
+    under_way.is_open = False
+    assert under_way.look(SHORT_S, 2) == [pytest.approx(rest.NAP_S)] * 2
