@@ -96,9 +96,9 @@ def test_an_object_for_all_ranks_crosses_once(hosts: TwoHosts, mpi: Mpi, setting
     job = hosts.run(mpi, 8, SPREADING, env=settings).check()
     crossed = hosts.nbytes_crossed() - before
     (nbytes,) = map(int, re.findall(r"(\d+) bytes are one copy each", job.stdout))
-    # Where it emulates one-sided reads over TCP, Open MPI moves every byte three times; no job chooses that.
-    n_times = 3 if (mpi.name, settings.get("HPCFUT_ROUTE")) == ("openmpi", "rma") else 1
-    assert nbytes < crossed / n_times < 1.1 * nbytes, f"{crossed} bytes crossed.\n{job.story()}"
+    # Where it emulates one-sided reads over TCP, Open MPI moves nearly every byte three times; no job chooses that.
+    least, n_times = (0.97, 3) if (mpi.name, settings.get("HPCFUT_ROUTE")) == ("openmpi", "rma") else (1.0, 1)
+    assert least * nbytes < crossed / n_times < 1.1 * nbytes, f"{crossed} bytes crossed.\n{job.story()}"
 
 
 @pytest.mark.parametrize("route", ["rma", "two-sided", "auto"])
