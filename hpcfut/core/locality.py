@@ -2,14 +2,15 @@
 
 A task goes to the rank that holds most of its argument bytes, on the host that holds most of them; if that rank cannot
 take it, to another rank of the host, which reads them in place. It goes elsewhere once the queue there is more than
-``N_LONGER_MAX`` tasks longer than the shortest one. How long a queue is, the tasks of this owner tell that are there or
-wait for it, and where no lease is open the load that the rank gossips. A rank whose lease is closed for long is not
-waited for. Tasks that are to be spread, and those that only one rank can run, are not looked at.
+``N_LONGER_MAX`` tasks longer than the shortest one: best to a host to which the largest argument has gone with a task
+before, because what was read is kept there. How long a queue is, the tasks of this owner tell that are there or wait
+for it, and where no lease is open the load that the rank gossips. A rank whose lease is closed for long is not waited
+for. Tasks that are to be spread, and those that only one rank can run, are not looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from hpcfut.core.membership import Membership
@@ -42,8 +43,15 @@ class Locality:
         if lease is not None and lease.lease_id in queue.open:
             # The one that was used longest ago has hardly more to do than any other.
             other = next(iter(queue.open.values()))
-            return holder if lease.n_there <= other.n_there + N_LONGER_MAX else other.rank
-        return self._rank_on_host_of(holder, queue)
+            n_max = other.n_there + N_LONGER_MAX
+            if lease.n_there <= n_max:
+                return holder
+            hosts, host_of = self._hosts_of_copies(task), self._membership.host_of
+            near = (
+                lease.rank for lease in queue.open.values() if host_of[lease.rank] in hosts and lease.n_there <= n_max
+            )
+            return next(near, other.rank) if hosts else other.rank
+        return self._rank_on_host_of(holder, queue, task)
 
     def _holder_of_most(self, task: TaskRecord) -> int:
         on_ranks: dict[int, int] = {}
@@ -63,17 +71,29 @@ class Locality:
             on_hosts[host_of[rank]] = on_hosts.get(host_of[rank], 0) + nbytes
         return max(on_ranks, key=lambda rank: (on_hosts[host_of[rank]], on_ranks[rank], -rank))
 
+    def _hosts_of_copies(self, task: TaskRecord) -> Sequence[str]:
+        """The hosts to which the largest argument has gone with tasks before; it is read there in place."""
+        largest: Record | None = None
+        for object_id in task.arguments:
+            record = self._references.find(object_id)
+            if record is not None and record.state == STORED and (largest is None or record.nbytes > largest.nbytes):
+                largest = record
+        assert largest is not None
+        return [self._membership.host_of[rank] for rank in self._keepers_of(largest)]
+
     def _keepers_of(self, record: Record) -> Iterable[int]:
-        """The ranks that were sent an object with a source, and have it as long as they have room."""
+        """The ranks that were sent an object before, and have what they have read as long as they have room."""
         return record.keepers or () if isinstance(record, OwnedObject) else ()
 
-    def _rank_on_host_of(self, holder: int, queue: KeyQueue) -> int:
-        """The holder, or the rank of its host with the shortest queue; -1 if none of them will take a task soon."""
+    def _rank_on_host_of(self, holder: int, queue: KeyQueue, task: TaskRecord) -> int:
+        """The holder, or the rank of its host, or of one with a copy, with the shortest queue; -1 if none will do."""
         host_of = self._membership.host_of
         host = host_of[holder]
         near = queue.near.get(host)
         if near is None:
             near = queue.near[host] = tuple(rank for rank in queue.candidates if host_of[rank] == host)
+        if hosts := self._hosts_of_copies(task):
+            near += tuple(rank for rank in queue.candidates if host_of[rank] in hosts and host_of[rank] != host)
         lengths = {rank: length for rank in near if (length := self._length(rank, queue)) >= 0}
         if not lengths:
             return -1

@@ -52,7 +52,7 @@ class OwnedObject(msgspec.Struct, gc=False, eq=False):
     #: Where the primary copy is stored, if it is; or ``SOURCE``.
     rank: int = -1
     nbytes: int = 0
-    #: Ranks that were told here how it is read from its source, and may have kept it.
+    #: Ranks that were sent it with a task from here, and keep it: on other hosts than it is on, or from its source.
     keepers: dict[int, None] | None = None
     #: Refs inside the value; each is held once while the value lives.
     contained: tuple[int, ...] = ()

@@ -18,6 +18,7 @@ class Pushes:
         self._context = context
         self._references = references
         self._loans = transfers.loans
+        self._has_other_hosts = not transfers.readers.are_all_on_one_host
 
     def message_of(self, task: TaskRecord) -> TaskPushed:
         """What the executor must be told of a task."""
@@ -54,6 +55,10 @@ class Pushes:
             return Argument(object_id, record.payload, 0, 0, record.contained)
         if record.rank == SOURCE:
             return Argument(object_id, self._references.tell_recipe(record, rank), 0, record.nbytes)
-        if record.rank != self._context.rank:
-            return Argument(object_id, None, record.rank, record.nbytes, record.contained)
-        return self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
+        if record.rank == self._context.rank:
+            argument = self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
+        else:
+            argument = Argument(object_id, None, record.rank, record.nbytes, record.contained)
+        if self._has_other_hosts and argument.offset < 0:
+            self._references.note_sent(record, rank)
+        return argument

@@ -42,6 +42,7 @@ class Readers:
         self._copies = copies
         #: Rank → its host, as a key.
         self._host_of = hosts
+        self.are_all_on_one_host = len(dict.fromkeys(hosts)) == 1
 
     def redirect(self, copy: Copy, reader: int) -> int:
         """The rank that the reader shall ask instead, or ``NOBODY`` if it is to be served here."""

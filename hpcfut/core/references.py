@@ -20,6 +20,7 @@ from hpcfut.wire.messages import (
     BorrowAdded,
     BorrowConfirmed,
     BorrowReleased,
+    CopyGone,
     Message,
     ObjectAsked,
     ObjectFailed,
@@ -334,10 +335,26 @@ class References:
     def tell_recipe(self, record: Record, rank: int) -> bytes:
         """How an object is read from its source; a rank that hears it from the owner keeps what it has read."""
         if isinstance(record, OwnedObject) and rank != self._rank:
-            if record.keepers is None:
-                record.keepers = {}
-            record.keepers[rank] = None
+            _note_keeper(record, rank)
         return self._transfers.recipe_of(record.object_id)
+
+    def note_sent(self, record: Record, rank: int) -> None:
+        """A task with this stored argument goes to a rank; if that is on another host, it is read for that host."""
+        if isinstance(record, OwnedObject) and not self._transfers.readers.are_on_one_host(rank, record.rank):
+            _note_keeper(record, rank)
+
+    def on_copy_gone(self, source: int, message: CopyGone) -> None:
+        """What a rank has read is not there any more: who redirects others to it hears of it, and tells the owner."""
+        object_id, rank = message.object_id, message.rank
+        self._context.demand_rank(rank)
+        record = self.ownership.objects.get(object_id)
+        if record is not None and record.keepers:
+            are_on_one_host = self._transfers.readers.are_on_one_host
+            record.keepers = {other: None for other in record.keepers if not are_on_one_host(other, rank)}
+        if record is None or record.rank == self._rank:
+            self._transfers.readers.on_copy_gone(source, message)
+            if owner_of(object_id) != self._rank:
+                self._context.send(owner_of(object_id), message)
 
     def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
         """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""
@@ -376,6 +393,12 @@ class References:
         """Assert what must hold between turns."""
         self.ownership.check()
         self.borrowing.check()
+
+
+def _note_keeper(record: OwnedObject, rank: int) -> None:
+    if record.keepers is None:
+        record.keepers = {}
+    record.keepers[rank] = None
 
 
 def lost_failure(object_id: int) -> Failure:

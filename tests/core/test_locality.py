@@ -5,11 +5,20 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hpcfut.core.effects import Effect, RunTask, StartRead
-from hpcfut.core.events import CancelRequested, ObjectPut, ReadCompleted, RunReturned
+from hpcfut.core.effects import Effect, RunTask, SendObject, StartRead
+from hpcfut.core.events import CancelRequested, ObjectPut, ReadCompleted, RoomWanted, RunReturned, SendCompleted
 from hpcfut.model.template import TaskTemplate
-from hpcfut.wire.messages import LeaseGranted, Result, TaskDone, TaskReturned, TasksHandedBack
-from tests.core.cores import LARGE, PLAIN, SMALL, Hand, MakeCore, asked, of, only, pushed
+from hpcfut.wire.messages import (
+    CopyGone,
+    LeaseGranted,
+    ObjectFreed,
+    ReadRequested,
+    Result,
+    TaskDone,
+    TaskReturned,
+    TasksHandedBack,
+)
+from tests.core.cores import LARGE, PLAIN, SMALL, Hand, MakeCore, asked, foreign, of, only, pushed, sent
 
 SPREAD = TaskTemplate(7, "spread", b"", spread=True)
 #: Ids of objects begin here, those of tasks at 1.
@@ -100,6 +109,70 @@ def test_a_queue_that_is_more_than_two_longer_is_left_to_itself(make_core: MakeC
     went = [pushed(hand.submit(n, arguments=(there,)))[0][0] for n in range(4, 9)]
     assert went == [2, 2, 1, 2, 1], "There are 3 then; 4 on rank 2 and 1 on rank 1; and so on."
     end(hand, (2, hand.own(3)), *zip(went, map(hand.own, range(4, 9)), strict=True))
+
+
+def send_once(hand: Hand, rank: int, n: int, argument: int) -> None:
+    """A task that only this rank can run has the argument, and ends."""
+    bound = msgspec.structs.replace(PLAIN, template_id=FIRST_OBJECT + 10 + rank, affinity=rank)
+    hand.define(bound)
+    effects = hand.submit(n, bound, arguments=(argument,))
+    if asked(effects):
+        hand.get(rank, LeaseGranted(max(hand.core.leases.leases), 1))
+    hand.get(rank, TaskDone(hand.own(n), b""))
+
+
+def fill(hand: Hand, rank: int, there: int, n_tasks: int) -> list[tuple[int, int]]:
+    """All leases are open, and so many tasks are on the rank; gives them."""
+    for n in (2, 3, 4):
+        hand.submit(n)
+    for other in (1, 2, 3):
+        lease_on(hand, other, 9)
+    hand.get(1, *(TaskDone(hand.own(n), b"") for n in (2, 3, 4)))
+    went = [(rank, hand.own(n)) for n in range(5, 5 + n_tasks)]
+    for _, task in went:
+        assert pushed(hand.submit(task - hand.own(0), arguments=(there,))) == [(rank, task)]
+    return went
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("holder", [0, 1])
+def test_a_host_that_has_read_the_bytes_takes_what_is_too_much_for_their_holder(
+    make_core: MakeCore, holder: int, is_gone: bool
+) -> None:
+    hand = make_core(n_ranks=4, hosts="abcd" if holder else "aabc")
+    if holder:
+        there = store(hand, 1)
+    else:
+        there = hand.own(FIRST_OBJECT)
+        hand.tell(ObjectPut(there, LARGE))
+    send_once(hand, 3, 1, there)
+    assert list(hand.core.ownership.objects[there].keepers or ()) == [3]
+    if is_gone:
+        hand.get(holder or 3, CopyGone(there, 3))
+        assert not hand.core.ownership.objects[there].keepers
+    else:
+        hand.get(holder or 3, CopyGone(there, 2))  # That is another host.
+    if holder:
+        went = fill(hand, 1, there, 3)
+        (last,) = pushed(hand.submit(8, arguments=(there,)))
+        assert last[0] == (2 if is_gone else 3), "Rank 2 was used longest ago."
+        end(hand, *went, last)
+    else:
+        hand.release(there, hand.own(1))
+
+
+def test_what_others_have_read_is_told_to_the_owner_when_it_goes(make_core: MakeCore) -> None:
+    # Rank 1 stores what rank 0 owns, and rank 2 has read it.
+    hand = make_core(1, n_ranks=3, hosts="abc")
+    result = foreign(0, 9)
+    hand.lend()
+    hand.tell(RoomWanted(7, result, LARGE.nbytes))
+    hand.accept(9)
+    hand.tell(RunReturned(result, (LARGE,)))
+    assert of(hand.get(2, ReadRequested(result, 1)), SendObject)
+    hand.tell(SendCompleted(result))
+    assert (0, CopyGone(result, 2)) in sent(hand.get(2, CopyGone(result, 2)))
+    hand.get(0, ObjectFreed(result))
 
 
 def test_a_full_rank_is_waited_for_by_two(make_core: MakeCore) -> None:
