@@ -54,11 +54,11 @@ class Pushes:
         if record.state != STORED:
             return Argument(object_id, record.payload, 0, 0, record.contained)
         if record.rank == SOURCE:
-            return Argument(object_id, self._references.tell_recipe(record, rank), 0, record.nbytes)
+            return Argument(object_id, self._references.keepers.tell_recipe(record, rank), 0, record.nbytes)
         if record.rank == self._context.rank:
             argument = self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
         else:
             argument = Argument(object_id, None, record.rank, record.nbytes, record.contained)
         if self._has_other_hosts and argument.offset < 0:
-            self._references.note_sent(record, rank)
+            self._references.keepers.note_sent(record, rank)
         return argument

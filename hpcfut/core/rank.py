@@ -258,7 +258,7 @@ class RankCore:
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
             m.ReadRedirected: self.transfers.on_read_redirected,
-            m.CopyGone: references.on_copy_gone,
+            m.CopyGone: references.keepers.on_copy_gone,
             m.RedirectionEnded: self.transfers.readers.on_redirection_ended,
             m.LoanRequested: self.transfers.on_loan_requested,
             m.BytesLent: self.transfers.on_lent,

@@ -65,17 +65,17 @@ class Readers:
         """Whether two ranks are."""
         return self._host_of[rank] == self._host_of[other]
 
-    def on_copy_gone(self, source: int, message: CopyGone) -> None:
-        """A rank that has read an object from here has it no more."""
+    def end(self, source: int, message: CopyGone) -> bool:
+        """A rank that has read an object from here has it no more; gives whether anybody was redirected to it."""
         rank = message.rank
-        self._context.demand_rank(rank)
         copy, host = self._copies.copies.get(message.object_id), self._host_of[rank]
         if copy is None or copy.readers is None or copy.readers.get(host) != rank:
             self._context.count_stale("end of a copy that nobody is redirected to")
-            return
+            return False
         copy.readers[host] = NOBODY
         if rank != source:
             self._context.send(rank, RedirectionEnded(message.object_id))
+        return True
 
     def on_redirection_ended(self, _: int, message: RedirectionEnded) -> None:
         """Nobody else will ask for what was read here."""

@@ -11,6 +11,7 @@ from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
 from hpcfut.core.copies import Copies
 from hpcfut.core.events import SourcePut
+from hpcfut.core.keepers import Keepers
 from hpcfut.core.ownership import FAILED, INLINE, PENDING, SOURCE, STORED, OwnedObject, Ownership
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import IllegalTransitionError
@@ -20,14 +21,12 @@ from hpcfut.wire.messages import (
     BorrowAdded,
     BorrowConfirmed,
     BorrowReleased,
-    CopyGone,
     Message,
     ObjectAsked,
     ObjectFailed,
     ObjectFreed,
     ObjectLocated,
     ObjectResolved,
-    RedirectionEnded,
     Result,
 )
 
@@ -46,6 +45,7 @@ class References:
         self.borrowing = borrowing
         self._copies = copies
         self._transfers = transfers
+        self.keepers = Keepers(context, ownership, transfers)
         #: Objects whose last hold may have gone; a list, not a recursion, because chains of refs can be long.
         self._dropped: deque[int] = deque()
         self._is_draining = False
@@ -140,8 +140,7 @@ class References:
     def _collect(self, record: OwnedObject) -> None:
         if record.state == STORED:
             if record.rank == SOURCE:
-                for rank in record.keepers or ():
-                    self._context.send(rank, RedirectionEnded(record.object_id))
+                self.keepers.free(record)
             elif record.rank != self._rank:
                 self._context.send(record.rank, ObjectFreed(record.object_id))
             self._copies.free(record.object_id)
@@ -321,7 +320,7 @@ class References:
                 assert record.payload is not None
                 answer = ObjectResolved(object_id, record.payload, record.contained)
             elif record.rank == SOURCE:
-                answer = ObjectResolved(object_id, self.tell_recipe(record, rank), (), record.nbytes)
+                answer = ObjectResolved(object_id, self.keepers.tell_recipe(record, rank), (), record.nbytes)
             else:
                 answer = ObjectLocated(
                     object_id,
@@ -331,30 +330,6 @@ class References:
                     self._transfers.loans.lend(object_id, rank) if record.rank == self._rank else -1,
                 )
         self._context.send(rank, answer)
-
-    def tell_recipe(self, record: Record, rank: int) -> bytes:
-        """How an object is read from its source; a rank that hears it from the owner keeps what it has read."""
-        if isinstance(record, OwnedObject) and rank != self._rank:
-            _note_keeper(record, rank)
-        return self._transfers.recipe_of(record.object_id)
-
-    def note_sent(self, record: Record, rank: int) -> None:
-        """A task with this stored argument goes to a rank; if that is on another host, it is read for that host."""
-        if isinstance(record, OwnedObject) and not self._transfers.readers.are_on_one_host(rank, record.rank):
-            _note_keeper(record, rank)
-
-    def on_copy_gone(self, source: int, message: CopyGone) -> None:
-        """What a rank has read is not there any more: who redirects others to it hears of it, and tells the owner."""
-        object_id, rank = message.object_id, message.rank
-        self._context.demand_rank(rank)
-        record = self.ownership.objects.get(object_id)
-        if record is not None and record.keepers:
-            are_on_one_host = self._transfers.readers.are_on_one_host
-            record.keepers = {other: None for other in record.keepers if not are_on_one_host(other, rank)}
-        if record is None or record.rank == self._rank:
-            self._transfers.readers.on_copy_gone(source, message)
-            if owner_of(object_id) != self._rank:
-                self._context.send(owner_of(object_id), message)
 
     def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
         """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""
@@ -393,12 +368,6 @@ class References:
         """Assert what must hold between turns."""
         self.ownership.check()
         self.borrowing.check()
-
-
-def _note_keeper(record: OwnedObject, rank: int) -> None:
-    if record.keepers is None:
-        record.keepers = {}
-    record.keepers[rank] = None
 
 
 def lost_failure(object_id: int) -> Failure:
