@@ -128,7 +128,7 @@ class ChildRuntime:
                 assert isinstance(told, CallBegun), told
                 values = [self._raw(shown) for shown in told.arguments]
                 with self._lock:
-                    # Another thread of an earlier call may hold the lock until its question has been refused.
+                    # From now on a thread that an earlier call has left asks in the name of this task.
                     self.task_id = told.task_id
                     self._is_pending = self._was_struck = self._is_struck = False
                 self._call(told, values)
@@ -136,8 +136,9 @@ class ChildRuntime:
                 self._output.finish_all()
                 if self._memory.n_views or self._refs.told:
                     gc.collect()  # Cycles, of an exception and its frames say, may hold what nobody needs.
-                self.task_id = 0
-                self._say(CallEnded())
+                with self._lock:
+                    self.task_id = 0
+                    self._say(CallEnded())
         except EOFError:
             return
 
@@ -167,10 +168,13 @@ class ChildRuntime:
             self._is_in_code = False
             if os.getpid() != self._pid:
                 end_copy(error)
-            self._say(self._raised(error, template))
+            raised = self._raised(error, template)
+            with self._lock:
+                self._say(raised)
             return
         payloads = [part for made in results if self._is_large(made) for part in parts_of(made)]
-        self._say(CallReturned([self._made_of(pickled) for pickled in results]), payloads)
+        with self._lock:  # Another thread may be in the middle of a question.
+            self._say(CallReturned([self._made_of(pickled) for pickled in results]), payloads)
 
     def _load(self, template: TaskTemplate) -> Callable[..., Any]:
         function: Callable[..., Any] = self.pickling.loads(template.function)
@@ -219,7 +223,7 @@ class ChildRuntime:
         return decode_told(frame)
 
     def _say(self, what: Any, payloads: Sequence[bytes | memoryview] = ()) -> None:
-        """Say something, with the refs and views that have come and gone since; with the lock, or between calls."""
+        """Say something, with the refs and views that have come and gone since; with the lock."""
         n_closed = len(self._memory.closed)
         taken, dropped = self._refs.settle()
         closed = [self._memory.closed.popleft() for _ in range(n_closed)]

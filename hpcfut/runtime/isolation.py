@@ -189,10 +189,11 @@ class Isolation:
         """The session is over: end all children."""
         with self._lock:
             children, self._children = self._children, None
+        for worker in self._idle:
+            worker.leave()
+        self._idle.clear()
         if children is not None:
             children.close()
-        self._idle.clear()
-        self._workers.clear()
 
     # -- children ----------------------------------------------------------------------------------------------------
 

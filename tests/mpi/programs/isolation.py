@@ -11,6 +11,7 @@ import threading
 import time
 import unittest
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +446,22 @@ def case_threads_of_the_code_may_use_hpcfut() -> None:
         return sorted(found)
 
     assert hpcfut.get(use.remote(5), timeout=WAIT_S) == list(range(5))
+
+
+def case_a_thread_that_outlives_its_task_harms_no_other() -> None:
+    def put_often(n: int) -> None:
+        for number in range(n):
+            with suppress(hpcfut.exceptions.HpcfutError):  # There may be no task at the moment.
+                hpcfut.put([number] * 10)
+
+    @hpcfut.remote(isolation="process")
+    def leave_thread(n: int) -> int:
+        threading.Thread(target=put_often, args=(200,)).start()
+        return n
+
+    here = on_rank(leave_thread, 0)
+    for number in range(20):
+        assert hpcfut.get(here.remote(number), timeout=WAIT_S) == number
 
 
 def case_many_calls_at_once() -> None:
