@@ -115,14 +115,14 @@ class OutOfMemoryError(HpcfutError):
     """An isolated task used more memory than it had asked for, and its process was ended.
 
     Example:
+        >>> import time
         >>> @hpcfut.remote(isolation="process", memory=10e6, max_retries=0)
-        ... def collect():
-        ...     found = []
-        ...     while True:
-        ...         found.append(bytes(1000))
-        >>> hpcfut.get(collect.remote())
+        ... def hold():
+        ...     held = bytearray(50_000_000)
+        ...     time.sleep(60)
+        >>> hpcfut.get(hold.remote())
         Traceback (most recent call last):
-        hpcfut.exceptions.OutOfMemoryError: Task collect on rank 0 used more memory than it had asked for: 11.1 MiB
+        hpcfut.exceptions.OutOfMemoryError: Task hold on rank 0 used more memory than it had asked for: 47.7 MiB
     """
 
 
