@@ -167,6 +167,17 @@ def test_small_objects_find_pages_that_were_made_ready_in_the_background(memory:
     assert len(advice.ranges) < 15
 
 
+def test_who_must_not_wait_finds_pages_the_next_time(memory: Memory) -> None:
+    advice = Advice(memory)
+    for end in (4, 3, 8, 30):
+        memory.pages.expect(0, end * MIB)
+        finish()
+    # As much ahead as was used, and nothing of what is used at once.
+    assert advice.ranges == [(4, 8), (8, 16), (30, 46), (46, 60)]
+    memory.pages.prepare(0, 30 * MIB)
+    assert len(advice.ranges) == 4, "Whoever wrote there has made them ready."
+
+
 def test_ranges_grow_to_whole_pages(memory: Memory) -> None:
     memory.pages.prepare(NBYTES - 2 * MIB + 100, NBYTES - 100)
     if not memory.nbytes_ready:

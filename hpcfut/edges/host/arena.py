@@ -245,8 +245,7 @@ class HostArena:
             MemoryError: There the system has no more pages.
         """
         start = _NBYTES_PROOF + NBYTES_HEADER + offset
-        if self._pages.is_strict:
-            self._pages.prepare(start, start + nbytes)
+        self._pages.expect(start, start + nbytes)
         return memoryview(self._own)[start : start + nbytes]
 
     def seal(self, offset: int, object_id: int, nbytes: int) -> None:

@@ -79,6 +79,20 @@ class Pages:
             self._populate(fresh, end)
         self._prepare_ahead(end)
 
+    def expect(self, start: int, end: int) -> None:
+        """A range is going to be written by somebody who must not wait, unless the memory is strict.
+
+        What comes after it is made ready: the next objects from other hosts take half the time then.
+
+        Raises:
+            MemoryError: The memory is strict, and the system has no more pages.
+        """
+        if self.is_strict:
+            self.prepare(start, end)
+        elif end > self._nbytes_warm:
+            self._nbytes_warm = end
+            self._prepare_ahead(end)
+
     def close(self) -> None:
         """Stop what goes on in the background."""
         self._is_over = True
