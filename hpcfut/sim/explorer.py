@@ -2,181 +2,134 @@
 
 Theory of operation
 
-An *action* is the delivery of one frame, one step of a thread, or one end of a transfer, together with the turn that it
-causes on its rank. What can happen next is a set of actions; frames between two ranks stay in order, all else is free.
-Time stands still while there are actions: messages are faster than deadlines. When there are none left, the next
-deadline comes. A run is a sequence of choices, so it can be repeated, and the last choice that has an untried
-alternative leads to the next run (depth first, without keeping states).
+A *state* is a world between two actions. From the first one all others are reached by a search in depth; a state that
+has been seen is not gone on from again. Worlds cannot be copied, because user code stands in the middle of functions:
+so to try another action, the program is run once more with the choices that led there, which costs less than a
+millisecond, and the states on the way are neither named nor looked at again.
 
 Actions on different ranks commute, because a rank changes nothing but itself and appends to what is under way. So of
 all orders that differ only in the order of commuting actions one is enough. That is what *sleep sets* see to (Godefroid
-1996): an action that has been tried at some point sleeps in its alternatives until something on the same rank happens,
-and a run in which all that could happen sleeps is given up.
+1996): an action that has been tried at some point sleeps in its alternatives until something on the same rank happens.
+They spare ways, not states: every state that can be reached is. A state that is reached again is gone on from only with
+what slept each time before, and sleeps no longer.
+
+Every checker looks at every state, the world has to come to rest at the end of every way, and a state from which a way
+leads back to itself is a livelock.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Callable
-from random import Random
-from typing import Any
-
 import msgspec
 
-from hpcfut.sim.fabric import Frame
-from hpcfut.sim.frame import Thread
+from hpcfut.sim.explored import EVERYWHERE, ActionKey, Bounds, ExploredWorld
 from hpcfut.sim.ops import Body
-from hpcfut.sim.rank import SimRank
 from hpcfut.sim.trace import SimulationError
-from hpcfut.sim.world import Scenario, SimWorld
+from hpcfut.sim.world import Scenario
 
-#: (rank on which it happens, what it is, which of these).
-ActionKey = tuple[int, str, int]
-
-Choose = Callable[[list[ActionKey]], ActionKey]
-Deed = tuple[Callable[[Any], None], Any]
-
-
-class EvenRandom(Random):
-    """No chance: the explorer makes the choices that matter, and the others are made in the middle."""
-
-    def random(self) -> float:
-        """Always the middle."""
-        return 0.5
+#: A way with more actions than this does not end: small programs take a few hundred.
+N_STEPS_MAX = 5000
 
 
 class Redundant(Exception):
-    """This run would repeat another one with commuting actions in another order."""
+    """All that this way could lead to is known."""
 
 
-class ExploredWorld(SimWorld):
-    """A world in which somebody else chooses what happens next."""
+class Counts(msgspec.Struct):
+    """How much there is to a program."""
 
-    def __init__(self, n_ranks: int, program: Body, scenario: Scenario, choose: Choose) -> None:
-        self._choose = choose
-        self._actions: dict[ActionKey, deque[Deed]] = {}
-        self._deadlines: list[tuple[float, int, Deed]] = []
-        self._n_deadlines = 0
-        self._threads: dict[Thread, int] = {}
-        super().__init__(n_ranks, 0, program, scenario, EvenRandom(0))
-
-    def schedule(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
-        """Note what can happen from now on, or when it is due."""
-        key = self._key_of(action, argument)
-        if key is not None:
-            self._actions.setdefault(key, deque()).append((action, argument))
-        elif not self._is_turn_to_come(action):
-            self._n_deadlines += 1
-            heapq.heappush(self._deadlines, (at, self._n_deadlines, (action, argument)))
-
-    def _key_of(self, action: Callable[[Any], None], argument: Any) -> ActionKey | None:
-        """The name of an action; None for what is due at an instant."""
-        if isinstance(argument, Frame):
-            return argument.destination, "hears rank", argument.source
-        if isinstance(argument, Thread):
-            number = self._threads.setdefault(argument, len(self._threads))
-            return argument.stack[-1].rank, "steps thread", number
-        if action == self._has_left:
-            return argument[0].rank, "has sent", argument[1]
-        if action == self._has_arrived:
-            return argument[0].reader.rank, "has received", argument[0].transfer_id
-        return None
-
-    @staticmethod
-    def _is_turn_to_come(action: Callable[[Any], None]) -> bool:
-        """Whether it is the turn of a rank that has something to hear, which it takes at once in any case."""
-        rank = getattr(action, "__self__", None)
-        return isinstance(rank, SimRank) and bool(rank.mailbox)
-
-    def _run_dry(self) -> None:
-        while True:
-            for rank in self.ranks:
-                while rank.mailbox:
-                    rank.turn_at = float("inf")
-                    rank.turn()
-            if self._actions:
-                key = self._choose(sorted(self._actions))
-                queue = self._actions[key]
-                action, argument = queue.popleft()
-                if not queue:
-                    del self._actions[key]
-            elif self._deadlines:
-                self.now, _, (action, argument) = heapq.heappop(self._deadlines)
-            else:
-                return
-            self.n_steps += 1
-            if self.n_steps > self.scenario.n_steps_max:
-                raise SimulationError(f"The world does not come to rest: {self.n_steps} steps, {self.now:.1f} s.")
-            action(argument)
+    #: States, and actions that led from one to another.
+    n_states: int = 0
+    n_actions: int = 0
+    #: States in which nothing can happen any more: the session has ended everywhere.
+    n_ends: int = 0
 
 
 class _Node(msgspec.Struct):
-    """A point of the present run at which something was chosen."""
+    """A state on the present way."""
 
     keys: list[ActionKey]
-    chosen: ActionKey
+    digest: bytes
+    #: What is to be tried here, the present choice first.
+    todo: list[ActionKey]
     #: What need not be tried here.
     asleep: dict[ActionKey, None]
 
-    def awake(self) -> list[ActionKey]:
-        """What is still to be tried here."""
-        return [key for key in self.keys if key not in self.asleep]
+
+def commute(one: ActionKey, other: ActionKey) -> bool:
+    """Whether the order of two actions makes no difference."""
+    return one[0] != other[0] and EVERYWHERE not in (one[0], other[0])
 
 
 class Explorer:
-    """Runs a program in every order that makes a difference; a run that goes wrong raises with its story."""
+    """Runs a program in every order that makes a difference; one that goes wrong raises with its story."""
 
-    def __init__(self, n_ranks: int, program: Body, scenario: Scenario | None = None) -> None:
+    def __init__(
+        self, n_ranks: int, program: Body, scenario: Scenario | None = None, bounds: Bounds | None = None
+    ) -> None:
         self._n_ranks = n_ranks
         self._program = program
-        self._scenario = scenario or Scenario()
+        scenario = scenario or Scenario()
+        self._scenario = msgspec.structs.replace(scenario, n_turns_a_deep_check=1, n_steps_max=N_STEPS_MAX)
+        self._bounds = bounds or Bounds()
         self._path: list[_Node] = []
         self._depth = 0
-        #: Orders that were run to their end.
-        self.n_runs = 0
+        #: State → what slept whenever it was reached.
+        self._seen: dict[bytes, dict[ActionKey, None]] = {}
+        self._ends: dict[bytes, None] = {}
+        self.counts = Counts()
 
-    def explore(self, n_runs_max: int) -> bool:
-        """Try all orders, but not more than so many; gives whether that were all."""
-        while self.n_runs < n_runs_max:
+    def explore(self, n_states_max: int) -> bool:
+        """Visit all states, but not many more than so many; gives whether those were all."""
+        while self.counts.n_states < n_states_max:
             self._depth = 0
-            world = ExploredWorld(self._n_ranks, self._program, self._scenario, self._choose)
+            world = ExploredWorld(self._n_ranks, self._program, self._scenario, self._bounds, self._choose)
             try:
                 world.run()
-                self.n_runs += 1
+                self._ends[world.digest()] = None
             except Redundant:
                 pass
             if not self._turn_to_next():
+                self.counts.n_ends = len(self._ends)
                 return True
         return False
 
-    def _choose(self, keys: list[ActionKey]) -> ActionKey:
-        path = self._path
-        if self._depth == len(path):
-            asleep: dict[ActionKey, None] = {}
-            if path:
-                rank = path[-1].chosen[0]
-                asleep = {key: None for key in path[-1].asleep if key[0] != rank}
-            node = _Node(keys, keys[0], asleep)
-            awake = node.awake()
-            if not awake:
-                raise Redundant
-            node.chosen = awake[0]
-            path.append(node)
-        node = path[self._depth]
+    def _choose(self, world: ExploredWorld, keys: list[ActionKey]) -> ActionKey:
+        if self._depth == len(self._path):
+            self._path.append(self._reach(world, keys))
+        node = self._path[self._depth]
         assert node.keys == keys, "The same choices lead to the same alternatives."
         self._depth += 1
-        return node.chosen
+        return node.todo[0]
+
+    def _reach(self, world: ExploredWorld, keys: list[ActionKey]) -> _Node:
+        """A state is reached for the first time, or in another way."""
+        asleep: dict[ActionKey, None] = {}
+        if self._path:
+            self.counts.n_actions += 1
+            last = self._path[-1]
+            asleep = {key: None for key in last.asleep if commute(key, last.todo[0])}
+        digest = world.digest()
+        slept = self._seen.get(digest)
+        if slept is None:
+            self.counts.n_states += 1
+            world.check()
+            todo = [key for key in keys if key not in asleep]
+        else:
+            if any(node.digest == digest for node in self._path):
+                raise SimulationError("The world comes back to where it was, and can do so for ever.")
+            todo = [key for key in keys if key in slept and key not in asleep]
+            asleep = {key: None for key in asleep if key in slept}
+        self._seen[digest] = asleep
+        if not todo:
+            raise Redundant
+        return _Node(keys, digest, todo, dict(asleep))
 
     def _turn_to_next(self) -> bool:
-        """Go back to the last point with an alternative; false if there is none."""
-        path = self._path
-        while path:
-            node = path[-1]
-            node.asleep[node.chosen] = None
-            awake = node.awake()
-            if awake:
-                node.chosen = awake[0]
+        """Go back to the last state with an alternative; false if there is none."""
+        while self._path:
+            node = self._path[-1]
+            node.asleep[node.todo.pop(0)] = None
+            if node.todo:
                 return True
-            path.pop()
+            self._path.pop()
         return False

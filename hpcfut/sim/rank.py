@@ -92,9 +92,10 @@ class SimRank:
         at = world.now + world.rng.random() * world.scenario.turn_delay_s
         if at < self.turn_at:
             self.turn_at = at
-            world.schedule(at, self._turn_if_due, at)
+            world.schedule_turn(self, at)
 
-    def _turn_if_due(self, at: float) -> None:
+    def turn_if_due(self, at: float) -> None:
+        """Take the turn that was to come at this instant, if it has not been taken earlier."""
         if at == self.turn_at and not self.is_dead:
             self.turn_at = float("inf")
             self.turn()
@@ -127,7 +128,7 @@ class SimRank:
         deadline = self.core.next_deadline()
         if deadline is not None and deadline < self.turn_at:
             self.turn_at = max(deadline, world.now)
-            world.schedule(self.turn_at, self._turn_if_due, self.turn_at)
+            world.schedule_turn(self, self.turn_at)
 
     # -- refs, ids, values -----------------------------------------------------------------------------------------
 
@@ -191,7 +192,7 @@ class SimRank:
 
         writer = self._ask_for_room(room_id, write)
         if rng.random() < 0.05:
-            self.world.schedule(self.world.now + rng.random() * 0.05, self._stop_waiting, (writer, room_id))
+            self.world.set_timer(self.world.now + rng.random() * 0.05, self._stop_waiting, (writer, room_id))
 
     def _ask_for_room(self, object_id: int, write: Callable[[bool], None]) -> int:
         self._n_writers += 1
@@ -301,32 +302,37 @@ class SimRank:
 
     def _give_room(self, effect: f.GiveRoom) -> None:
         self.window.give(effect.object_id, effect.offset)
-        write = self._writers.pop(effect.waiter_id, None)
-        if write is not None:
-            self.world.schedule(self.world.now, write, True)
+        self._answer_writer(effect.waiter_id, is_given=True)
 
     def _deny_room(self, effect: f.DenyRoom) -> None:
         self.world.truth.n_denied += 1
-        write = self._writers.pop(effect.waiter_id, None)
+        self._answer_writer(effect.waiter_id, is_given=False)
+
+    def _answer_writer(self, waiter_id: int, *, is_given: bool) -> None:
+        write = self._writers.pop(waiter_id, None)
         if write is not None:
-            self.world.schedule(self.world.now, write, False)
+            self.world.schedule(self.world.now, self._go_on_writing, (waiter_id, write, is_given))
+
+    def _go_on_writing(self, what: tuple[int, Callable[[bool], None], bool]) -> None:
+        _, write, is_given = what
+        write(is_given)
 
     def _spill_objects(self, effect: f.SpillObjects) -> None:
         world = self.world
         payloads = {place.object_id: self.window.start_send(place) for place in effect.places}
-        at = world.now + world.rng.random() * 0.01
+        what = effect.spill_id, payloads, effect.in_place_of
+        world.schedule(world.now + world.rng.random() * 0.01, self._end_spill, what)
 
-        def end(_: None) -> None:
-            for object_id in payloads:
-                self.window.end_send(object_id)
-            is_refused = world.rng.random() < world.scenario.p_disk_full
-            file_id = 0 if is_refused else self.disk.write(payloads, effect.in_place_of)
-            if file_id:
-                self.post(e.ObjectsSpilled(effect.spill_id, file_id))
-            else:
-                self.post(e.SpillFailed(effect.spill_id, "The disk is full."))
-
-        world.schedule(at, end, None)
+    def _end_spill(self, what: tuple[int, dict[int, bytes], tuple[int, int] | None]) -> None:
+        spill_id, payloads, in_place_of = what
+        for object_id in payloads:
+            self.window.end_send(object_id)
+        is_refused = self.world.rng.random() < self.world.scenario.p_disk_full
+        file_id = 0 if is_refused else self.disk.write(payloads, in_place_of)
+        if file_id:
+            self.post(e.ObjectsSpilled(spill_id, file_id))
+        else:
+            self.post(e.SpillFailed(spill_id, "The disk is full."))
 
     def _restore_object(self, effect: f.RestoreObject) -> None:
         self._read(effect, self.disk.files[effect.file_id][effect.object_id], "file")
@@ -336,20 +342,21 @@ class SimRank:
         self._read(effect, effect.recipe, "source")
 
     def _read(self, effect: f.RestoreObject | f.ReadSource, payload: bytes, where: str) -> None:
-        world = self.world
         self.window.receive(effect.object_id, effect.offset)
+        what = effect.transfer_id, effect.object_id, payload, where
+        self.world.schedule(self.world.now + self.world.rng.random() * 0.01, self._end_read, what)
 
-        def end(_: None) -> None:
-            if world.rng.random() < world.scenario.p_broken_read:
-                self.window.break_off(effect.object_id)
-                failure = broken_file(effect.object_id, self.rank, where)
-                world.truth.injected.append(failure)
-                self.post(e.ReadFailed(effect.transfer_id, failure))
-            else:
-                self.window.arrive(effect.object_id, payload)
-                self.post(e.ReadCompleted(effect.transfer_id))
-
-        world.schedule(world.now + world.rng.random() * 0.01, end, None)
+    def _end_read(self, what: tuple[int, int, bytes, str]) -> None:
+        transfer_id, object_id, payload, where = what
+        world = self.world
+        if world.rng.random() < world.scenario.p_broken_read:
+            self.window.break_off(object_id)
+            failure = broken_file(object_id, self.rank, where)
+            world.truth.injected.append(failure)
+            self.post(e.ReadFailed(transfer_id, failure))
+        else:
+            self.window.arrive(object_id, payload)
+            self.post(e.ReadCompleted(transfer_id))
 
     def _drop_spilled(self, effect: f.DropSpilled) -> None:
         self.disk.drop(effect.file_id, effect.object_id)

@@ -244,7 +244,7 @@ class Threads:
         how = op.may_run, frame.waits_as, is_for_good, op.is_taking
         self._rank.post(e.WaitStarted(waiter_id, op.object_ids, op.n_wanted, op.is_fetching, *how))
         if op.timeout_s is not None:
-            self._world.schedule(self._world.now + op.timeout_s, self._time_out, waiter_id)
+            self._world.set_timer(self._world.now + op.timeout_s, self._time_out, waiter_id)
 
     def watch(self, frame: Frame, object_ids: list[int], *, is_fetching: bool, is_waiting: bool) -> Watched:
         """A frame watches objects, and may do something else meanwhile."""

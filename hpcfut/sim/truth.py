@@ -118,3 +118,13 @@ class Truth:
         return any(
             object_id in makers and self._may_end(makers[object_id], failure, seen) for object_id in spec.arguments
         )
+
+    def may_fail_at_all(self, spec: Spec) -> bool:
+        """Whether there is any reason why a task may have no result."""
+        if spec.failures or spec.may_be_cancelled or spec.is_unschedulable or spec.task_id in self.given_up:
+            return True
+        if self.injected or self.is_tight or spec.n_returns < 0:
+            return True
+        makers = [self.makers[object_id] for object_id in spec.arguments if object_id in self.makers]
+        # A task has arguments that were made before it only, so this ends.
+        return any(self.may_fail_at_all(maker) for maker in makers)

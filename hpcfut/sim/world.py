@@ -162,6 +162,14 @@ class SimWorld:
         self._n_scheduled += 1
         heapq.heappush(self._heap, (at, self._n_scheduled, action, argument))
 
+    def set_timer(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
+        """Let something happen when its time has come, which is what somebody waits for."""
+        self.schedule(at, action, argument)
+
+    def schedule_turn(self, rank: SimRank, at: float) -> None:
+        """Let a rank take a turn at an instant, if it has not taken it earlier."""
+        self.schedule(at, rank.turn_if_due, at)
+
     def schedule_step(self, thread: Thread, seconds: float) -> None:
         """Let a thread go on after a while, unless that is settled already."""
         if not thread.is_scheduled:

@@ -24,6 +24,7 @@ from hpcfut.core.watches import Watches
 from hpcfut.sim import checkers
 from hpcfut.sim.checkers.attempts import Attempts
 from hpcfut.sim.checkers.emptiness import Emptiness
+from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
@@ -128,6 +129,16 @@ def announces_elsewhere(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def forgets_what_nobody_can_wait_for(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A task without results is not run at all."""
+
+    def wrong(self: Tasks, event: Any) -> None:
+        if event.return_ids:
+            right(self, event)
+
+    return wrong
+
+
 def frees_what_is_used(right: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(self: Copies, copy: Any) -> None:
         copy.n_sends = 0
@@ -152,6 +163,7 @@ FAULTS = (
     Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
+    Fault(Futures, Tasks, "submit", forgets_what_nobody_can_wait_for, "was submitted, and nothing has become of it"),
     Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),
     Fault(Emptiness, Leases, "_return", forgets, r"At rest, rank \d still has .*n_grants=[1-9]"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from textwrap import dedent
 
-from hpcfut.sim.explorer import EvenRandom
+from hpcfut.sim.explored import EvenRandom
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Make, Program, get
 from hpcfut.sim.world import SimWorld

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcfut.sim.checkers.attempts import Attempts
 from hpcfut.sim.checkers.emptiness import Emptiness
+from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
@@ -23,14 +24,15 @@ from hpcfut.sim.checkers.values import Values
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
 
-ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Spread, Standstills, Progress, Emptiness)
+ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Spread, Standstills, Progress, Futures, Emptiness)
 
 
 class Checks:
     """All checkers of a world, by the occasion on which they look."""
 
     def __init__(self, world: SimWorld) -> None:
-        checkers = [make(world) for make in ALL]
+        #: The checkers themselves, with what they remember.
+        self.all = checkers = [make(world) for make in ALL]
 
         def methods(name: str) -> list[Callable[..., Any]]:
             return [getattr(checker, name) for checker in checkers if hasattr(checker, name)]
