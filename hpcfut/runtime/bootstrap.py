@@ -21,6 +21,7 @@ from hpcfut.edges.host.gpus import gpus_of, own_sight
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import (
+    Cores,
     Place,
     cores_of,
     limit_threads,
@@ -28,6 +29,7 @@ from hpcfut.edges.host.machine import (
     ranks_on_host_of,
     ranks_on_machine_of,
     shared_memory_key,
+    sharing_of,
 )
 from hpcfut.edges.host.memory import memory_of_job
 from hpcfut.edges.host.parent import die_with_parent
@@ -119,6 +121,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
     cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
+    sharing = sharing_of(places, world.rank)
     nbytes = memory_of_job(environ).nbytes_free // len(on_machine)
     gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
@@ -145,7 +148,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is not None:
         files.note_segments(world.rank)
     expose = transport.expose if is_read else None
-    return Job(world, transport, doorbell, arena, roster, len(on_machine), files, guard, expose, common)
+    return Job(world, transport, doorbell, arena, roster, sharing, files, guard, expose, common)
 
 
 def _refuse_typed(launch: Launch) -> None:
@@ -167,7 +170,7 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     if sentence := lack_of_memory([record]):
         raise HpcfutError(sentence)
     arena = HostArena(0, nbytes, is_checked=_is_debugged(environ))
-    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), arena, [record], 1, files)
+    return Job(None, LoopbackTransport(), HostDoorbell(0, 1), arena, [record], Cores(), files)
 
 
 def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], files: JobFiles | None) -> None:

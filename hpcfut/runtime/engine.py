@@ -14,9 +14,10 @@ waits for something of its own. Every other waiting thread is a follower and sle
   other closely (``post_soon``) and releases of refs: these wait for the next turn, the helper's at the latest.
 * A sleeping leader does not hold ``_lock``: who posts meanwhile turns the core, and rings it if that ended its wait.
 
-A leader that finds nothing stays awake for a moment, unless other threads need the GIL for user code, or it has woken
-another rank (``Rest.makes_way``). It yields its core meanwhile only if ranks share cores, because others may keep that
-for milliseconds. Then it sleeps (``rest.py``).
+A leader that finds nothing stays awake for a moment, unless other threads need the GIL for user code. It yields its
+core meanwhile only if there are fewer cores than ranks, because others may keep that for milliseconds. If it has woken
+another rank (``Rest.makes_way``), it stays awake for longer where no rank can need its core, and else not at all. Then
+it sleeps (``rest.py``).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ GATHER_FOR_S = 0.0001
 AWAKE_FOR_S = 0.00005
 #: And where every rank has a core: a round trip to a rank that must be woken first.
 SPIN_FOR_S = 0.00015
+#: And for a rank that it has woken after a while, on cores of its own: a round trip while the caches of both are cold.
+AWAKE_FOR_WOKEN_S = 0.0006
 
 
 class Engine(Turns):
@@ -62,6 +65,7 @@ class Engine(Turns):
         *,
         session: int,
         may_spin: bool,
+        has_own_cores: bool,
         open_store: Callable[[], SpillStore],
     ) -> None:
         super().__init__(core, transport, window, session=session, open_store=open_store, post=self.post)
@@ -74,6 +78,7 @@ class Engine(Turns):
         self._now = self.now = clock.now
         self.may_spin = may_spin
         self._awake_for_s = SPIN_FOR_S if may_spin else AWAKE_FOR_S
+        self._awake_for_woken_s = AWAKE_FOR_WOKEN_S if has_own_cores else 0.0
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
@@ -323,7 +328,8 @@ class Engine(Turns):
             if not idle_since:
                 idle_since = now
             idle_s = now - idle_since
-            if idle_s < self._awake_for_s and not self.busy and not self.rest.makes_way():
+            awake_for_s = self._awake_for_woken_s if self.rest.makes_way() else self._awake_for_s
+            if idle_s < awake_for_s and not self.busy:
                 if not self.may_spin:
                     os.sched_yield()
             elif self.rest.pause(waiter, idle_s, deadline):

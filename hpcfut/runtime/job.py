@@ -26,6 +26,7 @@ from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.fork_server import ForkServer
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
+from hpcfut.edges.host.machine import Cores
 from hpcfut.edges.host.parent import ParentWatch
 from hpcfut.edges.host.spill_files import SpillFiles
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE, find_spill_folder
@@ -72,7 +73,7 @@ class Job:
         doorbell: Doorbell,
         arena: HostArena,
         roster: list[RankRecord],
-        n_on_host: int,
+        cores: Cores,
         files: JobFiles | None,
         guard: RankGuard | None = None,
         expose: Callable[[memoryview], None] | None = None,
@@ -90,7 +91,7 @@ class Job:
         self._hearing = Hearing(doorbell)
         self._arena = arena
         self._roster = roster
-        self._may_spin = n_on_host <= _n_cores()
+        self._cores = cores
         self._n_sessions = 0
         self._output = TaskOutput(transport.rank)
         #: Of the session.
@@ -197,7 +198,8 @@ class Job:
             clock,
             self._hearing,
             session=self._n_sessions,
-            may_spin=self._may_spin,
+            may_spin=self._cores.are_enough,
+            has_own_cores=self._cores.are_own,
             open_store=lambda: SpillFiles(find_spill_folder(config.spill_folder, os.environ)),
         )
         engine.frames.hear_first(self._early)
@@ -328,7 +330,3 @@ def _with_resources(record: RankRecord, config: Config, incarnation: int) -> Ran
     given = {**config.resources, **config.resources_of_ranks.get(record.rank, {})}
     resources = {**record.resources, **amounts, **given}
     return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0))

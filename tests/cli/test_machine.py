@@ -12,6 +12,7 @@ import pytest
 
 from hpcfut.edges.host.machine import (
     THREAD_VARIABLES,
+    Cores,
     Place,
     cores_of,
     host_key,
@@ -20,6 +21,7 @@ from hpcfut.edges.host.machine import (
     own_place,
     ranks_on_host_of,
     scratch_parent,
+    sharing_of,
 )
 from tests.mpi.jobs import CHECKOUT
 
@@ -91,3 +93,24 @@ def test_scratch_is_where_the_job_says(tmp_path: Path) -> None:
     assert scratch_parent({"SLURM_TMPDIR": str(ours), "TMPDIR": str(theirs)}) == ours
     assert scratch_parent({"SLURM_TMPDIR": str(tmp_path / "none"), "TMPDIR": str(theirs)}) == theirs
     assert scratch_parent({}).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("masks", "enough", "own"),
+    [
+        ([[0, 1]], [True], [True]),
+        # Bound to a core each.
+        ([[0], [1]], [False, False], [True, True]),
+        ([[0, 1], [2, 3]], [True, True], [True, True]),
+        # Not bound.
+        ([[0, 1], [0, 1]], [True, True], [False, False]),
+        ([[0, 1]] * 3, [False] * 3, [False] * 3),
+        # Two share some.
+        ([[0, 1, 2], [2], [3]], [True, False, False], [False, False, True]),
+    ],
+)
+def test_who_may_use_whose_cores(masks: list[list[int]], enough: list[bool], own: list[bool]) -> None:
+    # Those of another machine are others, whatever their numbers.
+    everywhere = [*places(*masks), *places([0, 1, 2, 3], host="b")]
+    expected = [Cores(*each) for each in zip(enough, own, strict=True)]
+    assert [sharing_of(everywhere, rank) for rank in range(len(masks))] == expected

@@ -57,7 +57,17 @@ def test_a_send_that_finds_its_receiver_dead_ends_the_session() -> None:
     roster = [RankRecord(rank, 0, "h", "h", 77, {"CPU": RESOURCE_UNIT}) for rank in range(2)]
     core = RankCore(0, roster, Config(), is_driver=True, nbytes_store=1000)
     arena, clock, bell = HostArena(0, 1000), MonotonicClock(), HostDoorbell(0, 2)
-    engine = Engine(core, DeafPeer(), arena, clock, Hearing(bell), session=0, may_spin=False, open_store=no_store)
+    engine = Engine(
+        core,
+        DeafPeer(),
+        arena,
+        clock,
+        Hearing(bell),
+        session=0,
+        may_spin=False,
+        has_own_cores=False,
+        open_store=no_store,
+    )
     waiter = engine.new_waiter()
     engine.post_now(ResourcesQueried(1))
     engine.hear_now()

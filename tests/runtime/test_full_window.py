@@ -92,6 +92,7 @@ def test_the_holder_is_asked_only_if_there_is_room(nbytes: int, is_denied: bool)
         Hearing(HostDoorbell(0, 2)),
         session=0,
         may_spin=False,
+        has_own_cores=False,
         open_store=no_store,
     )
     waiter = engine.new_waiter()

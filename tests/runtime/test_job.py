@@ -11,6 +11,7 @@ from hpcfut.core.events import Event, FrameReceived, FrameRefused
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.loopback import LoopbackTransport
+from hpcfut.edges.host.machine import Cores
 from hpcfut.model.config import Config
 from hpcfut.model.errors import RankLostError
 from hpcfut.model.roster import RankRecord
@@ -40,7 +41,7 @@ def post() -> Post:
 @pytest.fixture
 def job(post: Post) -> Iterator[Job]:
     roster = [RankRecord(rank, 0, "h", "h", 77, AMOUNTS) for rank in range(2)]
-    made = Job(None, post, HostDoorbell(0, 1), HostArena(1, 1 << 20), roster, 2, None)
+    made = Job(None, post, HostDoorbell(0, 1), HostArena(1, 1 << 20), roster, Cores(), None)
     yield made
     made._output.remove()
 

@@ -42,7 +42,15 @@ class Mill:
         self.bell = HostDoorbell(0, 1)
         transport, window, clock = LoopbackTransport(), HostArena(0, 1000), MonotonicClock()
         self.engine = Engine(
-            self.core, transport, window, clock, Hearing(self.bell), session=0, may_spin=False, open_store=no_store
+            self.core,
+            transport,
+            window,
+            clock,
+            Hearing(self.bell),
+            session=0,
+            may_spin=False,
+            has_own_cores=False,
+            open_store=no_store,
         )
         self.helper = Helper(self.engine)
 
@@ -140,11 +148,31 @@ def test_a_sleeping_leader_is_told_of_its_news(mill: Mill) -> None:
             pass
 
 
-def test_a_leader_that_has_woken_another_rank_does_not_stay_awake(mill: Mill) -> None:
+def test_a_leader_that_shares_its_cores_does_not_stay_awake_when_it_has_woken_another_rank(mill: Mill) -> None:
     mill.engine._awake_for_s = FOREVER_S
     mill.bell.rang_at = time.monotonic()
     with leading(mill):
         pass
+
+
+def test_a_leader_with_cores_of_its_own_stays_awake_for_whom_it_has_woken(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, pauses = mill.engine, list[float]()
+    monkeypatch.setattr(engine.rest, "pause", lambda waiter, idle_s, deadline: pauses.append(idle_s))
+    engine._awake_for_s, engine._awake_for_woken_s = 0.0, FOREVER_S
+    mill.bell.rang_at = time.monotonic()
+    waiter = engine.new_waiter()
+    thread = threading.Thread(target=engine.wait, args=(waiter, None), daemon=True)
+    thread.start()
+    mill.until(lambda: engine.leader is waiter)
+    for _ in range(3):
+        mill.until_turned(time.monotonic())
+    waiter.tell()
+    thread.join(FOREVER_S / 2)
+    engine.forget(waiter)
+    assert not thread.is_alive()
+    assert not pauses
 
 
 def test_ranks_that_ring_each_other_often_stay_awake(mill: Mill) -> None:

@@ -36,6 +36,15 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
     machine_key: str
 
 
+class Cores(msgspec.Struct, frozen=True):
+    """How a rank and the others of its machine share the cores."""
+
+    #: Whether those that this rank may use would be enough for all.
+    are_enough: bool = True
+    #: Whether no other rank may use those of this one.
+    are_own: bool = True
+
+
 def own_place() -> Place:
     """The place of this process."""
     return Place(socket.gethostname(), host_key(), sorted(os.sched_getaffinity(0)), machine_key())
@@ -88,6 +97,14 @@ def cores_of(places: Sequence[Place], rank: int) -> int:
         n_sharers = sum(cpu in cpus for cpus in neighbours)
         n_shared[n_sharers] = n_shared.get(n_sharers, 0) + 1
     return max(1, sum(n_cpus // n_sharers for n_sharers, n_cpus in n_shared.items()))
+
+
+def sharing_of(places: Sequence[Place], rank: int) -> Cores:
+    """How this rank shares its cores, as far as ranks of this job may use them."""
+    cpus = set(places[rank].cpus)
+    neighbours = ranks_on_machine_of(places, rank)
+    are_own = all(cpus.isdisjoint(places[other].cpus) for other in neighbours if other != rank)
+    return Cores(len(neighbours) <= len(cpus), are_own)
 
 
 def limit_threads(n_cores: int, environ: MutableMapping[str, str]) -> None:
