@@ -7,11 +7,12 @@ or a result, held back until there is room) and the readers that a thread waits 
 tasks that have not started, which must not take the memory that running tasks need to come to an end. The first line
 is served first, and each in order, so that a large request is not passed by small ones for ever.
 
-Room is made of copies that nobody uses, the least recently used first: a cached copy is forgotten, because its holder
-still has it; what is in a file already, or has a source, is dropped from memory; others are spilled, many in one file,
-and dropped when that has been written, if nobody has begun to use them meanwhile. Loans are recalled; their readers
-return them when nothing there uses the bytes, and ask anew when they need them again. Who asks for what nobody uses, or
-for what has been recalled, is *held up* until those have been looked after who have waited for the memory.
+Room is made of copies that nobody uses, the least recently used first. Cached copies go before all others: they are
+forgotten, because their holder still has them, or their source. What is in a file is dropped; the rest is spilled,
+many in one file, and dropped when that has been written, if nobody has begun to use it meanwhile. Loans are recalled;
+their readers return them when nothing there uses the bytes, and ask anew when they need them again. Who asks for what
+nobody uses, or for what has been recalled, is *held up* until those have been looked after who have waited for the
+memory.
 
 What is in use is taken out of the list of what can be moved when it is met there, and put back when the last use goes,
 so that it costs the same to make room however much is in use.
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Final
 
 from hpcfut.core.context import Context
@@ -249,7 +251,9 @@ class Pressure:
         left = goal - self._spills.nbytes
         is_disk_open = not self._spills.trouble or self._spills.may_exchange(first)
         evicted, unloaded, batch, recalled, used = (list[Copy]() for _ in range(5))
-        for copy in self._copies.movable.values():
+        movable = self._copies.movable.values()
+        primary = (copy for copy in movable if copy.is_primary)
+        for copy in chain((copy for copy in movable if not copy.is_primary), primary):
             if left <= 0:
                 break
             if copy.state not in (LOCAL, DOOMED) or not copy.is_movable:

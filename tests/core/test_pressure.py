@@ -180,6 +180,21 @@ def test_a_cached_copy_is_forgotten_and_read_again(make_core: MakeCore) -> None:
 # --- who wants it meanwhile ---
 
 
+def test_what_costs_nothing_goes_before_what_must_be_written(make_core: MakeCore) -> None:
+    hand = make_core(**TWO)
+    mine = hand.own(11)
+    hand.tell(ObjectPut(mine, LARGE))
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    hand.get(2, ObjectLocated(THEIRS, 2, NBYTES))
+    hand.tell(ReadCompleted(1))
+    effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
+    assert [effect.object_id for effect in of(effects, FreeSegment)] == [THEIRS], "Though it was used last."
+    assert of(effects, GiveRoom) and not of(effects, SpillObjects)
+    hand.tell(RoomReturned(hand.own(13)))
+    hand.release(mine, THEIRS)
+
+
 def test_a_reader_gets_what_was_spilled_when_it_is_back(make_core: MakeCore) -> None:
     hand = make_core(**TWO, neighbours=(0, 1))
     put_two(hand)
