@@ -85,7 +85,7 @@ def test_tasks_go_to_the_host_of_their_arguments(hosts: TwoHosts, mpi: Mpi) -> N
     (nbytes_read,) = map(int, re.findall(r"(\d+) bytes were read", job.stdout))
     # Wherever they ran by chance, half of it would cross. One host's cores are the other's here, so that ranks are late
     # now and then, and are not waited for; and a queue that is too long is left to itself.
-    assert crossed < nbytes_read / 6, f"{crossed} of {nbytes_read} bytes crossed.\n{job.story()}"
+    assert crossed < nbytes_read / 4, f"{crossed} of {nbytes_read} bytes crossed.\n{job.story()}"
 
 
 @pytest.mark.parametrize(
