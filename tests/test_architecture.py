@@ -120,8 +120,9 @@ OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copy copies fullness spills pressure loans readers transfers "
-    "keepers references templates membership task footprints lease ahead locality pushes leases tasks run grants "
-    "scheduler runs recalls streams wait waits watches inventories stuck standstills statistics rank"
+    "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
+    "tasks cancellations run grants scheduler runs recalls streams wait waits watches recovery notices inventories "
+    "stuck standstills statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

@@ -11,6 +11,7 @@ from typing import Any, Final
 from hpcfut.model.errors import (
     HpcfutError,
     ObjectLostError,
+    ObjectReconstructionFailedError,
     ObjectStoreFullError,
     OutOfMemoryError,
     TaskCancelledError,
@@ -18,12 +19,23 @@ from hpcfut.model.errors import (
     TaskUnschedulableError,
     WorkerCrashedError,
 )
-from hpcfut.model.failure import CANCELLED, CRASHED, FULL, LOST, OUT_OF_MEMORY, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import (
+    CANCELLED,
+    CRASHED,
+    FULL,
+    LOST,
+    OUT_OF_MEMORY,
+    RAISED,
+    UNRECOVERABLE,
+    UNSCHEDULABLE,
+    Failure,
+)
 
 _KINDS: dict[str, type[HpcfutError]] = {
     CANCELLED: TaskCancelledError,
     UNSCHEDULABLE: TaskUnschedulableError,
     LOST: ObjectLostError,
+    UNRECOVERABLE: ObjectReconstructionFailedError,
     FULL: ObjectStoreFullError,
     CRASHED: WorkerCrashedError,
     OUT_OF_MEMORY: OutOfMemoryError,

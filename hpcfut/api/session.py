@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from hpcfut.api.interrupts import catch_interrupts, leave_interrupts_to_driver
 from hpcfut.api.refs import ObjectRef, id_of
+from hpcfut.api.settings import config_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
-from hpcfut.model.resources import split_resources
 from hpcfut.runtime.bootstrap import start_job
 from hpcfut.runtime.job import Job, RefHooks, is_interactive
 from hpcfut.runtime.runtime import Runtime
@@ -59,6 +58,7 @@ def init(
     resources: Mapping[str | int, float | Mapping[str, float]] | None = None,
     object_store_memory: int | None = None,
     spill_folder: str | os.PathLike[str] | None = None,
+    lineage_memory: int | None = None,
 ) -> None:
     """Start hpcfut; implied by the first call that needs it.
 
@@ -79,6 +79,8 @@ def init(
             of the memory that the job has, if it is not given.
         spill_folder: Where objects go that there is no room for in memory, on every host. The nearest disk is taken if
             neither this nor the environment variable ``HPCFUT_SPILL_FOLDER`` names a folder.
+        lineage_memory: Bytes of calls, with their arguments, that every rank may keep to make lost objects again: 256
+            MiB, if neither this nor ``HPCFUT_LINEAGE_MEMORY`` says otherwise. Beyond, the oldest are dropped.
 
     Raises:
         RuntimeError: hpcfut runs already, or this is a forked child of a rank.
@@ -92,7 +94,8 @@ def init(
                 "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
                 "ignore_reinit_error=True."
             )
-        _open(_config(num_gpus, resources or {}, object_store_memory, spill_folder or ""), is_said=True)
+        options = num_gpus, resources or {}, object_store_memory, spill_folder or "", lineage_memory
+        _open(config_of(*options), is_said=True)
 
 
 def _open(config: Config, *, is_said: bool) -> None:
@@ -158,7 +161,7 @@ def current() -> Runtime:
     _demand_own_process()
     with _session.lock:
         if _session.runtime is None:
-            _open(_config(), is_said=False)
+            _open(config_of(), is_said=False)
         assert _session.runtime is not None
         return _session.runtime
 
@@ -372,25 +375,3 @@ def _demand_own_process() -> None:
             "hpcfut was used in a forked child process of a rank. A child has no rank of its own: give the work to a "
             "task instead, or pass plain values to the child."
         )
-
-
-def _config(
-    num_gpus: float | None = None,
-    resources: Mapping[Any, Any] = MappingProxyType({}),
-    object_store_memory: int | None = None,
-    spill_folder: str | os.PathLike[str] = "",
-) -> Config:
-    given = {**json.loads(os.environ.get("HPCFUT_RESOURCES") or "{}"), **resources}
-    if num_gpus is not None:
-        given["GPU"] = num_gpus
-    everywhere, by_rank = split_resources(given)
-    if object_store_memory is not None and (type(object_store_memory) is not int or object_store_memory <= 0):
-        raise ValueError(f"object_store_memory is {object_store_memory!r}; give a number of bytes above 0.")
-    return Config(
-        n_slots=max(1, int(os.environ.get("HPCFUT_SLOTS") or 1)),
-        resources=everywhere,
-        resources_of_ranks=by_rank,
-        nbytes_store=object_store_memory or 0,
-        notes_sites=os.environ.get("HPCFUT_RECORD_REF_CREATION_SITES", "0") not in ("", "0"),
-        spill_folder=os.path.abspath(os.path.expanduser(os.fsdecode(spill_folder))) if spill_folder else "",
-    )

@@ -81,7 +81,7 @@ class Ahead:
             record = self._references.find(object_id)
             assert record is not None
             if record.state == STORED and record.rank != SOURCE and host_of[record.rank] != host_of[rank]:
-                arguments.append(Argument(object_id, None, record.rank, record.nbytes))
+                arguments.append(Argument(record.bytes_id, None, record.rank, record.nbytes))
         return tuple(arguments)
 
     def take(self, lease: Lease) -> TaskRecord | None:

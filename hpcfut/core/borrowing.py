@@ -21,7 +21,8 @@ holds it, so every hold must be visible to the owner, or be *covered* by somebod
    per borrower would not do: the early release of one report would hide another.
 
 No report is needed where borrower and owner are the same rank, nor where the receiver already knows (the reporter is
-the owner: rule 4). What is not promised: cycles of refs are not collected, and deaths are not handled here.
+the owner: rule 4). What is not promised: cycles of refs are not collected, also where
+lineage is part of them, and deaths are not handled here.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ TRANSITIONS: Final = {
     (ASKED, "failed"): FAILED,
     (ASKED, "release"): RELEASED,
     (INLINE, "release"): RELEASED,
+    (STORED, "lose"): ASKED,
     (STORED, "release"): RELEASED,
     (FAILED, "release"): RELEASED,
 }
@@ -67,6 +69,7 @@ class BorrowedObject(msgspec.Struct, gc=False, eq=False):
     failure: Failure | None = None
     rank: int = -1
     nbytes: int = 0
+    bytes_id: int = 0
     contained: tuple[int, ...] = ()
     #: Reporter → how often it named this rank as a borrower since the last release.
     reports: dict[int, int] | None = None

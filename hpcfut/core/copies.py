@@ -220,6 +220,17 @@ class Copies:
             copy.is_held = False
             self.let_go(copy)
 
+    def withdraw(self, object_id: int) -> None:
+        """The owner wants the primary copy no more; who uses it here may do so for as long as it is there."""
+        copy = self.copies.get(object_id)
+        if copy is None:
+            return
+        self.free(object_id)
+        if object_id in self.copies:
+            copy.is_primary = False
+            self._end_redirections(copy)
+            self._refuse_askers(copy)
+
     def let_go(self, copy: Copy) -> None:
         """A wish or a use has gone; if it was the last one, the memory goes too."""
         state = copy.state
@@ -270,12 +281,9 @@ class Copies:
         del self.copies[copy.object_id]
         if copy.is_kept and copy.holder >= 0:
             self._context.send(copy.holder, CopyGone(copy.object_id, self._rank))
-        for rank in copy.readers.values() if copy.readers else ():
-            if rank >= 0:
-                self._context.send(rank, RedirectionEnded(copy.object_id))
+        self._end_redirections(copy)
         self.give_back(copy)
-        for rank, transfer_id in copy.askers or ():
-            self._context.send(rank, ReadRefused(copy.object_id, transfer_id))
+        self._refuse_askers(copy)
         if copy.file_id > 0:
             self._context.effects.append(DropSpilled(copy.file_id, copy.object_id))
             self.on_dropped()
@@ -284,6 +292,17 @@ class Copies:
         """A copy that was read from another rank makes way."""
         copy.state = self.next[LOCAL, "evict"]
         self.forget(copy)
+
+    def _refuse_askers(self, copy: Copy) -> None:
+        askers, copy.askers = copy.askers, None
+        for rank, transfer_id in askers or ():
+            self._context.send(rank, ReadRefused(copy.object_id, transfer_id))
+
+    def _end_redirections(self, copy: Copy) -> None:
+        readers, copy.readers = copy.readers, None
+        for rank in readers.values() if readers else ():
+            if rank >= 0:
+                self._context.send(rank, RedirectionEnded(copy.object_id))
 
     def give_back(self, copy: Copy) -> None:
         """Free the segment of a copy, if it has one here."""

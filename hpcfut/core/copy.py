@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import LOST, UNRECOVERABLE, Failure
 from hpcfut.model.place import Place
 from hpcfut.wire.messages import Argument
 
@@ -135,6 +135,17 @@ class Copy(msgspec.Struct, gc=False, eq=False):
     def is_at_hand(self) -> bool:
         """Whether it can be read now, or it is known why it never will be."""
         return self.failure is not None if self.state == MISSING else self.state in (LOCAL, LENT) and self.offset >= 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the bytes cannot be had from where they were stored, of which their owner is to be told."""
+        kind = self.failure.kind if self.failure is not None and self.recipe is None else ""
+        return self.state == MISSING and kind in (LOST, UNRECOVERABLE)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether it was the primary copy, until the owner gave it up."""
+        return self.holder < 0 and not self.is_primary
 
     @property
     def is_movable(self) -> bool:

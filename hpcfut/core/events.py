@@ -65,6 +65,13 @@ class SourcePut(msgspec.Struct, gc=False):
     nbytes: int
 
 
+class BytesLost(msgspec.Struct, gc=False):
+    """What is stored of an object of this rank has gone, wherever it was: nobody can read it any more."""
+
+    object_id: int
+    reason: str
+
+
 class RefsAdded(msgspec.Struct, gc=False):
     """Code on this rank holds these refs once more (an id may stand several times)."""
 
@@ -315,6 +322,7 @@ Event = (
     | TaskSubmitted
     | ObjectPut
     | SourcePut
+    | BytesLost
     | RefsAdded
     | RefsReleased
     | WaitStarted

@@ -3,7 +3,8 @@
 One record an object: its value or place, who holds it here (``n_local`` refs in user code, ``n_uses`` holds of the core
 itself), and who holds it elsewhere (``borrowers``, counted per pair of reporter and borrower; why, is told in
 ``borrowing.py``). An object is collected when nobody holds it any more and it is not pending; a pending object that
-nobody holds is collected as soon as its result comes.
+nobody holds is collected as soon as its result comes. Of an object that a lost one might have to be made from, a record
+without a value stays: it is *retired* (``lineage.py``).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import msgspec
 
 from hpcfut.core.context import Context
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import Failure
-from hpcfut.model.ids import name_of
+from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.ids import name_of, owner_of
 
 PENDING: Final = "pending"
 INLINE: Final = "inline"
 STORED: Final = "stored"
 FAILED: Final = "failed"
+RETIRED: Final = "retired"
 COLLECTED: Final = "collected"
 
 #: Stands for the rank that stores an object whose bytes each rank reads from their source by itself.
@@ -32,7 +34,12 @@ TRANSITIONS: Final = {
     (PENDING, "failed"): FAILED,
     (INLINE, "collect"): COLLECTED,
     (STORED, "collect"): COLLECTED,
+    (STORED, "lose"): PENDING,
+    (STORED, "retire"): RETIRED,
     (FAILED, "collect"): COLLECTED,
+    (FAILED, "retire"): RETIRED,
+    (RETIRED, "make again"): PENDING,
+    (RETIRED, "collect"): COLLECTED,
 }
 
 
@@ -54,7 +61,9 @@ class OwnedObject(msgspec.Struct, gc=False, eq=False):
     nbytes: int = 0
     #: Ranks that were sent it with a task from here, and keep it: on other hosts than it is on, or from its source.
     keepers: dict[int, None] | None = None
-    #: Refs inside the value; each is held once while the value lives.
+    #: Under which id the bytes are stored; another one than the object's once that has been made again.
+    bytes_id: int = 0
+    #: Refs inside the value, and inside those it has had before it was lost; each is held once while the value lives.
     contained: tuple[int, ...] = ()
     #: (reporter, borrower) → signed count; the object lives while any is not zero.
     borrowers: dict[tuple[int, int], int] | None = None
@@ -86,11 +95,14 @@ class Ownership:
         if record.watchers:
             self._context.ready.append(record.object_id)
 
-    def set_stored(self, record: OwnedObject, rank: int, nbytes: int, contained: tuple[int, ...]) -> None:
+    def set_stored(
+        self, record: OwnedObject, rank: int, nbytes: int, contained: tuple[int, ...], bytes_id: int
+    ) -> None:
         """The value is stored, sealed, on a rank."""
         record.state = self._next[record.state, "returned stored"]
         record.rank = rank
         record.nbytes = nbytes
+        record.bytes_id = bytes_id
         record.contained = contained
         if record.watchers:
             self._context.ready.append(record.object_id)
@@ -101,6 +113,16 @@ class Ownership:
         record.failure = failure
         if record.watchers:
             self._context.ready.append(record.object_id)
+
+    def reopen(self, record: OwnedObject, why: str) -> None:
+        """The value is lost, or had been given up: it is made again."""
+        record.state = self._next[record.state, why]
+        record.rank, record.keepers = -1, None
+
+    def retire(self, record: OwnedObject) -> None:
+        """Nobody holds the object; but one that is made from it might have to be made again."""
+        record.state = self._next[record.state, "retire"]
+        record.failure, record.contained = None, ()
 
     def collect(self, record: OwnedObject) -> None:
         """Nobody holds the object: take it out of the table."""
@@ -113,7 +135,7 @@ class Ownership:
             name = name_of(object_id)
             if record.n_local < 0 or record.n_uses < 0:
                 raise InvariantError(f"Object {name} has negative counts: {record}.")
-            if record.state != PENDING and not record.is_held:
+            if record.state not in (PENDING, RETIRED) and not record.is_held:
                 raise InvariantError(f"Object {name} is held by nobody and was not collected: {record}.")
             if record.state == PENDING and not record.task_id:
                 raise InvariantError(f"Object {name} is pending, but no task makes it.")
@@ -121,3 +143,12 @@ class Ownership:
                 raise InvariantError(f"Object {name} is ready, but ranks that asked for it were not told: {record}.")
             if (record.state == INLINE) != (record.payload is not None):
                 raise InvariantError(f"Object {name} is {record.state}, which its payload contradicts.")
+
+
+def lost_failure(object_id: int) -> Failure:
+    """What a ref to a collected object gives."""
+    return Failure(
+        LOST,
+        f"Object {name_of(object_id)} is not known to its owner, rank {owner_of(object_id)}, any more. Every ref to it "
+        f"had been dropped; keep a ref, or pass it as an argument, instead of rebuilding it from its id.",
+    )

@@ -55,10 +55,11 @@ class Pushes:
             return Argument(object_id, record.payload, 0, 0, record.contained)
         if record.rank == SOURCE:
             return Argument(object_id, self._references.keepers.tell_recipe(record, rank), 0, record.nbytes)
+        bytes_id = record.bytes_id
         if record.rank == self._context.rank:
-            argument = self._loans.lend_argument(object_id, rank, record.nbytes, record.contained)
+            argument = self._loans.lend_argument(bytes_id, rank, record.nbytes, record.contained)
         else:
-            argument = Argument(object_id, None, record.rank, record.nbytes, record.contained)
-        if self._has_other_hosts and argument.offset < 0:
+            argument = Argument(bytes_id, None, record.rank, record.nbytes, record.contained)
+        if self._has_other_hosts and argument.offset < 0 and bytes_id == object_id:
             self._references.keepers.note_sent(record, rank)
         return argument

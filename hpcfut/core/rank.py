@@ -11,20 +11,23 @@ from typing import Any
 
 from hpcfut.core import events as e
 from hpcfut.core.ahead import ReadsAhead
+from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
+from hpcfut.core.cancellations import Cancellations
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.copies import Copies
-from hpcfut.core.copy import Copy
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.inventories import Inventories
 from hpcfut.core.leases import Leases
+from hpcfut.core.lineage import Lineage
 from hpcfut.core.membership import Membership
+from hpcfut.core.notices import Notices
 from hpcfut.core.ownership import Ownership
 from hpcfut.core.pressure import Pressure
 from hpcfut.core.recalls import Recalls
-from hpcfut.core.references import Record, References
-from hpcfut.core.run import READY
+from hpcfut.core.recovery import Recovery
+from hpcfut.core.references import References
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.standstills import Standstills
@@ -64,9 +67,12 @@ class RankCore:
         self.pressure = pressure = Pressure(context, copies)
         self.transfers = Transfers(context, copies, pressure, self.membership.host_of, neighbours)
         self.references = References(context, self.ownership, self.borrowing, copies, self.transfers)
+        self.answers = Answers(context, self.references, copies, self.transfers)
         self.templates = Templates(context, self.references)
+        self.lineage = Lineage(context, self.references, self.templates)
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
-        self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership)
+        self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership, self.lineage)
+        self.cancellations = Cancellations(context, self.references, self.leases, self.tasks)
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
@@ -75,11 +81,17 @@ class RankCore:
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler
         )
         self.watches = Watches(context, self.references, self.scheduler, self.runs, self.waits)
+        self.recovery = Recovery(
+            context, self.references, self.answers, copies, self.lineage, self.tasks, self.cancellations, self.waits
+        )
         self.standstills = Standstills(
             context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
         )
         self.inventories = Inventories(context, self.references, copies, self.tasks)
         Recalls(context, copies, pressure, self.transfers, self.scheduler, self.runs)
+        self._notices = Notices(
+            self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery
+        )
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -171,7 +183,8 @@ class RankCore:
         if context.inbox or context.ready or context.runnable or context.arrived:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         memory = (self.references, self.copies, self.pressure, self.templates)
-        for machine in (*memory, self.leases, self.tasks, self.scheduler, self.runs, self.waits, self.watches):
+        users = (self.tasks, self.scheduler, self.runs, self.waits, self.watches)
+        for machine in (*memory, self.leases, *users, self.lineage, self.recovery):
             machine.check()
 
     def statistics(self) -> Statistics:
@@ -190,6 +203,7 @@ class RankCore:
     # -- routing -----------------------------------------------------------------------------------------------------
 
     def _event_handlers(self) -> dict[type, Handler]:
+        cancel = self.cancellations.cancel_maker
         return {
             e.FrameReceived: self._on_frame,
             e.TemplateDefined: lambda event: self.templates.define(event.template),
@@ -197,19 +211,20 @@ class RankCore:
             TaskSubmitted: self.tasks.submit,
             e.ObjectPut: lambda event: self.references.put(event.object_id, event.result),
             e.SourcePut: self.references.put_source,
+            e.BytesLost: self.recovery.on_bytes_lost,
             e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
             e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
             e.WaitStarted: self.waits.start,
             e.WaitAbandoned: lambda event: self.waits.abandon(event.waiter_id),
             e.WatchStarted: self.watches.start,
             e.WatchEnded: lambda event: self.watches.end(event.watch_id),
-            e.StreamAdvanced: self.tasks.advance,
-            e.StreamEndWanted: self.tasks.want_end,
+            e.StreamAdvanced: self.tasks.items.advance,
+            e.StreamEndWanted: self.tasks.items.want_end,
             e.RunReturned: self._on_run_returned,
             e.RunRaised: self._on_run_raised,
             e.RunYielded: lambda event: self.streams.yielded(event.task_id, event.object_id, event.result),
             e.RunHeldBack: lambda event: self.streams.held_back(event.task_id),
-            e.CancelRequested: lambda it: self.tasks.cancel_maker(it.object_id, it.is_recursive, it.is_forced),
+            e.CancelRequested: lambda it: cancel(it.object_id, it.is_recursive, it.is_forced),
             e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
             e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
             e.ReadDenied: lambda event: self.transfers.on_read_denied(event.transfer_id, event.failure),
@@ -231,7 +246,7 @@ class RankCore:
         }
 
     def _message_handlers(self) -> dict[type, Callable[[int, Any], None]]:
-        references, tasks = self.references, self.tasks
+        references, tasks, cancel = self.references, self.tasks, self.cancellations.cancel_maker
         return {
             m.TemplateRegistered: self.templates.on_registered,
             m.TemplateForgotten: lambda _, message: self.templates.on_forgotten(message),
@@ -244,14 +259,15 @@ class RankCore:
             m.TaskDone: tasks.on_done,
             m.TaskReturned: tasks.on_returned,
             m.TaskRaised: tasks.on_raised,
-            m.ItemYielded: tasks.on_item,
+            m.ItemYielded: tasks.items.on_item,
             m.StreamCredit: lambda _, message: self.streams.on_credit(message),
-            m.CancelAsked: lambda _, message: tasks.cancel_maker(message.object_id, message.recursive, message.forced),
+            m.CancelAsked: lambda _, message: cancel(message.object_id, message.recursive, message.forced),
             m.TaskCancelled: self._on_task_cancelled,
             m.ObjectAsked: references.on_asked,
-            m.ObjectResolved: references.on_answer,
-            m.ObjectLocated: references.on_answer,
-            m.ObjectFailed: references.on_answer,
+            m.ObjectResolved: self.answers.on_answer,
+            m.ObjectLocated: self.answers.on_answer,
+            m.ObjectFailed: self.answers.on_answer,
+            m.ObjectLost: self.recovery.on_lost,
             m.BorrowAdded: references.on_borrow_added,
             m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
             m.BorrowReleased: references.on_borrow_released,
@@ -264,14 +280,14 @@ class RankCore:
             m.BytesLent: self.transfers.on_lent,
             m.LoanReturned: self.transfers.loans.on_returned,
             m.LoanRecalled: self.transfers.on_recalled,
-            m.ObjectFreed: lambda _, message: self.copies.free(message.object_id),
+            m.ObjectFreed: lambda _, message: self.copies.withdraw(message.object_id),
             m.ResourcesAsked: self.scheduler.on_resources_asked,
             m.ResourcesReported: self.membership.on_resources_reported,
             m.InventoryAsked: self.inventories.on_asked,
             m.InventoryReported: self.membership.on_inventory_reported,
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
-            m.StandstillFound: lambda _, message: tasks.give_up(message.task_id, message.failure),
+            m.StandstillFound: lambda _, message: self.cancellations.give_up(message.task_id, message.failure),
             **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._on_end),
         }
 
@@ -303,42 +319,13 @@ class RankCore:
                 message = context.inbox.popleft()
                 self._on_message[type(message)](context.rank, message)
             elif context.ready:
-                self._notify(context.ready.popleft())
+                self._notices.tell_of_object(context.ready.popleft())
             elif context.arrived:
-                self._tell_of(self.copies.copies.get(context.arrived.popleft()))
+                self._notices.tell_of_copy(self.copies.copies.get(context.arrived.popleft()))
             elif context.runnable:
                 self.waits.offer(context.runnable.popleft())
             else:
                 return
-
-    def _tell_of(self, copy: Copy | None) -> None:
-        """Tell everybody here who watches a copy that it is at hand, unless it has been asked for again meanwhile."""
-        while copy is not None and copy.watchers and copy.is_at_hand:
-            watcher = next(iter(copy.watchers))
-            del copy.watchers[watcher]
-            if watcher > 0:
-                run = self.runs.on_arrived(watcher)
-                if run is not None and not self.waits.offer(run.task_id) and run.state == READY:
-                    self.scheduler.remove_ready(run)
-                    self.runs.hand_back([run])
-            elif -watcher in self.waits.waits:
-                self.waits.on_arrived(-watcher, copy.object_id)
-            else:
-                self.watches.on_arrived(-watcher, copy.object_id)
-
-    def _notify(self, object_id: int) -> None:
-        """Tell everybody here who watches an object that it is ready."""
-        record: Record | None = self.ownership.objects.get(object_id) or self.references.find(object_id)
-        if record is None or not record.watchers:
-            return
-        watchers, record.watchers = record.watchers, None
-        for watcher in watchers:
-            if watcher > 0:
-                self.tasks.on_argument_ready(watcher, object_id)
-            elif -watcher in self.waits.waits:
-                self.waits.on_ready(-watcher, record)
-            else:
-                self.watches.on_ready(-watcher, record)
 
     def _on_run_returned(self, event: e.RunReturned) -> None:
         run = self.runs.returned(event.task_id, event.results)
@@ -348,7 +335,7 @@ class RankCore:
     def _on_run_raised(self, event: e.RunRaised) -> None:
         run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
         if run.is_cancelled_below:
-            self.tasks.cancel_children(run.task_id)
+            self.cancellations.cancel_children(run.task_id)
         if run.waiter_id:
             self._on_inline_run_ended(run.waiter_id)
 
@@ -362,7 +349,7 @@ class RankCore:
     def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
         self.runs.cancel(message.task_id, is_recursive=message.recursive, is_forced=message.forced)
         if message.recursive:
-            self.tasks.cancel_children(message.task_id)
+            self.cancellations.cancel_children(message.task_id)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

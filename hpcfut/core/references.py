@@ -6,16 +6,17 @@ This is the only place where an object's life ends. The rules are told in ``borr
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
-from hpcfut.core.borrowing import ASKED, UNKNOWN, BorrowedObject, Borrowing
+from hpcfut.core.borrowing import UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
 from hpcfut.core.copies import Copies
 from hpcfut.core.events import SourcePut
 from hpcfut.core.keepers import Keepers
-from hpcfut.core.ownership import FAILED, INLINE, PENDING, SOURCE, STORED, OwnedObject, Ownership
+from hpcfut.core.ownership import FAILED, INLINE, PENDING, RETIRED, SOURCE, STORED, OwnedObject, Ownership, lost_failure
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import IllegalTransitionError
-from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.failure import Failure
 from hpcfut.model.ids import RANK_SHIFT, name_of, owner_of
 from hpcfut.wire.messages import (
     BorrowAdded,
@@ -49,6 +50,10 @@ class References:
         #: Objects whose last hold may have gone; a list, not a recursion, because chains of refs can be long.
         self._dropped: deque[int] = deque()
         self._is_draining = False
+        #: Bytes that have another id than the object that they are of, here or elsewhere → that object.
+        self.names: dict[int, int] = {}
+        #: Told of a stored or failed object that nobody holds; gives whether its record stays. Bound in ``lineage.py``.
+        self.on_collected: Callable[[OwnedObject], bool] = lambda record: False
 
     # -- holds -------------------------------------------------------------------------------------------------------
 
@@ -63,22 +68,22 @@ class References:
         if object_id >> RANK_SHIFT != self._rank:
             return self.borrowing.ensure(object_id)
         record = self.ownership.objects.get(object_id)
-        if record is None:
+        if record is None or record.state == RETIRED:
             self._context.count_stale("ref to a collected object")
-            record = OwnedObject(object_id, FAILED, failure=lost_failure(object_id))
+            record = OwnedObject(
+                object_id, FAILED, 0, 0, record.task_id if record else 0, None, lost_failure(object_id)
+            )
             self.ownership.objects[object_id] = record
         return record
 
-    def hold(self, object_id: int) -> Record:
+    def hold(self, object_id: int) -> None:
         """Add a hold of the core."""
-        record = self.ensure(object_id)
-        record.n_uses += 1
-        return record
+        self.ensure(object_id).n_uses += 1
 
     def hold_all(self, object_ids: tuple[int, ...]) -> None:
         """Add a hold of the core to each."""
         for object_id in object_ids:
-            self.ensure(object_id).n_uses += 1
+            self.hold(object_id)
 
     def drop(self, object_id: int) -> None:
         """Take a hold of the core back."""
@@ -138,26 +143,47 @@ class References:
         self._is_draining = False
 
     def _collect(self, record: OwnedObject) -> None:
-        if record.state == STORED:
-            if record.rank == SOURCE:
-                self.keepers.free(record)
-            elif record.rank != self._rank:
-                self._context.send(record.rank, ObjectFreed(record.object_id))
-            self._copies.free(record.object_id)
+        if record.state != INLINE:
+            if record.state == RETIRED:
+                return
+            if record.state == STORED:
+                self.free_bytes(record)
+            if self.on_collected(record):
+                self._drop_contained(record)
+                self.ownership.retire(record)
+                return
         self.ownership.collect(record)
         if record.contained:
             self._drop_contained(record)
+
+    def free_bytes(self, record: OwnedObject) -> None:
+        """What is stored of an object is not wanted any more, wherever it is."""
+        bytes_id = record.bytes_id
+        if record.rank == SOURCE:
+            self.keepers.free(record)
+        elif record.rank == self._rank:
+            self._copies.withdraw(bytes_id)
+        else:
+            self._context.send(record.rank, ObjectFreed(bytes_id))
+        self._copies.free(bytes_id)
+        self.names.pop(bytes_id, None)
 
     def _release_if_unheld(self, record: BorrowedObject) -> None:
         if record.n_local or record.n_uses:
             return
         if record.reports:
             self._context.send(owner_of(record.object_id), BorrowReleased(record.object_id, record.reports))
-        if record.rank not in (-1, self._rank):
-            # Only the cached copy goes; a primary copy here belongs to the owner.
-            self._copies.free(record.object_id)
+        if record.rank != -1:
+            self.free_cached(record)
         self.borrowing.release(record)
         self._drop_contained(record)
+
+    def free_cached(self, record: BorrowedObject) -> None:
+        """Only a cached copy goes; a primary copy here belongs to the owner."""
+        copy = self._copies.copies.get(record.bytes_id)
+        if copy is not None and not copy.is_primary:
+            self._copies.free(record.bytes_id)
+        self.names.pop(record.bytes_id, None)
 
     def _drop_contained(self, record: Record) -> None:
         for contained_id in record.contained:
@@ -251,13 +277,14 @@ class References:
             record.payload = result.payload
         else:
             self._copies.seal(object_id)
-            record.state, record.rank, record.nbytes = STORED, self._rank, result.nbytes
+            record.state, record.rank, record.nbytes, record.bytes_id = STORED, self._rank, result.nbytes, object_id
 
     def put_source(self, event: SourcePut) -> None:
         """User code of this rank put what is read from its source where it is wanted, and holds one ref on it."""
         object_id, nbytes = event.object_id, event.nbytes
         self._copies.add_source(object_id, event.recipe, nbytes, self._rank).is_held = True
-        self.ownership.objects[object_id] = OwnedObject(object_id, STORED, 1, rank=SOURCE, nbytes=nbytes)
+        record = OwnedObject(object_id, STORED, 1, rank=SOURCE, nbytes=nbytes, bytes_id=object_id)
+        self.ownership.objects[object_id] = record
 
     def resolve(self, object_id: int, result: Result, source: int) -> None:
         """Owner: the value of a pending object came from the rank ``source``, which reported us for its contents."""
@@ -266,7 +293,7 @@ class References:
         if result.payload is not None:
             self.ownership.set_inline(record, result.payload, result.contained)
         else:
-            self.ownership.set_stored(record, source, result.nbytes, result.contained)
+            self.ownership.set_stored(record, source, result.nbytes, result.contained, object_id)
             if result.offset >= 0:
                 self._transfers.accept_loan(object_id, source, result.offset, result.nbytes, is_held=True)
         self.after_resolving(record)
@@ -296,7 +323,7 @@ class References:
     def on_asked(self, source: int, message: ObjectAsked) -> None:
         """Owner: somebody wants the value or the place."""
         record = self.ownership.objects.get(message.object_id)
-        if record is None:
+        if record is None or record.state == RETIRED:
             # The holder may have let go after it asked, and the question may have taken its time.
             self._context.count_stale("question about a collected object")
             self._context.send(source, ObjectFailed(message.object_id, lost_failure(message.object_id)))
@@ -322,58 +349,13 @@ class References:
             elif record.rank == SOURCE:
                 answer = ObjectResolved(object_id, self.keepers.tell_recipe(record, rank), (), record.nbytes)
             else:
-                answer = ObjectLocated(
-                    object_id,
-                    record.rank,
-                    record.nbytes,
-                    record.contained,
-                    self._transfers.loans.lend(object_id, rank) if record.rank == self._rank else -1,
-                )
+                offset = self._transfers.loans.lend(record.bytes_id, rank) if record.rank == self._rank else -1
+                answer = ObjectLocated(object_id, record.rank, record.nbytes, record.contained, offset)
+                if record.bytes_id != object_id:
+                    answer.bytes_id = record.bytes_id
         self._context.send(rank, answer)
-
-    def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
-        """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""
-        record = self.borrowing.objects.get(message.object_id)
-        if record is None or record.state != ASKED:
-            self._context.count_stale("answer to a released ref")
-            if not isinstance(message, ObjectFailed):
-                self.accept_all(message.contained, source)
-                self.drop_all(message.contained)
-            if isinstance(message, ObjectLocated) and message.offset >= 0:
-                self._transfers.return_loan(message.object_id, source)
-            return
-        if isinstance(message, ObjectFailed):
-            self.borrowing.move(record, "failed")
-            record.failure = message.failure
-        else:
-            self.accept_all(message.contained, source)
-            record.contained = message.contained
-            if isinstance(message, ObjectResolved) and message.nbytes:
-                self.borrowing.move(record, "resolved stored")
-                record.rank, record.nbytes = SOURCE, message.nbytes
-                self._copies.add_source(message.object_id, message.payload, message.nbytes, source).is_held = True
-            elif isinstance(message, ObjectResolved):
-                self.borrowing.move(record, "resolved inline")
-                record.payload = message.payload
-            else:
-                self._context.demand_rank(message.rank)
-                self.borrowing.move(record, "resolved stored")
-                record.rank, record.nbytes = message.rank, message.nbytes
-                if message.offset >= 0:
-                    self._transfers.accept_loan(message.object_id, source, message.offset, message.nbytes, is_held=True)
-        if record.watchers:
-            self._context.ready.append(message.object_id)
 
     def check(self) -> None:
         """Assert what must hold between turns."""
         self.ownership.check()
         self.borrowing.check()
-
-
-def lost_failure(object_id: int) -> Failure:
-    """What a ref to a collected object gives."""
-    return Failure(
-        LOST,
-        f"Object {name_of(object_id)} is not known to its owner, rank {owner_of(object_id)}, any more. Every ref to it "
-        f"had been dropped; keep a ref, or pass it as an argument, instead of rebuilding it from its id.",
-    )

@@ -139,9 +139,9 @@ class Runs:
         Gives the run if it is ready, but only a waiting thread may run it: it came to this rank for such a thread.
         """
         run = self.runs[task_id]
-        failure = self._failure_of(run)
-        if failure is not None:  # At once, because the others may never find room beside those that are here.
-            self._drop(run, failure)
+        missing = self._missing_of(run)
+        if missing is not None:  # At once, because the others may never find room beside those that are here.
+            self._drop(run, *missing)
             return None
         run.n_missing -= 1
         if run.n_missing:
@@ -178,9 +178,8 @@ class Runs:
         if run.copies:
             places = tuple([copy.place for copy in run.copies])
             if None in places:
-                failure = self._failure_of(run)
-                if failure is not None:
-                    self.raised(run.task_id, failure, is_retriable=False)
+                if (missing := self._missing_of(run)) is not None:
+                    self.raised(run.task_id, missing[0], is_retriable=False, lost=missing[1])
                     return False
                 places = tuple(map(self._copies.open_argument, run.copies))
         self._context.effects.append(
@@ -313,11 +312,11 @@ class Runs:
         if result.contained:
             self._references.report_all(result.contained, run.owner)
 
-    def raised(self, task_id: int, failure: Failure, *, is_retriable: bool) -> Run:
+    def raised(self, task_id: int, failure: Failure, *, is_retriable: bool, lost: int = 0) -> Run:
         """User code raised, or the run could not start; what is said of ``returned`` holds here too."""
         run = self.runs[task_id]
         borrowed = self._end(run)
-        self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed))
+        self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed, lost))
         if not run.waiter_id:
             self.dispatch()
         return run
@@ -376,15 +375,16 @@ class Runs:
         name = f"{name_of(task_id)} ({run.template.name})"
         self._drop(run, Failure(CANCELLED, f"Task {name} was cancelled before it started."))
 
-    def _drop(self, run: Run, failure: Failure) -> None:
+    def _drop(self, run: Run, failure: Failure, lost: int = 0) -> None:
         """A run will not start."""
         run.state = self.next[run.state, "drop"]
-        self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run)))
+        self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run), lost))
         self.dispatch()
 
-    def _failure_of(self, run: Run) -> Failure | None:
-        """Why an argument cannot be had, if one cannot."""
-        return next((copy.failure for copy in run.copies if copy.state == MISSING), None)
+    def _missing_of(self, run: Run) -> tuple[Failure, int] | None:
+        """Why an argument cannot be had, if one cannot, and under which id its bytes are lost, if they are."""
+        missing = (copy for copy in run.copies if copy.state == MISSING)
+        return next(((copy.failure, copy.object_id if copy.is_lost else 0) for copy in missing if copy.failure), None)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

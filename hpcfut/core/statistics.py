@@ -23,6 +23,8 @@ class Statistics(msgspec.Struct, frozen=True):
     n_copies: int
     n_waits: int
     n_watches: int
+    #: Specs, and what is being made again or has been.
+    n_lineage: int
     n_templates: int
     stale: dict[str, int]
 
@@ -40,6 +42,7 @@ class Statistics(msgspec.Struct, frozen=True):
             n_copies=len(core.copies.copies),
             n_waits=len(core.waits.waits) + len(core.waits.covered),
             n_watches=len(core.watches.watches),
+            n_lineage=len(core.lineage.specs) + len(core.lineage.needed) + len(core.references.names),
             n_templates=len(core.templates.own) + len(core.templates.here),
             stale=dict(core.context.stale),
         )
@@ -58,4 +61,5 @@ class Statistics(msgspec.Struct, frozen=True):
             or self.n_copies
             or self.n_waits
             or self.n_watches
+            or self.n_lineage
         )

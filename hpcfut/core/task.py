@@ -27,6 +27,7 @@ TRANSITIONS: Final = {
     (QUEUED, "push"): PUSHED,
     (QUEUED, "cancel"): CANCELLED,
     (QUEUED, "give up"): FAILED,
+    (QUEUED, "lose argument"): WAITING,
     (PUSHED, "hand back"): QUEUED,
     (PUSHED, "retry"): QUEUED,
     (PUSHED, "return"): RETURNED,

@@ -2,34 +2,33 @@
 
 A task waits until its arguments are ready somewhere, is queued under its scheduling key (``leases.py``), is pushed to a
 rank, and ends there; or comes back, because the rank had no room, or because it raised something that is retried. The
-arguments and everything nested in them are held from submission to the final end, which covers the executor.
+arguments and everything nested in them are held from submission to the final end, which covers the executor. If an
+argument is lost before the task begins, it waits once more.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from hpcfut.core.context import Context
-from hpcfut.core.events import StreamAdvanced, StreamEndWanted, TaskSubmitted
+from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.footprints import Footprints
+from hpcfut.core.items import Items
 from hpcfut.core.lease import KeyQueue
 from hpcfut.core.leases import Leases
+from hpcfut.core.lineage import Lineage
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import FAILED as OBJECT_FAILED
 from hpcfut.core.ownership import INLINE, PENDING, STORED, OwnedObject
 from hpcfut.core.references import Record, References
-from hpcfut.core.task import PUSHED, QUEUED, TRANSITIONS, WAITING, TaskRecord
+from hpcfut.core.task import QUEUED, TRANSITIONS, WAITING, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, ENDED, FULL, LOST, UNSCHEDULABLE, Failure
-from hpcfut.model.ids import name_of, owner_of
+from hpcfut.model.failure import CANCELLED, FULL, UNSCHEDULABLE, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
 from hpcfut.wire.messages import (
-    CancelAsked,
-    ItemYielded,
-    Result,
-    StreamCredit,
-    TaskCancelled,
     TaskDone,
     TaskPushed,
     TaskRaised,
@@ -50,6 +49,7 @@ class Tasks:
         templates: Templates,
         leases: Leases,
         membership: Membership,
+        lineage: Lineage,
     ) -> None:
         self.footprints = Footprints(references, membership)
         self._context = context
@@ -60,11 +60,13 @@ class Tasks:
         self._templates = templates
         self._leases = leases
         self._membership = membership
+        self._lineage = lineage
         self.tasks: dict[int, TaskRecord] = {}
-        #: Generator → objects that are ready when it has ended, with their values.
-        self._ends: dict[int, list[tuple[int, Result]]] = {}
+        self.items = Items(context, references, lineage, self.tasks)
+        #: Told of an argument that is lost; gives why it cannot be made again, if so. Bound in ``recovery.py``.
+        self.on_lost: Callable[[Record, Failure], Failure | None] = lambda record, failure: failure
         #: Parent → its children that have not ended.
-        self._children: dict[int, dict[int, None]] = {}
+        self.children: dict[int, dict[int, None]] = {}
 
     # -- submission --------------------------------------------------------------------------------------------------
 
@@ -87,13 +89,37 @@ class Tasks:
             task.return_ids = ()
         self.tasks[task_id] = task
         if event.parent:
-            self._children.setdefault(event.parent, {})[task_id] = None
-        failure = self._hold_arguments(task) if event.arguments or event.nested else None
+            self.children.setdefault(event.parent, {})[task_id] = None
+        if event.arguments or event.nested or not queue.candidates:
+            self._begin(task, queue)
+        else:
+            self._enqueue(task, queue)
+
+    def repeat(self, event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
+        """A call is made once more, to make results that are lost; of a generator, ``n_items`` are not wanted."""
+        template = self._templates.own[event.template_id]
+        template.n_tasks += 1
+        assert template.queue is not None
+        task = TaskRecord(
+            event.task_id, template, event.payload, event.return_ids, event.arguments, event.nested, event.parent
+        )
+        task.n_retries, task.n_items = n_retries, n_items
+        for object_id in event.return_ids:
+            self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
+        if template.template.n_returns == STREAMING:
+            task.items, task.return_ids = deque(event.return_ids), ()
+        self.tasks[event.task_id] = task
+        self._begin(task, template.queue)
+        return task
+
+    def _begin(self, task: TaskRecord, queue: KeyQueue) -> None:
+        self._references.hold_all(task.nested)
+        failure = self._look_at_arguments(task, 1)
         if not queue.candidates:
-            sentence = self._membership.why_unschedulable(template.template.name, queue.key)
+            sentence = self._membership.why_unschedulable(task.template.template.name, queue.key)
             failure = failure or Failure(UNSCHEDULABLE, sentence)
         if failure is not None:
-            self._fail(task, failure, "fail")
+            self.fail(task, failure, "fail")
         elif task.n_missing:
             task.state = self._next[task.state, "wait"]
         elif task.arguments:
@@ -101,14 +127,13 @@ class Tasks:
         else:
             self._enqueue(task, queue)
 
-    def _hold_arguments(self, task: TaskRecord) -> Failure | None:
+    def _look_at_arguments(self, task: TaskRecord, n_holds: int) -> Failure | None:
+        """Hold the arguments so many times more, and wait for those that are not ready; gives why one will never be."""
         references, owned = self._references, self._owned
-        if task.nested:
-            references.hold_all(task.nested)
         failure = None
         for object_id in task.arguments:
             record: Record = owned.get(object_id) or references.ensure(object_id)
-            record.n_uses += 1
+            record.n_uses += n_holds
             if record.state in READY_STATES:
                 continue
             if record.state == OBJECT_FAILED:
@@ -130,7 +155,7 @@ class Tasks:
 
     def _enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
         if len(task.arguments) > 1 and (failure := self._misfit(task, queue)) is not None:
-            self._fail(task, failure, "fail")
+            self.fail(task, failure, "fail")
             return
         task.state = self._on_queue[task.state]
         self._leases.enqueue_near(task, queue)
@@ -151,7 +176,7 @@ class Tasks:
         record = self._references.find(object_id)
         assert record is not None
         if record.failure is not None:
-            self._fail(task, record.failure, "fail")
+            self.fail(task, record.failure, "fail")
             return
         task.n_missing -= 1
         if not task.n_missing:
@@ -180,9 +205,14 @@ class Tasks:
         task = self.tasks[message.task_id]
         self._references.report_all(message.borrowed, source)
         task.state = self._next[task.state, "return"]
+        has_stored = False
         for object_id, result in zip(task.return_ids, message.results, strict=True):
             self._references.resolve(object_id, result, source)
-        self._end_stream(task, None)
+            has_stored |= result.payload is None
+        if has_stored:
+            self._lineage.keep(task)
+        if task.items is not None:
+            self.items.end(task, None)
         self._finish(task)
 
     def on_raised(self, source: int, message: TaskRaised) -> None:
@@ -190,18 +220,56 @@ class Tasks:
         task = self.tasks[message.task_id]
         self._references.report_all(message.borrowed, source)
         failure = message.failure
+        if message.lost and not task.is_cancelled:
+            reason = self._lose_argument(task, message.lost, failure)
+            if reason is None:
+                self._come_back(task, "hand back")
+                return
+            failure = reason
         if message.retriable and task.n_retries < task.template.template.n_retries_max and not task.is_cancelled:
             task.n_retries += 1
-            task.state = self._next[task.state, "retry"]
-            self._leave_lease(task)
-            queue = task.template.queue
-            assert queue is not None
-            self._leases.requeue(task, queue)
-            self._leases.pump(queue)
-            if task.state == QUEUED:
-                self._context.runnable.append(task.task_id)
+            self._come_back(task, "retry")
             return
-        self._fail(task, failure, "cancel" if failure.kind == CANCELLED else "fail")
+        self.fail(task, failure, "cancel" if failure.kind == CANCELLED else "fail")
+
+    def _lose_argument(self, task: TaskRecord, bytes_id: int, failure: Failure) -> Failure | None:
+        """The rank that was to run a task cannot have these bytes; by now there may be others."""
+        for object_id in dict.fromkeys(task.arguments):
+            record = self._references.find(object_id)
+            if record is not None and record.state == STORED and record.bytes_id == bytes_id:
+                return self.on_lost(record, failure)
+        return None
+
+    def _come_back(self, task: TaskRecord, how: str) -> None:
+        """A task that was pushed is to be tried again."""
+        queue = task.template.queue
+        assert queue is not None
+        if task.lease_id:  # First, because the task may still stand in the queue, from where it was pushed.
+            lease_id, task.lease_id = task.lease_id, 0
+            self._leases.task_left(lease_id)
+        task.state = self._next[task.state, how]
+        self._leases.requeue(task, queue)
+        if task.arguments:
+            self._wait_again(task)
+        self._leases.pump(queue)
+        if task.state == QUEUED:
+            self._context.runnable.append(task.task_id)
+
+    def _wait_again(self, task: TaskRecord) -> None:
+        """Arguments of a task that has not begun may not be ready any more."""
+        failure = self._look_at_arguments(task, 0)
+        if task.state == QUEUED and (failure is not None or task.n_missing):
+            self._leases.take(task)
+            task.awaits = -1
+            task.state = self._next[task.state, "lose argument"]
+        if failure is not None:
+            self.fail(task, failure, "fail")
+
+    def wait_again(self, object_id: int) -> None:
+        """An object is not ready any more, because it was lost: what is to be given it has to wait."""
+        for task in list(self.tasks.values()):
+            if task.state in (QUEUED, WAITING) and object_id in task.arguments:
+                self._wait_again(task)
 
     def on_handed_back(self, source: int, message: TasksHandedBack) -> None:
         """A rank had no room for these tasks."""
@@ -209,21 +277,20 @@ class Tasks:
         for task_id in reversed(message.task_ids):
             task = self.tasks[task_id]
             if task.is_cancelled:
-                self._cancel_here(task)
+                self.cancel_here(task)
                 continue
             task.state = self._next[task.state, "hand back"]
             queue = task.template.queue
             assert queue is not None
+            lease_id, task.lease_id = task.lease_id, 0
             self._leases.requeue(task, queue)
-            self._leave_lease(task, came_back=True)
+            if task.arguments:
+                self._wait_again(task)
+            if lease_id:
+                self._leases.task_left(lease_id, came_back=True)
         if queue is not None:
             self._leases.pump(queue)
             self._context.runnable.extend(message.task_ids)
-
-    def _leave_lease(self, task: TaskRecord, *, came_back: bool = False) -> None:
-        if task.lease_id:
-            lease_id, task.lease_id = task.lease_id, 0
-            self._leases.task_left(lease_id, came_back=came_back)
 
     def _finish(self, task: TaskRecord) -> None:
         """Forget a task for good."""
@@ -233,10 +300,10 @@ class Tasks:
     def _settle(self, task: TaskRecord) -> None:
         """Give back what an ended task held."""
         if task.parent:
-            children = self._children[task.parent]
+            children = self.children[task.parent]
             del children[task.task_id]
             if not children:
-                del self._children[task.parent]
+                del self.children[task.parent]
         if task.arguments:
             self._references.drop_all(task.arguments)
         if task.nested:
@@ -248,7 +315,7 @@ class Tasks:
         if task.lease_id:
             self._leases.task_left(task.lease_id)
 
-    def _fail(self, task: TaskRecord, failure: Failure, how: str) -> None:
+    def fail(self, task: TaskRecord, failure: Failure, how: str) -> None:
         """The task's results will never exist."""
         if task.n_missing:
             for object_id in task.arguments:
@@ -258,108 +325,15 @@ class Tasks:
         task.state = self._next[task.state, how]
         for object_id in task.return_ids:
             self._references.fail(object_id, failure)
-        self._end_stream(task, failure)
+        if task.items is not None:
+            self.items.end(task, failure)
         self._finish(task)
 
-    # -- cancellation ------------------------------------------------------------------------------------------------
-
-    def cancel_maker(self, object_id: int, is_recursive: bool, is_forced: bool) -> None:
-        """Cancel the task that makes this object (for a generator: the task of this id), wherever it is owned."""
-        owner = owner_of(object_id)
-        if owner != self._context.rank:
-            self._context.demand_rank(owner)
-            self._context.send(owner, CancelAsked(object_id, is_recursive, is_forced))
-            return
-        record = self._owned.get(object_id)
-        task = self.tasks.get(record.task_id if record is not None else object_id)
-        if task is None:
-            self._context.count_stale("cancellation of an ended task")
-        else:
-            self._cancel(task, is_recursive=is_recursive, is_forced=is_forced)
-
-    def cancel_children(self, parent: int) -> None:
-        """Cancel what a task of this rank submitted, and what that submitted."""
-        for task_id in list(self._children.get(parent, ())):
-            task = self.tasks.get(task_id)
-            if task is not None:
-                self._cancel(task, is_recursive=True)
-
-    def _cancel(self, task: TaskRecord, *, is_recursive: bool, is_forced: bool = False) -> None:
-        if task.state == PUSHED:
-            if not task.is_cancelled or is_recursive or is_forced:
-                task.is_cancelled = True
-                self._context.send(task.rank, TaskCancelled(task.task_id, is_recursive, is_forced))
-            return
-        if task.state == QUEUED:
-            self._leases.take(task)
-        self._cancel_here(task)
-
-    def give_up(self, task_id: int, sentence: str) -> None:
-        """A queued task can never start, because those that hold what it needs wait for it."""
-        task = self.tasks.get(task_id)
-        if task is None or task.state != QUEUED:
-            self._context.count_stale("standstill that was over")
-            return
-        self._leases.take(task)
-        self._fail(task, Failure(UNSCHEDULABLE, sentence), "give up")
-
-    def _cancel_here(self, task: TaskRecord) -> None:
+    def cancel_here(self, task: TaskRecord) -> None:
+        """A task that has not been pushed is cancelled."""
         name = task.template.template.name
         failure = Failure(CANCELLED, f"Task {name_of(task.task_id)} ({name}) was cancelled before it started.")
-        self._fail(task, failure, "cancel")
-
-    # -- generators --------------------------------------------------------------------------------------------------
-
-    def on_item(self, source: int, message: ItemYielded) -> None:
-        """A generator made its next item."""
-        task = self.tasks[message.task_id]
-        assert task.items is not None
-        task.items.popleft()
-        task.n_items += 1
-        self._references.resolve(message.object_id, message.result, source)
-
-    def advance(self, event: StreamAdvanced) -> None:
-        """The consumer allows further items; the last name stays here for telling the end."""
-        for object_id in event.item_ids:
-            self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
-        task = self.tasks.get(event.task_id)
-        if task is None:
-            for object_id in event.item_ids:
-                self._references.fail(object_id, Failure(ENDED))
-            return
-        assert task.items is not None
-        reserve = task.items[-1]
-        task.items.extend(event.item_ids)
-        if task.state == PUSHED:
-            self._context.send(task.rank, StreamCredit(task.task_id, (reserve, *event.item_ids[:-1])))
-
-    def _end_stream(self, task: TaskRecord, failure: Failure | None) -> None:
-        """Names that were given out, but not used, tell the end: first the failure, if there is one, as a last item."""
-        if task.items is None:
-            return
-        items, task.items = task.items, deque()
-        ends = self._ends.pop(task.task_id, ())
-        for object_id, result in ends:
-            self._end_with(object_id, result, failure)
-        for object_id in items:
-            self._references.fail(object_id, failure or Failure(ENDED))
-            failure = None
-
-    def want_end(self, event: StreamEndWanted) -> None:
-        """The consumer of a generator wants an object that tells how the task ends."""
-        self._owned[event.object_id] = OwnedObject(event.object_id, PENDING, 1, 0, event.task_id)
-        if event.task_id in self.tasks:
-            self._ends.setdefault(event.task_id, []).append((event.object_id, event.result))
-            return
-        told = (self._owned[object_id].failure for object_id in event.item_ids)
-        last = (failure for failure in told if failure is not None and failure.kind not in (ENDED, LOST))
-        self._end_with(event.object_id, event.result, event.failure or next(last, None))
-
-    def _end_with(self, object_id: int, result: Result, failure: Failure | None) -> None:
-        if failure is not None:
-            self._references.fail(object_id, failure)
-        else:
-            self._references.resolve(object_id, result, self._context.rank)
+        self.fail(task, failure, "cancel")
 
     # -- running on the spot -----------------------------------------------------------------------------------------
 

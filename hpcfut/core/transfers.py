@@ -80,7 +80,8 @@ class Transfers:
         copy = self._table.get(object_id)
         is_new = copy is None or copy.state == SPILLED
         if copy is None:
-            state = self._next[ABSENT, "ask" if rank in self.neighbours else "read"]
+            is_near = rank in self.neighbours or rank == self._context.rank
+            state = self._next[ABSENT, "ask" if is_near else "read"]
             arena = rank if state == ASKED else self._context.rank
             copy = self._table[object_id] = Copy(object_id, state, nbytes, arena, holder=rank, source=rank)
             copy.is_kept = state == QUEUED
@@ -93,7 +94,10 @@ class Transfers:
         elif watcher in copy.watchers:
             return False
         copy.watchers[watcher] = None
-        if is_new:
+        if is_new and rank == self._context.rank and copy.state == ASKED:  # It was here once.
+            copy.state = self._next[ASKED, "failed"]
+            self._miss(copy, _not_held(rank, object_id))
+        elif is_new:
             self._begin(copy, is_urgent=watcher < 0)
         elif watcher < 0:
             self._pressure.promote(copy)
@@ -280,7 +284,7 @@ class Transfers:
         """Somebody wants bytes: to be sent, or (0) lent."""
         self._copies.retry(object_id)
         copy = self._table.get(object_id)
-        if copy is None or copy.state not in (_HOLDS if copy.is_primary else _HAS_READ):
+        if copy is None or copy.is_withdrawn or copy.state not in (_HOLDS if copy.is_primary else _HAS_READ):
             self._context.count_stale("read of an object that is not here")
             self._context.send(source, ReadRefused(object_id, transfer_id, copy.failure if copy else None))
         elif transfer_id and copy.is_primary and (other := self.readers.redirect(copy, source)) != NOBODY:

@@ -58,7 +58,7 @@ class Waits:
         self._on_ready = self._next.on("ready")
         self._references = references
         self._owned = references.ownership.objects
-        self._copies = copies
+        self.copies = copies
         self._transfers = transfers
         self._leases = leases
         self._tasks = tasks
@@ -77,7 +77,7 @@ class Waits:
             event.is_fetching,
         )
         missing = []
-        counted: list[int] = []
+        counted: list[Record] = []
         n_ready = 0
         is_taking_all = is_fetching and event.is_taking and 1 < n_wanted == len(object_ids)
         needs: dict[int, int] | None = {} if is_taking_all else None
@@ -86,13 +86,13 @@ class Waits:
         for object_id in object_ids:
             record = owned.get(object_id) or ensure(object_id)
             if record.state == STORED:
-                self._copies.retry(object_id)
+                self.copies.retry(record.bytes_id)
                 is_too_much |= needs is not None and self._footprints.add(needs, record, self._context.rank)
             if record.state == PENDING or record.state in NOT_READY or not self.is_ready(record, is_fetching):
                 missing.append(record)
                 continue
             if is_fetching and record.state == STORED:
-                counted.append(object_id)
+                counted.append(record)
             n_ready += 1
             if n_ready >= n_wanted:
                 break
@@ -100,8 +100,8 @@ class Waits:
             waiter_id, object_ids, n_wanted, n_ready, is_fetching, event.may_run, event.task_id, event.is_for_good
         )
         wait.is_taking, wait.needs = event.is_taking, needs
-        for object_id in counted:
-            self._count(wait, object_id)
+        for record in counted:
+            self._count(wait, record)
         if is_too_much and (failure := self._footprints.refuse_values(object_ids, self._context.rank)) is not None:
             self._wake(wait, failure)
             return
@@ -122,15 +122,11 @@ class Waits:
             self._run_one(wait)
         self._runs.dispatch()
 
-    def retry(self, object_id: int) -> None:
-        """Somebody new waits for a stored object."""
-        self._copies.retry(object_id)
-
     def is_ready(self, record: Record, is_fetching: bool) -> bool:
         """Whether an object is ready for who waits for it or watches it."""
         if record.state != STORED or not is_fetching:
             return record.state not in NOT_READY
-        copy = self._copies.find(record.object_id)
+        copy = self.copies.find(record.bytes_id)
         if copy is None:
             return False
         # It may be here for a run only; the thread that waited wants it for as long as it holds a ref.
@@ -146,7 +142,7 @@ class Waits:
             self._references.ask(record)
         else:
             assert is_fetching
-            self._transfers.need(record.object_id, record.rank, record.nbytes, -waiter_id, is_held=True)
+            self._transfers.need(record.bytes_id, record.rank, record.nbytes, -waiter_id, is_held=True)
 
     def on_ready(self, waiter_id: int, record: Record) -> None:
         """An object that the thread waits for is ready; a stored one may still have to be read."""
@@ -161,35 +157,49 @@ class Waits:
             self.watch(record, waiter_id, is_fetching=wait.is_fetching)
             return
         if wait.is_fetching and record.state == STORED:
-            self._count(wait, record.object_id)
+            self._count(wait, record)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
 
-    def on_arrived(self, waiter_id: int, object_id: int) -> None:
+    def on_arrived(self, waiter_id: int, record: Record) -> None:
         """The bytes of an object that the thread waits for are here (or will never be)."""
         wait = self.waits[waiter_id]
-        self._count(wait, object_id)
+        self._count(wait, record)
         wait.n_ready += 1
         if wait.n_ready >= wait.n_wanted:
             self._end(wait)
 
-    def _count(self, wait: Wait, object_id: int) -> None:
+    def watch_again(self, record: Record, bytes_id: int, waiters: list[int]) -> None:
+        """A stored object was lost: who waited for its bytes, or has counted it as ready, waits for it anew."""
+        object_id = record.object_id
+        for wait in self.waits.values():
+            if wait.pinned and bytes_id in wait.pinned:
+                wait.pinned.remove(bytes_id)
+                self.copies.unpin(self.copies.copies[bytes_id])
+            elif wait.is_fetching or object_id not in wait.object_ids or -wait.waiter_id in (record.watchers or ()):
+                continue
+            wait.n_ready -= 1
+            waiters.append(wait.waiter_id)
+        for waiter_id in waiters:
+            self.watch(record, waiter_id, is_fetching=True)
+
+    def _count(self, wait: Wait, record: Record) -> None:
         """The bytes of an object that the thread waits for are here."""
         if not wait.is_taking:
             if wait.seen is None:
                 wait.seen = {}
-            wait.seen[object_id] = None
-            self._copies.note_use(self._copies.copies[object_id])
+            wait.seen[record.object_id] = None
+            self.copies.note_use(self.copies.copies[record.bytes_id])
             return
-        self._copies.pin(object_id)
+        self.copies.pin(record.bytes_id)
         if wait.pinned is None:
             wait.pinned = []
-        wait.pinned.append(object_id)
+        wait.pinned.append(record.bytes_id)
 
     def _unpin(self, wait: Wait) -> None:
         pinned, wait.pinned = wait.pinned, None
-        copies = self._copies
+        copies = self.copies
         for object_id in pinned or ():
             copies.unpin(copies.copies[object_id])
 
@@ -227,9 +237,11 @@ class Waits:
         """A waiter, or a watch, is not to be told of these objects any more."""
         for object_id in object_ids:
             record = self._references.find(object_id)
-            if record is not None and record.watchers is not None:
+            if record is None:
+                continue
+            if record.watchers is not None:
                 record.watchers.pop(-waiter_id, None)
-            self._copies.unwatch(object_id, -waiter_id)
+            self.copies.unwatch(record.bytes_id, -waiter_id)
 
     def go_on(self, task_id: int, run: Run | None) -> None:
         """A task, or a driver (as 0), does not wait any more."""
@@ -270,9 +282,9 @@ class Waits:
         if record.payload is not None:
             return record.payload
         if record.failure is None and is_fetching:
-            copy = self._copies.find(record.object_id)
+            copy = self.copies.find(record.bytes_id)
             assert copy is not None
-            return copy.failure or self._copies.open_view(copy)
+            return copy.failure or self.copies.open_view(copy)
         return record.failure
 
     def open_at_hand(self, object_id: int) -> Place | None:
@@ -281,11 +293,13 @@ class Waits:
         A view of what it gives is to be opened.
         """
         record = self._references.find(object_id)
-        copy = self._copies.copies.get(object_id)
-        if record is None or record.state != STORED or copy is None or copy.state not in (LENT, LOCAL):
+        if record is None or record.state != STORED:
+            return None
+        copy = self.copies.copies.get(record.bytes_id)
+        if copy is None or copy.state not in (LENT, LOCAL):
             return None
         copy.is_held = True
-        return self._copies.open_view(copy)
+        return self.copies.open_view(copy)
 
     # -- running what is waited for ----------------------------------------------------------------------------------
 
@@ -364,8 +378,9 @@ class Waits:
         task = self._tasks.tasks.get(task_id)
         if task is None:
             return False
+        names = self._references.names
         for object_id in task.return_ids:
-            record = self._references.find(object_id)
+            record = self._references.find(names.get(object_id, object_id))
             if not isinstance(record, OwnedObject) or record.state != PENDING or not record.watchers:
                 continue
             for watcher in record.watchers:
@@ -380,5 +395,5 @@ class Waits:
         for wait in self.waits.values():
             if wait.n_ready >= wait.n_wanted:
                 raise InvariantError(f"Waiter {wait.waiter_id} has all that it wants and was not woken.")
-            if not all(self._copies.copies[object_id].is_at_hand for object_id in wait.pinned or ()):
+            if not all(self.copies.copies[object_id].is_at_hand for object_id in wait.pinned or ()):
                 raise InvariantError(f"Waiter {wait.waiter_id} has counted what is not here: {wait.pinned}.")

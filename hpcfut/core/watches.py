@@ -56,7 +56,7 @@ class Watches:
         for object_id in event.object_ids:
             record = self._references.ensure(object_id)
             if record.state == STORED:
-                self._waits.retry(object_id)
+                self._waits.copies.retry(record.bytes_id)
             if self._waits.is_ready(record, watch.is_fetching):
                 ready.append(record)
             else:
@@ -84,10 +84,10 @@ class Watches:
         else:
             self._waits.watch(record, watch_id, is_fetching=watch.is_fetching)
 
-    def on_arrived(self, watch_id: int, object_id: int) -> None:
+    def on_arrived(self, watch_id: int, record: Record) -> None:
         """The bytes of an object are here (or will never be)."""
-        watch, record = self.watches.get(watch_id), self._references.find(object_id)
-        if watch is not None and record is not None:
+        watch = self.watches.get(watch_id)
+        if watch is not None:
             self._tell_one(watch, record)
 
     def _tell_one(self, watch: Watch, record: Record) -> None:

@@ -11,11 +11,15 @@ SETTINGS: Final = (
     "HPCFUT_CPUS_PER_RANK",
     "HPCFUT_SLOTS",
     "HPCFUT_RESOURCES",
+    "HPCFUT_LINEAGE_MEMORY",
     "HPCFUT_DEBUG",
     "HPCFUT_RECORD_REF_CREATION_SITES",
     "HPCFUT_ROUTE",
     "HPCFUT_ONE_HOST",
 )
+
+#: Where nobody says otherwise.
+NBYTES_LINEAGE_MAX: Final = 1 << 28
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 2.0
     #: Bytes of large objects that a rank may hold; 0 means a share of the memory that the job has.
     nbytes_store: int = 0
+    #: Bytes of lineage that a rank keeps: the calls that could make lost objects again. Beyond, the oldest is dropped.
+    nbytes_lineage_max: int = NBYTES_LINEAGE_MAX
     #: The folder that objects are spilled to on every host; empty for the nearest disk that each rank finds.
     spill_folder: str = ""
     #: Whether it is noted which line of user code made an object.

@@ -145,6 +145,15 @@ class ObjectLostError(HpcfutError):
     """
 
 
+class ObjectReconstructionFailedError(ObjectLostError):
+    """The value of a ref is lost, and could not be made again; the text says why, and what to change.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.ObjectReconstructionFailedError, hpcfut.exceptions.ObjectLostError)
+        True
+    """
+
+
 class SpillError(HpcfutError):
     """Objects could not be moved to a disk, or back from it: it is full, faulty, or may not be written to.
 

@@ -14,8 +14,10 @@ CANCELLED: Final = "cancelled"
 UNSCHEDULABLE: Final = "unschedulable"
 #: The generator has no further item.
 ENDED: Final = "ended"
-#: The object is not known to its owner any more.
+#: The object is not known to its owner any more, or its bytes cannot be had from where they were stored.
 LOST: Final = "lost"
+#: The object is lost, and its task cannot be run again.
+UNRECOVERABLE: Final = "unrecoverable"
 #: The object store has no room for the value.
 FULL: Final = "store full"
 #: The process in which the code of an isolated task ran has ended.

@@ -6,8 +6,9 @@
     +-----------+------------+--------------------------------------+
 
 The rank is the owner, so nobody has to be asked who owns an object. 20 bits hold a million ranks; 38 bits of
-sequence last 31 days at 100,000 ids a second. A task's id is the id of its first return value (a task without return
-values, and a generator, takes an id all the same). Id 0 is never given out and means "none".
+sequence last 15 days at 100,000 ids a second, because the upper half of them belongs to what is made again: what a
+lost object is made anew under has an id of its own. A task's id is the id of its first return value (a task without
+return values, and a generator, takes an id all the same). Id 0 is never given out and means "none".
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ NO_ID: Final = 0
 Rank = Annotated[int, msgspec.Meta(ge=0, lt=N_RANKS_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
+_AGAIN: Final = 1 << (SEQUENCE_BITS - 1)
 _SEQUENCE_MASK: Final = (1 << SEQUENCE_BITS) - 1
 _INCARNATION_MASK: Final = (1 << INCARNATION_BITS) - 1
 
@@ -53,8 +55,22 @@ def sequence_of(some_id: int) -> int:
     return some_id & _SEQUENCE_MASK
 
 
+def id_again(some_id: int, n: int) -> int:
+    """The n-th id for what is made again, of the owner of an id."""
+    return some_id & ~_SEQUENCE_MASK | _AGAIN | n
+
+
+def is_again(some_id: int) -> bool:
+    """Whether this id stands for what is made again."""
+    return bool(some_id & _AGAIN)
+
+
 def name_of(some_id: int) -> str:
-    """A short text for people: ``2.17`` is the 17th id of rank 2, ``2'1.17`` that of its second incarnation."""
+    """A short text for people: ``2.17`` is the 17th id of rank 2, ``2'1.17`` that of its second incarnation.
+
+    ``2.again5`` is the fifth of what rank 2 has had made again.
+    """
     incarnation = incarnation_of(some_id)
     rank = str(owner_of(some_id)) if not incarnation else f"{owner_of(some_id)}'{incarnation}"
-    return f"{rank}.{sequence_of(some_id)}"
+    sequence = sequence_of(some_id)
+    return f"{rank}.{sequence}" if sequence < _AGAIN else f"{rank}.again{sequence - _AGAIN}"

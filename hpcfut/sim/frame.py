@@ -60,6 +60,7 @@ class Frame:
         "is_writing",
         "item_ids",
         "main",
+        "n_made",
         "n_names",
         "n_waiting",
         "open_arguments",
@@ -118,6 +119,8 @@ class Frame:
         self.item_ids: deque[int] = deque()
         #: Names that it has been told, those used included.
         self.n_names = 0
+        #: Items that it has made.
+        self.n_made = 0
         self.has_begun = False
 
     # -- what user code can do without waiting --------------------------------------------------------------------
@@ -296,6 +299,16 @@ class Frame:
         """Move a ref into a global variable of this rank."""
         self.refs.remove(object_id)
         self.world_rank.stash.append(object_id)
+
+    def may_call(self, template_id: int) -> bool:
+        """Whether a function in a global variable is one that this code may call as a task.
+
+        One that captures what is younger might capture the result of this very task: a cycle of refs, which is not
+        collected if lineage is part of it.
+        """
+        template, age = self.world_rank.world.templates[template_id], self.world_rank.world.truth.age
+        is_old = self.horizon < 0 or all(age[object_id] < self.horizon for object_id in template.nested)
+        return template.n_returns != STREAMING and is_old
 
     def findable(self) -> list[int]:
         """The refs in global variables of this rank that this code may take."""

@@ -26,12 +26,12 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     n_tasks_min: int = 50
     n_tasks_max: int = 75
     depth_max: int = 4
-    #: Weights of the actions, by name.
+    #: Weights of the actions, by name; chances; and what is chosen from for how often a task may be tried again.
     weights: dict[str, int] = {}
     p_raise: float = 0.08
     p_retriable: float = 0.5
+    n_retries: tuple[int, ...] = (0, 0, 1, 3)
     p_stored: float = 0.3
-    #: Chance that a call is one of a generator.
     p_stream: float = 0.12
     #: How long user code computes between two ops: usually, and now and then.
     compute_s: float = 200e-6
@@ -164,7 +164,7 @@ class RandomProgram:
         template_id = me.define(
             n_returns=STREAMING,
             n_items_ahead_max=rng.randrange(1, 5),
-            n_retries_max=rng.randrange(3) // 2 * 2,
+            n_retries_max=rng.choice(self.mix.n_retries) // 2 * 2,
             nested=self._choose(me, 1),
         )
         spec = me.stream(template_id, self.generator, self._choose(me, 1))
@@ -362,9 +362,7 @@ class RandomProgram:
     def _template(self, me: Frame) -> tuple[int, Body]:
         """A function to call: usually one that this rank has already."""
         rank, rng = me.world_rank, me.rng
-        known = [
-            template_id for template_id in rank.templates if rank.world.templates[template_id].n_returns != STREAMING
-        ]
+        known = list(filter(me.may_call, rank.templates))
         template_id = rng.choice(known) if known and rng.random() < 0.8 else self._new_template(me)
         is_leaf = any(name != "CPU" for name, _ in rank.world.templates[template_id].resources)
         if is_leaf:
@@ -394,7 +392,7 @@ class RandomProgram:
             n_returns=rng.choice((1, 1, 1, 1, 0, 2, 3)),
             resources=resources,
             nested=self._choose(me, 1),
-            n_retries_max=rng.choice((0, 0, 1, 3)),
+            n_retries_max=rng.choice(self.mix.n_retries),
             spread=rng.random() < 0.2,
             **options,
         )

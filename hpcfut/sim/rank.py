@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.core.rank import RankCore
-from hpcfut.model.failure import INTERNAL, Failure
+from hpcfut.model.failure import INTERNAL, LOST, Failure
 from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.place import Place
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
@@ -351,7 +351,9 @@ class SimRank:
         world = self.world
         if world.rng.random() < world.scenario.p_broken_read:
             self.window.break_off(object_id)
-            failure = broken_file(object_id, self.rank, where)
+            kind = LOST if where == "file" else INTERNAL
+            world.truth.lost[object_id] = None
+            failure = broken_file(object_id, self.rank, where, kind)
             world.truth.injected.append(failure)
             self.post(e.ReadFailed(transfer_id, failure))
         else:
@@ -377,9 +379,9 @@ class SimRank:
         self.ended = effect
 
 
-def broken_file(object_id: int, rank: int, where: str) -> Failure:
+def broken_file(object_id: int, rank: int, where: str, kind: str) -> Failure:
     """The failure of an object that cannot be read back."""
-    return Failure(INTERNAL, f"The {where} of object {name_of(object_id)} on rank {rank} is damaged.")
+    return Failure(kind, f"The {where} of object {name_of(object_id)} on rank {rank} is damaged.")
 
 
 def broken_link(object_id: int, rank: int) -> Failure:

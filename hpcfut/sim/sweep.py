@@ -14,7 +14,14 @@ from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
 from hpcfut.sim.window import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
-from hpcfut.wire.messages import ArgumentsFollow, LoanRecalled, LoanReturned, Message, ReadRedirected, TaskPushed
+from hpcfut.wire.messages import (
+    ArgumentsFollow,
+    LoanRecalled,
+    LoanReturned,
+    Message,
+    ReadRedirected,
+    TaskPushed,
+)
 
 #: What every seed submits at least.
 N_TASKS_MIN = 50
@@ -55,6 +62,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         standstill_after_s=rng.choice((0.5, 0.01)),
         store_full_after_s=rng.choice((1.0, 0.05)),
         nbytes_spill_file=rng.choice((3000, 100)),
+        nbytes_lineage_max=Random(seed).choice((1 << 28, 1 << 28, 5000)),
     )
     is_cut = n_ranks > 1 and rng.random() < 0.1
     extra = ("GPU",) if rng.random() < 0.5 else ()
@@ -62,6 +70,7 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         {"CPU": RESOURCE_UNIT * rng.choice((1, 2, 4))} | ({"GPU": RESOURCE_UNIT} if extra and rank else {})
         for rank in range(n_ranks)
     )
+    has_losses = Random(seed).random() < 0.5
     scenario = Scenario(
         weather=rng.choice(WEATHERS),
         config=config,
@@ -71,16 +80,18 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         dies=rng.randrange(-1, n_ranks) if is_cut else -1,
         turn_delay_s=rng.choice((1e-6, 10e-6, 300e-6)),
         p_broken_read=0.15 if rng.random() < 0.3 else 0.0,
+        loses=has_losses,
         uses_codec=rng.random() < 0.1,
     )
     mix = Mix(
         n_tasks_min=N_TASKS_MIN,
         depth_max=rng.choice((2, 4, 8)),
         p_raise=rng.choice((0.02, 0.1)),
-        p_stored=rng.choice((0.0, 0.3, 0.6)),
+        p_stored=max(rng.choice((0.0, 0.3, 0.6)), 0.5 * has_losses),
         compute_long_s=rng.choice((0.03, 0.2)),
         extra=extra,
         weights={"cancel": rng.choice((0, 1, 4))},
+        n_retries=(0, 1, 3, 9) if has_losses else (0, 0, 1, 3),
     )
     if rng.random() < 0.3:
         scenario = msgspec.structs.replace(scenario, nbytes_store=rng.choice((3, 6, 12)) * (NBYTES_STORED + 100))
@@ -135,6 +146,7 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "loans": _n_messages(world, LoanReturned),
         "reads redirected": _n_messages(world, ReadRedirected),
         "fetches ahead": _n_messages(world, ArgumentsFollow),
+        "tasks run again": sum(spec.first is not None for spec in specs),
     }
 
 

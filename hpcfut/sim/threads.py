@@ -54,12 +54,12 @@ class Threads:
     def run_task(self, effect: f.RunTask) -> None:
         """An attempt starts: on the stack of a waiting thread, or on a thread of its own."""
         world = self._world
+        spec = world.truth.spec_of(effect)
         for check in world.checks.on_run:
             check(self._rank, effect)
         waiter = self.waiters.get(effect.waiter_id) if effect.waiter_id else None
         # A thread that has just stopped waiting is not there any more; then an executor thread does it.
         thread = waiter.thread if waiter is not None else Thread()
-        spec = world.truth.specs[effect.task_id]
         frame = Frame(self._rank, thread, spec, world.rng)
         frame.attempt = spec.n_attempts = spec.n_attempts + 1
         spec.running_on = self._rank.rank
@@ -72,7 +72,7 @@ class Threads:
         thread.stack.append(frame)
         found = list(spec.nested)
         for argument in effect.arguments:
-            found += argument.contained
+            found += world.truth.contents_of(argument)
         if effect.template_id not in self._rank.functions:
             nested = world.templates[effect.template_id].nested
             self._rank.functions[effect.template_id] = nested
@@ -217,10 +217,12 @@ class Threads:
             return None
         found: list[int] = []
         assert frame.wait is not None
-        values = self._world.truth.values
+        find = self._world.truth.find
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if not isinstance(value, Failure) and frame.wait.has_values:
-                found += values[object_id].contained
+                made = find(object_id, value)
+                assert made is not None
+                found += made.contained
         frame.refs += found
         self._rank.add_refs(found)
         return list(zip(effect.object_ids, effect.values, strict=True))
@@ -317,11 +319,13 @@ class Threads:
 
     def _make_item(self, frame: Frame, op: Make) -> None:
         object_id = frame.item_ids.popleft()
+        frame.n_made += 1
         if not object_id:
             self._has_made(frame, 0, Result(b"", 0, ()))
             return
         payload = f"item {name_of(object_id)}, attempt {frame.attempt}".encode()
-        value = self._world.truth.values[object_id] = Value(payload, op.contained, op.is_stored, frame.task_id)
+        value = Value(payload, op.contained, op.is_stored, frame.task_id, frame.n_made)
+        self._world.truth.add(object_id, value)
         self._store(frame, {object_id: value}, lambda results: self._has_made(frame, object_id, results[0]))
 
     def _has_made(self, frame: Frame, object_id: int, result: Result) -> None:
@@ -339,10 +343,10 @@ class Threads:
             self._leave(frame, frame.refs)
             return
         values = {}
-        for object_id, make in zip(frame.return_ids, made, strict=False):
+        for index, (object_id, make) in enumerate(zip(frame.return_ids, made, strict=False)):
             payload = f"result {name_of(object_id)}, attempt {frame.attempt}".encode()
-            values[object_id] = Value(payload, make.contained, make.is_stored, frame.task_id)
-        self._world.truth.values.update(values)
+            value = values[object_id] = Value(payload, make.contained, make.is_stored, frame.task_id, index)
+            self._world.truth.add(object_id, value)
         self._store(frame, values, lambda results: self._has_returned(frame, made, results))
 
     def _has_returned(self, frame: Frame, made: tuple[Make, ...], results: list[Result]) -> None:

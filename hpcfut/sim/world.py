@@ -19,9 +19,11 @@ import msgspec
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.core.context import Table, Transitions
+from hpcfut.core.ownership import STORED
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
+from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
@@ -62,6 +64,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     n_spilled_max: int = 0
     #: Chance that a read breaks off.
     p_broken_read: float = 0.0
+    #: Whether an owner learns now and then that something is lost.
+    loses: bool = False
     uses_codec: bool = False
     #: A deep check of everything after every so many turns.
     n_turns_a_deep_check: int = 16
@@ -239,6 +243,8 @@ class SimWorld:
 
     def note_submitted(self) -> None:
         """User code has submitted a task."""
+        if self.scenario.loses:
+            self.schedule(self.now + self.rng.random() * 0.02, self._lose_something, None)
         if len(self.truth.specs) == self.scenario.cut_at_n_tasks:
             self.schedule(self.now + self.rng.random() * 0.05, self._cut, None)
 
@@ -291,6 +297,16 @@ class SimWorld:
         else:
             reader.window.arrive(read.object_id, payload)
             reader.post(e.ReadCompleted(read.transfer_id))
+
+    def _lose_something(self, _: None) -> None:
+        """An owner learns that the bytes of an object are lost; what cannot be made again is there all the same."""
+        tables = [rank.core.ownership.objects for rank in self.ranks]
+        stored = [record for table in tables for record in table.values() if record.state == STORED]
+        if stored:
+            record = self.rng.choice(stored)
+            owner = self.ranks[owner_of(record.object_id)]
+            self.truth.lost[record.bytes_id] = None
+            owner.post(e.BytesLost(record.object_id, f"Object {name_of(record.object_id)} has gone."))
 
     def cancel_read(self, reader: SimRank, object_id: int) -> None:
         """A segment is freed: a read into it that was refused is not waited for any more."""

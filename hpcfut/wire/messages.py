@@ -13,31 +13,9 @@ from hpcfut.model.failure import Failure
 from hpcfut.model.ids import Count, Rank
 from hpcfut.model.inventory import Inventory
 from hpcfut.model.template import TaskTemplate
+from hpcfut.model.told import Argument as Argument
+from hpcfut.model.told import Result as Result
 from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
-
-
-class Argument(msgspec.Struct, array_like=True, gc=False):
-    """A ref that stood at the top level of a call, resolved for the executor: an inline value or a place to read it.
-
-    ``payload`` is ``None`` for a stored object; then ``rank`` holds ``nbytes`` of it. An ``offset`` from 0 on says that
-    ``rank`` is the sender, and lends it. A payload with ``nbytes`` is the recipe for reading so many from their source.
-    """
-
-    object_id: int
-    payload: bytes | None
-    rank: Rank = 0
-    nbytes: Count = 0
-    contained: tuple[int, ...] = ()
-    offset: int = -1
-
-
-class Result(msgspec.Struct, array_like=True, gc=False):
-    """One return value: inline, or stored on the sender (no ``payload``), and lent if ``offset`` is not negative."""
-
-    payload: bytes | None
-    nbytes: Count = 0
-    contained: tuple[int, ...] = ()
-    offset: int = -1
 
 
 class TemplateRegistered(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -118,12 +96,16 @@ class TaskReturned(msgspec.Struct, array_like=True, tag=9, gc=False):
 
 
 class TaskRaised(msgspec.Struct, array_like=True, tag=10, gc=False):
-    """The task ended with a failure. ``retriable``: the template's ``retry_exceptions`` match it."""
+    """The task ended with a failure. ``retriable``: the template's ``retry_exceptions`` match it.
+
+    ``lost``: it never began, because these bytes of an argument could not be had.
+    """
 
     task_id: int
     failure: Failure
     retriable: bool
     borrowed: tuple[int, ...] = ()
+    lost: int = 0
 
 
 class ItemYielded(msgspec.Struct, array_like=True, tag=11, gc=False):
@@ -176,7 +158,8 @@ class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
 class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
     """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref.
 
-    An ``offset``, if it is not negative, says that ``rank`` is the sender, and lends its bytes to the receiver.
+    An ``offset``, if it is not negative, says that ``rank`` is the sender, and lends its bytes to the receiver. The
+    bytes are stored under the object's id; or under ``bytes_id``, if that is not 0, once it has been made again.
     """
 
     object_id: int
@@ -184,6 +167,15 @@ class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
     nbytes: Count
     contained: tuple[int, ...] = ()
     offset: int = -1
+    bytes_id: int = 0
+
+
+class ObjectLost(msgspec.Struct, array_like=True, tag=62, gc=False):
+    """The sender, a borrower, cannot have the bytes of the object that it was told of; it waits to be told anew."""
+
+    object_id: int
+    bytes_id: int
+    failure: Failure
 
 
 class ObjectFailed(msgspec.Struct, array_like=True, tag=18, gc=False):
@@ -373,6 +365,7 @@ Message = (
     | ObjectAsked
     | ObjectResolved
     | ObjectLocated
+    | ObjectLost
     | ObjectFailed
     | BorrowAdded
     | BorrowConfirmed

@@ -35,6 +35,7 @@ from hpcfut.wire.messages import (
     LeaseRequested,
     LeaseReturned,
     Message,
+    ObjectLost,
     RedirectionEnded,
     Result,
     TaskPushed,
@@ -320,6 +321,11 @@ def pushed(effects: Iterable[Effect]) -> list[tuple[int, int]]:
     """(rank, task) of every push."""
     messages = sent(effects)
     return [(rank, message.task_id) for rank, message in messages if isinstance(message, TaskPushed)]
+
+
+def lost(effects: Iterable[Effect]) -> Failure:
+    """Why the owner of an object is told that it is lost."""
+    return only(effects, ObjectLost).failure
 
 
 def only(effects: Iterable[Effect], kind: type[Kind]) -> Kind:

@@ -24,7 +24,7 @@ from hpcfut.core.events import (
     WaitAbandoned,
 )
 from hpcfut.model.errors import FrameRefusedError
-from hpcfut.model.failure import LOST, Failure
+from hpcfut.model.failure import LOST
 from hpcfut.wire.messages import (
     Argument,
     BytesLent,
@@ -32,6 +32,7 @@ from hpcfut.wire.messages import (
     LoanRequested,
     LoanReturned,
     ObjectAsked,
+    ObjectFailed,
     ObjectFreed,
     ObjectLocated,
     ReadRefused,
@@ -40,7 +41,7 @@ from hpcfut.wire.messages import (
     TaskReturned,
     TasksHandedBack,
 )
-from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, lost, of, only, place_of, sent, takes
 from tests.core.test_references import THEIRS, borrow
 
 ALL = (0, 1, 2)
@@ -120,8 +121,8 @@ def test_a_borrower_asks_the_holder(make_core: MakeCore) -> None:
 def test_a_holder_that_has_nothing_is_named(make_core: MakeCore) -> None:
     hand = make_core(neighbours=ALL)
     ask(hand)
-    (failure,) = only(hand.get(1, ReadRefused(THEIRS, 0)), WakeWaiter).values
-    assert isinstance(failure, Failure)
+    failure = lost(hand.get(1, ReadRefused(THEIRS, 0)))
+    assert only(hand.get(2, ObjectFailed(THEIRS, failure)), WakeWaiter).values == [failure]
     assert failure.kind == LOST
     assert "Rank 1 was said to hold object 2.7" in failure.text
     hand.release(THEIRS)

@@ -35,7 +35,7 @@ from hpcfut.core.events import (
     WaitAbandoned,
     WaitStarted,
 )
-from hpcfut.model.failure import FULL, LOST, Failure
+from hpcfut.model.failure import FULL, LOST, UNRECOVERABLE, Failure
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import (
     Argument,
@@ -44,6 +44,7 @@ from hpcfut.wire.messages import (
     LoanRecalled,
     LoanRequested,
     LoanReturned,
+    ObjectFailed,
     ObjectFreed,
     ObjectLocated,
     ReadRefused,
@@ -53,7 +54,7 @@ from hpcfut.wire.messages import (
     TaskReturned,
     TasksHandedBack,
 )
-from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, lost, of, only, place_of, sent, takes
 from tests.core.test_references import THEIRS, borrow
 
 NBYTES = LARGE.nbytes
@@ -190,7 +191,8 @@ def test_what_costs_nothing_goes_before_what_must_be_written(make_core: MakeCore
     hand.tell(ReadCompleted(1))
     effects = hand.tell(RoomWanted(7, hand.own(13), NBYTES))
     assert [effect.object_id for effect in of(effects, FreeSegment)] == [THEIRS], "Though it was used last."
-    assert of(effects, GiveRoom) and not of(effects, SpillObjects)
+    assert of(effects, GiveRoom)
+    assert not of(effects, SpillObjects)
     hand.tell(RoomReturned(hand.own(13)))
     hand.release(mine, THEIRS)
 
@@ -230,7 +232,10 @@ def test_a_file_that_cannot_be_read_is_told_and_tried_again(make_core: MakeCore)
     hand.get(2, ReadRequested(spilled, 5))
     damaged = Failure(LOST, "Its checksum is wrong.")
     effects = hand.tell(ReadFailed(1, damaged))
-    assert only(effects, WakeWaiter).values == [damaged]
+    (told,) = only(effects, WakeWaiter).values
+    assert isinstance(told, Failure)
+    assert told.kind == UNRECOVERABLE
+    assert told.text.startswith("Its checksum is wrong. Object 0.11 is lost for good: it was put, and no task made it.")
     assert sent(effects) == [(1, ReadRefused(spilled, 0, damaged)), (2, ReadRefused(spilled, 5, damaged))]
     assert only(hand.start_waiting(spilled, waiter=2), RestoreObject).transfer_id == 2
     hand.tell(ReadCompleted(2))
@@ -244,7 +249,8 @@ def test_a_refusal_with_a_reason_is_told_with_that_reason(make_core: MakeCore) -
         borrow(hand)
         hand.start_waiting(THEIRS)
         hand.get(2, ObjectLocated(THEIRS, 2, 100))
-        assert only(hand.get(2, refusal), WakeWaiter).values == [damaged]
+        assert lost(hand.get(2, refusal)) == damaged
+        assert only(hand.get(2, ObjectFailed(THEIRS, damaged)), WakeWaiter).values == [damaged]
         hand.release(THEIRS)
 
 

@@ -32,13 +32,14 @@ from hpcfut.wire.messages import (
     LoanRecalled,
     LoanRequested,
     LoanReturned,
+    ObjectFailed,
     ObjectLocated,
     ReadRedirected,
     ReadRefused,
     ReadRequested,
     RedirectionEnded,
 )
-from tests.core.cores import LARGE, Hand, MakeCore, of, only, place_of, sent, takes
+from tests.core.cores import LARGE, Hand, MakeCore, lost, of, only, place_of, sent, takes
 from tests.core.test_pressure import NBYTES, TWO, put_two, spill
 from tests.core.test_references import THEIRS, borrow
 from tests.core.test_transfers import BROKEN_LINK, give_up, read
@@ -208,9 +209,9 @@ def test_a_rank_that_does_not_have_it_sends_the_reader_back(make_core: MakeCore,
     assert sent(effects) == [(2, CopyGone(THEIRS, 3))]
     assert only(effects, StartRead) == StartRead(3, THEIRS, 2, 0, 100)
     # The holder's word is final.
-    (told,) = only(hand.get(2, ReadRefused(THEIRS, 3)), WakeWaiter).values
-    assert isinstance(told, Failure)
+    told = lost(hand.get(2, ReadRefused(THEIRS, 3)))
     assert told.kind == LOST
+    assert only(hand.get(2, ObjectFailed(THEIRS, told)), WakeWaiter).values == [told]
     hand.release(THEIRS)
 
 

@@ -19,6 +19,7 @@ from hpcfut.model.failure import FULL, INTERNAL, LOST, Failure
 from hpcfut.wire.messages import (
     Argument,
     CopyGone,
+    ObjectFailed,
     ObjectFreed,
     ObjectLocated,
     ReadRefused,
@@ -28,7 +29,7 @@ from hpcfut.wire.messages import (
     TaskRaised,
     TaskReturned,
 )
-from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
+from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, lost, of, only, place_of, sent, takes
 from tests.core.test_references import THEIRS, borrow
 
 BROKEN_LINK = Failure(INTERNAL, "The link broke.")
@@ -85,8 +86,8 @@ def test_a_broken_read_gives_its_buffer_back(make_core: MakeCore) -> None:
 def test_a_holder_that_has_nothing_is_named(make_core: MakeCore) -> None:
     hand = make_core()
     read(hand)
-    (failure,) = only(hand.get(2, ReadRefused(THEIRS, 1)), WakeWaiter).values
-    assert isinstance(failure, Failure)
+    failure = lost(hand.get(2, ReadRefused(THEIRS, 1)))
+    assert only(hand.get(2, ObjectFailed(THEIRS, failure)), WakeWaiter).values == [failure]
     assert failure.kind == LOST
     assert "Rank 2 was said to hold object 2.7" in failure.text
     hand.release(THEIRS)
@@ -169,7 +170,8 @@ def test_what_is_being_sent_is_freed_afterwards(make_core: MakeCore) -> None:
     hand.tell(ObjectPut(mine, LARGE))
     hand.get(1, ReadRequested(mine, 5))
     hand.get(2, ReadRequested(mine, 6))
-    assert hand.release(mine) == []
+    # Nobody is sent to them any more, who may drop what they read.
+    assert sent(hand.release(mine)) == [(1, RedirectionEnded(mine)), (2, RedirectionEnded(mine))]
     assert hand.tell(SendCompleted(mine)) == []
     assert of(hand.tell(SendCompleted(mine)), FreeSegment) == [FreeSegment(mine, 0)]
 

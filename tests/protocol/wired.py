@@ -269,7 +269,9 @@ class Ranks:
     def value(self, rank: int, object_id: int) -> bytes | Failure:
         """What ``get`` gives: it is ready by now."""
         (value,) = self.woken[self.get(rank, object_id)].values
-        return self.segments[value.rank, object_id] if isinstance(value, Place) else cast("bytes | Failure", value)
+        return (
+            self.segments[value.rank, value.object_id] if isinstance(value, Place) else cast("bytes | Failure", value)
+        )
 
     def hold(self, rank: int, *object_ids: int) -> None:
         """User code unpickles refs."""

@@ -12,9 +12,11 @@ import pytest
 
 from hpcfut.core.copies import Copies
 from hpcfut.core.leases import Leases
-from hpcfut.core.ownership import STORED
+from hpcfut.core.lineage import Lineage, Spec
+from hpcfut.core.ownership import STORED, OwnedObject
 from hpcfut.core.pushes import Pushes
 from hpcfut.core.readers import NOBODY, Readers
+from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.stuck import Judgement
@@ -26,6 +28,7 @@ from hpcfut.sim.checkers.attempts import Attempts
 from hpcfut.sim.checkers.emptiness import Emptiness
 from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
+from hpcfut.sim.checkers.lineage import LineageInScope
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
@@ -81,6 +84,19 @@ def notes_another_place(right: Callable[..., Any]) -> Callable[..., Any]:
         right(self, object_id, result)
         record = self.ownership.objects[object_id]
         record.rank += record.state == STORED
+
+    return wrong
+
+
+def makes_twice(right: Callable[..., Any]) -> Callable[..., Any]:
+    """An owner has a lost object made by two attempts."""
+
+    def wrong(self: Recovery, spec: Spec, wanted: list[OwnedObject]) -> None:
+        right(self, spec, wanted)
+        if spec.items is None:
+            ids = self._new_ids(spec, len(spec.return_ids))
+            self._run_again(spec, ids[0], ids, 0)
+            self._references.drop_local(list(ids))
 
     return wrong
 
@@ -159,6 +175,8 @@ FAULTS = (
     Fault(Owners, References, "put", notes_another_place, "says that it is stored on rank"),
     Fault(Values, Pushes, "arguments_of", loses_contents, "is told the wrong contents of"),
     Fault(Attempts, Tasks, "on_raised", forgets_attempts, r"has had all its \d attempts"),
+    Fault(LineageInScope, Lineage, "keep", forgets, "is stored without its spec"),
+    Fault(Attempts, Recovery, "_make_again", makes_twice, "is being run already, to make the same"),
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
     Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),

@@ -12,6 +12,7 @@ from hpcfut.sim.checkers.attempts import Attempts
 from hpcfut.sim.checkers.emptiness import Emptiness
 from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
+from hpcfut.sim.checkers.lineage import LineageInScope
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
@@ -24,7 +25,21 @@ from hpcfut.sim.checkers.values import Values
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
 
-ALL = (Invariants, Lives, Owners, Values, Attempts, Slots, Segments, Spread, Standstills, Progress, Futures, Emptiness)
+ALL = (
+    Invariants,
+    Lives,
+    Owners,
+    LineageInScope,
+    Values,
+    Attempts,
+    Slots,
+    Segments,
+    Spread,
+    Standstills,
+    Progress,
+    Futures,
+    Emptiness,
+)
 
 
 class Checks:

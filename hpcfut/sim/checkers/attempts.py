@@ -23,13 +23,18 @@ class Attempts:
         """An attempt is about to start."""
         world = self._world
         spec = world.truth.specs[effect.task_id]
-        wrong = ""
+        first, wrong = spec.first or spec, ""
+        # The items of a generator are made again one by one.
+        others = [first, *first.repeats] if spec.n_returns >= 0 else [spec]
+        n_attempts = sum(other.n_attempts for other in others)
         if spec.running_on >= 0:
             wrong = f"runs on rank {spec.running_on} already"
         elif spec.has_succeeded:
             wrong = "has succeeded already"
-        elif spec.n_attempts >= spec.n_attempts_max:
+        elif n_attempts >= spec.n_attempts_max:
             wrong = f"has had all its {spec.n_attempts_max} attempts"
+        elif any(other.running_on >= 0 for other in others):
+            wrong = "is being run already, to make the same"
         elif rank.rank not in world.candidates(world.templates[spec.template_id]):
             wrong = "may not run there"
         elif effect.waiter_id and effect.waiter_id in rank.threads.waiters:
@@ -37,7 +42,7 @@ class Attempts:
             assert waiter.wait is not None
             if waiter.thread.stack[-1] is not waiter:
                 wrong = f"shall run on the stack of waiter {effect.waiter_id}, who runs something else"
-            elif not any(object_id in spec.return_ids for object_id in waiter.wait.object_ids):
+            elif not any(object_id in first.return_ids for object_id in waiter.wait.object_ids):
                 wrong = f"shall run on the stack of waiter {effect.waiter_id}, who does not wait for it"
             elif spec.n_returns < 0:
                 wrong = "is a generator: held back, it would never give the waiter's stack back"

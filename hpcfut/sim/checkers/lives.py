@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpcfut.core.ownership import RETIRED, STORED, OwnedObject
 from hpcfut.model.failure import LOST
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.sim.trace import SimulationError
+from hpcfut.sim.truth import Value
 
 if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
@@ -33,7 +35,7 @@ class Lives:
         objects = rank.core.ownership.objects
         for object_id in self._world.truth.held[rank.rank]:
             record = objects.get(object_id)
-            if record is None or (record.failure is not None and record.failure.kind == LOST):
+            if is_gone(record):
                 raise SimulationError(f"Object {name_of(object_id)} is held, but its owner forgot it.", [object_id])
         find = rank.core.references.find
         for object_id, n in rank.held.items():
@@ -52,7 +54,7 @@ class Lives:
         for object_id in self.reachable():
             owner = world.ranks[owner_of(object_id)]
             record = owner.core.ownership.objects.get(object_id)
-            if record is not None and (record.failure is None or record.failure.kind != LOST):
+            if not is_gone(record):
                 continue
             # What was made in this very moment is not yet known to its owner.
             if not owner.mailbox:
@@ -66,18 +68,32 @@ class Lives:
         for held in truth.held:
             found.update(dict.fromkeys(held))
         for rank in world.ranks:
-            for task_id in rank.core.tasks.tasks:
-                spec = truth.specs[task_id]
-                found.update(dict.fromkeys(spec.arguments))
-                found.update(dict.fromkeys(spec.nested))
+            for task in rank.core.tasks.tasks.values():
+                found.update(dict.fromkeys(task.arguments))
+                found.update(dict.fromkeys(task.nested))
             for template_id in rank.core.templates.own:
                 found.update(dict.fromkeys(world.templates[template_id].nested))
         todo = list(found)
         while todo:
-            value = truth.values.get(todo.pop())
+            value = self._value_of(todo.pop())
             if value is not None:
                 for object_id in value.contained:
                     if object_id not in found:
                         found[object_id] = None
                         todo.append(object_id)
         return found
+
+    def _value_of(self, object_id: int) -> Value | None:
+        """The value of an object as its owner has it, or will have."""
+        truth, owner = self._world.truth, self._world.ranks[owner_of(object_id)]
+        record = owner.core.ownership.objects.get(object_id)
+        if record is not None and record.payload is not None:
+            return truth.find(object_id, record.payload)
+        if record is None or not record.bytes_id:
+            return truth.values.get(object_id)
+        return truth.values[record.bytes_id] if record.state == STORED else None
+
+
+def is_gone(record: OwnedObject | None) -> bool:
+    """Whether an owner has given an object up."""
+    return record is None or record.state == RETIRED or (record.failure is not None and record.failure.kind == LOST)

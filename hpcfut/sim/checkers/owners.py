@@ -27,7 +27,7 @@ class Owners:
                 raise SimulationError(
                     f"Rank {rank.rank} owns {name_of(object_id)}, which it did not make.", [object_id]
                 )
-            if record.state == STORED and record.rank != SOURCE and not ranks[record.rank].keeps(object_id):
+            if record.state == STORED and record.rank != SOURCE and not ranks[record.rank].keeps(record.bytes_id):
                 raise SimulationError(
                     f"The owner of {name_of(object_id)} says that it is stored on rank {record.rank}.", [object_id]
                 )

@@ -37,9 +37,11 @@ class Segments:
             if message.result.payload is None:
                 self._check(message.object_id, rank.rank)
         elif isinstance(message, ObjectLocated):
-            self._check(message.object_id, message.rank)
+            self._check(message.bytes_id or message.object_id, message.rank)
 
     def _check(self, object_id: int, rank: int) -> None:
+        if object_id in self._world.truth.lost:
+            return  # A borrower has not heard of it, or the disk may tell them all the same.
         if not self._world.ranks[rank].keeps(object_id):
             raise SimulationError(
                 f"Object {name_of(object_id)} is announced as stored on rank {rank}, where it is not sealed.",

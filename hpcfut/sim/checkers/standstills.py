@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpcfut.core.tasks import Tasks
-from hpcfut.model.ids import name_of
+from hpcfut.core.rank import RankCore
+from hpcfut.model.ids import is_again, name_of
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
@@ -21,20 +21,21 @@ class Standstills:
     def __init__(self, world: SimWorld) -> None:
         self._world = world
         for rank in world.ranks:
-            self._watch(rank.core.tasks)
+            self._watch(rank.core)
 
-    def _watch(self, tasks: Tasks) -> None:
-        give_up, given_up = tasks.give_up, self._world.truth.given_up
+    def _watch(self, core: RankCore) -> None:
+        cancellations, tasks = core.cancellations, core.tasks
+        give_up, given_up = cancellations.give_up, self._world.truth.given_up
 
         def check_first(task_id: int, sentence: str) -> None:
             n_tasks = len(tasks.tasks)
-            if task_id in tasks.tasks and not given_up:
+            if task_id in tasks.tasks and not given_up and not is_again(task_id):
                 self._check(task_id)
             give_up(task_id, sentence)
             if len(tasks.tasks) < n_tasks:
                 given_up[task_id] = None
 
-        tasks.give_up = check_first  # type: ignore[method-assign]
+        cancellations.give_up = check_first  # type: ignore[method-assign]
 
     def _check(self, task_id: int) -> None:
         world = self._world

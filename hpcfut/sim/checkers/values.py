@@ -28,13 +28,17 @@ class Values:
     def on_run(self, rank: SimRank, effect: RunTask) -> None:
         """A task gets the payload and the arguments that its caller gave."""
         spec = self._world.truth.specs[effect.task_id]
-        if effect.payload != spec.payload or tuple(a.object_id for a in effect.arguments) != spec.arguments:
+        truth = self._world.truth
+        ids = [argument.object_id for argument in effect.arguments]
+        is_right = len(ids) == len(spec.arguments) and all(map(truth.is_version, ids, spec.arguments))
+        if effect.payload != spec.payload or not is_right:
             raise SimulationError(f"Task {name_of(spec.task_id)} starts with the wrong arguments.", [spec.task_id])
         places = iter(effect.places)
         for argument in effect.arguments:
             value = next(places, None) if argument.payload is None else argument.payload
             self._check(argument.object_id, value)
-            if argument.contained != self._world.truth.values[argument.object_id].contained:
+            made = truth.find(argument.object_id, value)
+            if made is None or any(object_id not in argument.contained for object_id in made.contained):
                 raise SimulationError(
                     f"Task {name_of(spec.task_id)} is told the wrong contents of {name_of(argument.object_id)}.",
                     [spec.task_id, argument.object_id],
@@ -73,11 +77,15 @@ class Values:
                 raise SimulationError(f"Object {name_of(object_id)} is ready before it was made.", [object_id])
 
     def _check(self, object_id: int, payload: Outcome) -> None:
-        value = self._world.truth.values.get(object_id)
+        value = self._world.truth.find(object_id, payload)
         if isinstance(payload, Place):
             payload = self._world.ranks[payload.rank].window.view(payload, "uses")
         if value is None or value.payload != payload:
-            raise SimulationError(f"Object {name_of(object_id)} is {payload!r} and should be {value}.", [object_id])
+            value = value or self._world.truth.values.get(object_id)
+            raise SimulationError(
+                f"Object {name_of(object_id)} is {payload!r} and should be {value}.",
+                [object_id],
+            )
 
     def on_answer(self, rank: SimRank, effect: AnswerQuery) -> None:
         """A query is answered for every rank."""
