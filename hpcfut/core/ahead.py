@@ -30,6 +30,8 @@ from hpcfut.core.pressure import Pressure
 from hpcfut.core.references import References
 from hpcfut.core.task import QUEUED, TaskRecord
 from hpcfut.core.transfers import Transfers
+from hpcfut.model.errors import InvariantError
+from hpcfut.model.ids import name_of
 from hpcfut.model.segment import NBYTES_HEADER
 from hpcfut.wire.messages import Argument, ArgumentsFollow
 
@@ -48,25 +50,24 @@ class Ahead:
         self._membership = membership
 
     def look(self, queue: KeyQueue) -> None:
-        """Tasks have come into an almost empty queue, while leases of it are full."""
-        for lease in queue.leases.values():
-            if lease.n_there and lease.lease_id not in queue.open:
-                self.name_for(lease)
+        """A task has come, which may stand ahead under the lease that has waited longest for one."""
+        lease = queue.unnamed.pop(next(iter(queue.unnamed)))
+        if lease.n_there and lease.lease_id not in queue.open:
+            self.name_for(lease)
 
     def name_for(self, lease: Lease) -> None:
         """A lease is full: tell its rank what it needs for the next task."""
         queue = lease.queue
-        task = lease.ahead
-        if task is not None and task.state == QUEUED and queue.ahead.get(task.task_id) is lease:
+        if lease.ahead is not None:
             return
         task = self._next_under(lease)
-        if task is None:
+        arguments = self._arguments_from_afar(task, lease.rank) if task is not None else ()
+        if task is None or not arguments:
+            queue.unnamed[lease.lease_id] = lease
             return
-        arguments = self._arguments_from_afar(task, lease.rank)
-        if arguments:
-            lease.ahead = task
-            queue.ahead[task.task_id] = lease
-            self._context.send(lease.rank, ArgumentsFollow(arguments))
+        lease.ahead = task
+        queue.ahead[task.task_id] = lease
+        self._context.send(lease.rank, ArgumentsFollow(arguments))
 
     def _next_under(self, lease: Lease) -> TaskRecord | None:
         queue = lease.queue
@@ -85,10 +86,10 @@ class Ahead:
         return tuple(arguments)
 
     def take(self, lease: Lease) -> TaskRecord | None:
-        """The task that stands ahead under a lease that has room, if one still waits."""
+        """The task that stands ahead under a lease that has room, if there is one."""
         task, lease.ahead = lease.ahead, None
-        if task is None or lease.queue.ahead.pop(task.task_id, None) is not lease or task.state != QUEUED:
-            return None
+        if task is not None:
+            del lease.queue.ahead[task.task_id]
         return task
 
     def clear(self, queue: KeyQueue) -> None:
@@ -102,6 +103,16 @@ class Ahead:
         lease = queue.ahead.pop(task.task_id, None)
         if lease is not None:
             lease.ahead = None
+
+    def check(self, queue: KeyQueue) -> None:
+        """Assert what must hold between turns."""
+        ahead = {lease.ahead.task_id: lease for lease in queue.leases.values() if lease.ahead is not None}
+        if ahead != queue.ahead:
+            raise InvariantError(f"Queue {queue.key} counts {queue.ahead} ahead, and its leases name {ahead}.")
+        for lease in ahead.values():
+            assert lease.ahead is not None
+            if lease.ahead.state != QUEUED:
+                raise InvariantError(f"Task {name_of(lease.ahead.task_id)} is {lease.ahead.state}, and stands ahead.")
 
 
 class ReadsAhead:

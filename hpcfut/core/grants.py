@@ -10,8 +10,8 @@ second would wait for as long, or be handed back and lose its turn, perhaps ever
 
 The depth is plain flow control: the open leases share the tasks that the rank does in ``lease_horizon_s``, and have at
 least as many as it runs at a time. So ready runs are few and start oldest first, and owners share the rank by their
-depths. An owner of many short tasks never
-leaves a slot free, though, so while they are short one closed lease more is opened in each horizon.
+depths. An owner of many short tasks never leaves a slot free, though, so while they are short one closed lease more is
+opened in each horizon.
 """
 
 from __future__ import annotations

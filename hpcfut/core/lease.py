@@ -53,8 +53,10 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
     lines: dict[int, Lease] = {}
     #: Tasks that stand ahead under one of the leases.
     ahead: dict[int, Lease] = {}
-    #: Whether any task had arguments.
-    has_arguments: bool = False
+    #: Leases that were full when no task could stand ahead under them.
+    unnamed: dict[int, Lease] = {}
+    #: Whether tasks may have arguments on other hosts than their rank's.
+    is_far: bool = False
     #: Host → the candidates that are on it, as far as anybody asked.
     near: dict[str, tuple[int, ...]] = {}
 

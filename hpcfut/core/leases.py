@@ -53,6 +53,7 @@ class Leases:
         self._templates = templates
         self._membership = membership
         self._locality = Locality(references, membership)
+        self._has_other_hosts = not transfers.readers.are_all_on_one_host
         self._ahead = Ahead(context, references, membership)
         #: What the executor is told of a task.
         self.message_of = Pushes(context, references, transfers).message_of
@@ -85,13 +86,13 @@ class Leases:
 
     def enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
         """The same for a task that may have stored arguments."""
-        queue.has_arguments = True
+        queue.is_far = self._has_other_hosts
         rank = self._locality.rank_for(task, queue)
         if rank < 0:
             self.enqueue(task, queue)
         else:
             self._enqueue_for(task, queue, rank)
-        if 0 < queue.n_queued <= len(queue.leases):
+        if queue.unnamed and queue.n_queued:
             self._ahead.look(queue)
 
     def _enqueue_for(self, task: TaskRecord, queue: KeyQueue, rank: int) -> None:
@@ -122,6 +123,8 @@ class Leases:
         assert queue is not None
         queue.n_queued -= 1
         self.n_queued -= 1
+        if queue.ahead:
+            self._ahead.forget(queue, task)
 
     def _push(self, task: TaskRecord, queue: KeyQueue, lease: Lease | None = None) -> None:
         """Send a task to the rank that was used last, if none of our tasks is there, else to the next in turn."""
@@ -140,7 +143,7 @@ class Leases:
         queue.last = lease
         if lease.n_there >= lease.depth:
             queue.open.pop(lease.lease_id, None)
-            if queue.has_arguments and queue.n_queued:
+            if queue.is_far:
                 self._ahead.name_for(lease)
         elif len(queue.open) > 1:
             del queue.open[lease.lease_id]
@@ -247,7 +250,8 @@ class Leases:
         lease.line.clear()
         self._forget_line_if_empty(lease)
         self._pump(queue)
-        self._ahead.look(queue)
+        for _ in range(len(queue.unnamed)):
+            self._ahead.look(queue)
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
@@ -332,6 +336,7 @@ class Leases:
             queue.last = None
         if lease.ahead is not None:
             self._ahead.forget(queue, lease.ahead)
+        queue.unnamed.pop(lease.lease_id, None)
         self._context.send(lease.rank, LeaseReturned(lease.lease_id))
 
     def tick(self) -> None:
@@ -370,6 +375,7 @@ class Leases:
         for queue in self.queues.values():
             lines = [lease.line for lease in queue.leases.values() if lease.line]
             waiting = [task for line in (queue.tasks, *lines) for task in line if task.state == QUEUED]
+            self._ahead.check(queue)
             n_queued = len({task.task_id for task in waiting})
             if n_queued != queue.n_queued:
                 raise InvariantError(f"Queue {queue.key} counts {queue.n_queued} tasks and holds {n_queued}.")

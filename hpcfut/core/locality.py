@@ -79,21 +79,27 @@ class Locality:
             if record is not None and record.state == STORED and (largest is None or record.nbytes > largest.nbytes):
                 largest = record
         assert largest is not None
-        return [self._membership.host_of[rank] for rank in self._keepers_of(largest)]
+        return tuple(dict.fromkeys(self._membership.host_of[rank] for rank in self._keepers_of(largest)))
 
     def _keepers_of(self, record: Record) -> Iterable[int]:
         """The ranks that were sent an object before, and have what they have read as long as they have room."""
         return record.keepers or () if isinstance(record, OwnedObject) else ()
 
+    def _candidates_on(self, host: str, queue: KeyQueue) -> tuple[int, ...]:
+        near = queue.near.get(host)
+        if near is None:
+            host_of = self._membership.host_of
+            near = queue.near[host] = tuple(rank for rank in queue.candidates if host_of[rank] == host)
+        return near
+
     def _rank_on_host_of(self, holder: int, queue: KeyQueue, task: TaskRecord) -> int:
         """The holder, or the rank of its host, or of one with a copy, with the shortest queue; -1 if none will do."""
         host_of = self._membership.host_of
         host = host_of[holder]
-        near = queue.near.get(host)
-        if near is None:
-            near = queue.near[host] = tuple(rank for rank in queue.candidates if host_of[rank] == host)
-        if hosts := self._hosts_of_copies(task):
-            near += tuple(rank for rank in queue.candidates if host_of[rank] in hosts and host_of[rank] != host)
+        near = self._candidates_on(host, queue)
+        for other in self._hosts_of_copies(task):
+            if other != host:
+                near += self._candidates_on(other, queue)
         lengths = {rank: length for rank in near if (length := self._length(rank, queue)) >= 0}
         if not lengths:
             return -1

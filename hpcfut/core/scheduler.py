@@ -9,9 +9,8 @@ them are open, ``grants.py`` tells.
 When one run takes longer than ``hand_back_after_s``, or only blocked runs keep others from starting for as long, the
 runs queued behind are handed back to their owners and all leases are closed, so that the tasks can start elsewhere; if
 no slot is free and there are several leases, even with nothing queued: a task that came now might miss its turn on
-another rank. The same
-happens on a driver's rank when its driver stops waiting: such a rank lends itself only meanwhile, to its own tasks at
-once, to those of others after ``driver_lends_after_s``.
+another rank. The same happens on a driver's rank when its driver stops waiting: such a rank lends itself only
+meanwhile, to its own tasks at once, to those of others after ``driver_lends_after_s``.
 
 Ready runs start oldest first. Once a run here is blocked, the newest starts first: depth first, a recursion needs a
 number of threads that grows with its depth and not with its breadth. So that a stream of new runs starves nobody, the

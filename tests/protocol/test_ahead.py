@@ -89,11 +89,11 @@ def test_a_rank_without_work_takes_what_stands_ahead_elsewhere(make_ranks: MakeR
     assert calls.running() == {0: 1, 1: 2}
     # Those after them wait for the rank that has their bytes, for as long as it may still open a lease.
     ranks.pass_time(0.03)
-    assert (calls.at(1), calls.at(2)) == ([0, 2], [1, 3])
+    assert (calls.at(1), calls.at(2)) == ([0, 3], [1, 2])
     calls.returns(0)
-    assert calls.running() == {2: 1, 1: 2}
-    calls.returns(2)
     assert calls.running() == {3: 1, 1: 2}
+    calls.returns(3)
+    assert calls.running() == {2: 1, 1: 2}
     calls.end()
 
 
