@@ -239,6 +239,19 @@ def test_what_has_made_way_is_in_memory_until_it_is_dropped(files: SpillFiles) -
     files.close()
 
 
+def test_what_makes_way_and_is_damaged_is_told_to_who_reads_it(files: SpillFiles) -> None:
+    file = files.write([(1, memoryview(b"one")), (2, memoryview(b"two"))]).file_id
+    (disk,) = files._open
+    disk.file.write(files._spilled[file][1].position, memoryview(b"One"))
+    other = files.write_in_place_of(file, 1, [(9, memoryview(b"nine"))]).file_id
+    assert read(files, other, 9, 4) == b"nine"
+    for _ in range(2):
+        with pytest.raises(SpillError, match=rf"Object {name_of(1)} in spill file {file} .* is damaged"):
+            read(files, file, 1, 3)
+    assert read(files, file, 2, 3) == b"two"
+    files.close()
+
+
 def test_a_file_size_limit(tmp_path: Path) -> None:
     code = f"""
 import resource

@@ -55,6 +55,12 @@ class _Extent(msgspec.Struct, frozen=True, eq=False):
     nbytes: int
     checksum: int
     kept: bytearray | None = None
+    #: What is to be said to who reads it, if the bytes were not those that had been written.
+    damage: str = ""
+
+
+class _DamageError(SpillError):
+    """The disk gives bytes, but not those that were written."""
 
 
 class SpillFiles:
@@ -99,12 +105,13 @@ class SpillFiles:
 
         Raises:
             SpillError: As ``write`` does it; the other object goes back to the disk, if that still has room for it.
+                That its bytes are damaged is told to who reads it.
         """
         kept = self._take_out(file_id, object_id)
         try:
             return self.write(parts)
         except BaseException:
-            if kept is not None:
+            if kept:
                 with suppress(SpillError):
                     (extent,) = self._write([(object_id, memoryview(kept))]).values()
                     if not self._replace(file_id, object_id, extent):
@@ -112,7 +119,10 @@ class SpillFiles:
             raise
 
     def _take_out(self, file_id: int, object_id: int) -> bytearray | None:
-        """Keep the bytes of an object in memory, and give its room back; they are ``None`` if that is done already."""
+        """Keep the bytes of an object in memory, and give its room back.
+
+        They are ``None`` if that is done already, and empty if they are damaged.
+        """
         with self._lock:
             extent = self._spilled.get(file_id, {}).get(object_id)
             if extent is None or extent.kept is not None:
@@ -123,8 +133,12 @@ class SpillFiles:
         except MemoryError as error:
             self._release(extent.disk)
             raise SpillError(f"There is no memory for {extent.nbytes} bytes that are to be read back.") from error
-        self._read(extent, file_id, object_id, memoryview(kept))
-        if self._replace(file_id, object_id, _Extent(extent.disk, 0, extent.nbytes, extent.checksum, kept)):
+        damage = ""
+        try:
+            self._read(extent, file_id, object_id, memoryview(kept))
+        except _DamageError as error:
+            kept, damage = bytearray(), str(error)
+        if self._replace(file_id, object_id, _Extent(extent.disk, 0, extent.nbytes, extent.checksum, kept, damage)):
             self._give_back(extent)
         return kept
 
@@ -177,6 +191,8 @@ class SpillFiles:
                 extent.disk.n_holds += 1
         if extent.kept is None:
             self._read(extent, file_id, object_id, target)
+        elif extent.damage:
+            raise SpillError(extent.damage)
         else:
             target.cast("B")[:] = extent.kept
 
@@ -198,7 +214,7 @@ class SpillFiles:
         finally:
             self._release(extent.disk)
         if checksum != extent.checksum:
-            raise SpillError(
+            raise _DamageError(
                 f"Object {name_of(object_id)} in spill file {file_id} in {self.folder.path} is damaged: its "
                 f"{extent.nbytes} bytes are not those that were written (checksum {checksum:016x}, and not "
                 f"{extent.checksum:016x}). The disk or its connection is faulty; name another folder with "
