@@ -79,8 +79,9 @@ def init(
             of the memory that the job has, if it is not given.
         spill_folder: Where objects go that there is no room for in memory, on every host. The nearest disk is taken if
             neither this nor the environment variable ``HPCFUT_SPILL_FOLDER`` names a folder.
-        lineage_memory: Bytes of calls, with their arguments, that every rank may keep to make lost objects again: 256
-            MiB, if neither this nor ``HPCFUT_LINEAGE_MEMORY`` says otherwise. Beyond, the oldest are dropped.
+        lineage_memory: Bytes that every rank may keep to make lost objects again, of calls and of the values, large
+            ones included, that they keep as arguments: 256 MiB, if neither this nor ``HPCFUT_LINEAGE_MEMORY`` says
+            otherwise. Beyond, the oldest are dropped.
 
     Raises:
         RuntimeError: hpcfut runs already, or this is a forked child of a rank.

@@ -16,9 +16,10 @@ What a spec takes as arguments must be there, or be there again, when it is run 
 spec in scope can make again is only needed. Anything else is *held* until the spec goes, with its value: what was put
 or came inline, what belongs to another rank, which does the same for its own lineage, what nobody may make again.
 
-Lineage is bounded: beyond so many bytes the oldest specs are *barred*. A barred spec holds and needs nothing any more,
-and is only there to say why its results cannot be made again. So is that of a task that was cancelled, or that may not
-be tried once more.
+Lineage is bounded: beyond so many bytes, of specs and of the values that they hold, the oldest specs are *barred*. A
+value counts once, however many specs hold it. A barred spec holds and needs nothing any more, and is only there to say
+why its results cannot be made again. So is that of a task that was cancelled, or that may not be tried once more. And
+before anybody is told that the store is full, specs give way that hold what nobody else does.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Final
 import msgspec
 
 from hpcfut.core.context import Context, increment
-from hpcfut.core.ownership import INLINE, RETIRED, STORED, OwnedObject
+from hpcfut.core.ownership import INLINE, RETIRED, SOURCE, STORED, OwnedObject
 from hpcfut.core.references import References
 from hpcfut.core.task import TaskRecord
 from hpcfut.core.templates import Templates
@@ -72,11 +73,21 @@ class Spec(msgspec.Struct, gc=False, eq=False):
         return self.return_ids if self.items is None else self.items
 
 
+class Value(msgspec.Struct, gc=False, eq=False):
+    """An object that specs hold."""
+
+    #: What it counts, as it was when the first of them took hold of it.
+    nbytes: int
+    n_holds: int = 0
+    specs: dict[int, None] = {}
+
+
 class Lineage:
     """The table of specs; see the module's docstring."""
 
     def __init__(self, context: Context, references: References, templates: Templates) -> None:
         self._nbytes_max = context.config.nbytes_lineage_max
+        self._rank = context.rank
         self._references = references
         self._owned = references.ownership.objects
         self._templates = templates
@@ -84,8 +95,11 @@ class Lineage:
         self.specs: dict[int, Spec] = {}
         #: Those that are not barred and have taken over from their tasks, the oldest first.
         self._live: dict[int, Spec] = {}
-        #: Object → of how many specs it is an argument that can be made again.
-        self.needed: dict[int, int] = {}
+        #: Object → the specs of which it is an argument that can be made again.
+        self.needed: dict[int, dict[int, None]] = {}
+        self._values: dict[int, Value] = {}
+        #: Whether anything was dropped for a full store.
+        self.has_given_way = False
         self.nbytes = 0
         #: Specs whose last result has left the scope; a list, not a recursion, because chains can be long.
         self._out: deque[Spec] = deque()
@@ -130,6 +144,7 @@ class Lineage:
         spec.is_settled = True
         spec.why_not = "the task was cancelled. Call it again" if task.is_cancelled else self.why_not(spec)
         if spec.why_not:
+            self._strip(spec)
             return
         task.arguments = task.nested = ()
         task.template.n_tasks += 1
@@ -140,18 +155,60 @@ class Lineage:
             record = self._owned.get(object_id)
             if record is not None and self._can_make_again(record):
                 spec.needs.append(object_id)
-                increment(self.needed, object_id, 1)
-                continue
-            spec.held.append(object_id)
-            if record is not None and record.state == INLINE:
-                assert record.payload is not None
-                spec.nbytes += nbytes_of(record.payload)
+                self.needed.setdefault(object_id, {})[spec.task_id] = None
+            else:
+                self._note_held(spec, object_id)
         self._live[spec.task_id] = spec
         self.nbytes += spec.nbytes
         if spec.needs:
             self._references.drop_all(tuple(spec.needs))
+        self.fit()
+
+    def _note_held(self, spec: Spec, object_id: int) -> None:
+        value = self._values.get(object_id)
+        if value is None:
+            record = self._references.find(object_id)
+            nbytes = 0
+            if record is not None:
+                nbytes = nbytes_of(record.payload or b"")
+                if record.state == STORED and record.rank != SOURCE:
+                    nbytes = record.nbytes
+            value = self._values[object_id] = Value(nbytes)
+            self.nbytes += nbytes
+        value.n_holds += 1
+        value.specs[spec.task_id] = None
+        spec.held.append(object_id)
+
+    def fit(self) -> None:
+        """Keep no more than is allowed."""
         while self.nbytes > self._nbytes_max:
-            self._bar(next(iter(self._live.values())))
+            self._bar(
+                next(iter(self._live.values())),
+                f"the lineage of this rank, with the values that it holds, takes more than the {self._nbytes_max} "
+                f"bytes that it may, so the oldest was dropped. Allow more: init(lineage_memory=BYTES)",
+            )
+
+    def give_way(self, nbytes: int) -> bool:
+        """So much memory is wanted here: let go of values that nobody else holds; gives whether there were any."""
+        n_left = nbytes
+        for object_id, value in list(self._values.items()):
+            if n_left <= 0:
+                break
+            record = self._owned.get(object_id)
+            if record is None or record.state != STORED or record.rank != self._rank:
+                continue
+            if record.n_local or record.borrowers or record.n_uses != value.n_holds:
+                continue
+            for task_id in list(value.specs):
+                if task_id in self._live:
+                    self._bar(
+                        self._live[task_id],
+                        "an argument of the task was dropped, because the store of its owner was full. Have more room: "
+                        "init(object_store_memory=BYTES)",
+                    )
+            n_left -= record.nbytes
+            self.has_given_way = True
+        return n_left < nbytes
 
     def _can_make_again(self, record: OwnedObject) -> bool:
         spec = self.specs.get(record.task_id)
@@ -185,13 +242,15 @@ class Lineage:
             self._out.append(spec)
             self._drain()
 
-    def _bar(self, spec: Spec) -> None:
-        """Lineage is full: the results of this spec cannot be made again."""
-        spec.why_not = (
-            f"the lineage of this rank takes more than the {self._nbytes_max} bytes that it may, so the oldest was "
-            f"dropped. Allow more: init(lineage_memory=BYTES)"
-        )
-        spec.task = msgspec.structs.replace(spec.task, payload=b"")  # An attempt that is under way keeps it.
+    def _strip(self, spec: Spec) -> None:
+        """What a barred spec would be run with need not stay; an attempt that is under way keeps it."""
+        spec.task = msgspec.structs.replace(spec.task, payload=b"", arguments=(), nested=())
+        spec.arguments = spec.nested = ()
+
+    def _bar(self, spec: Spec, why_not: str) -> None:
+        """The results of this spec cannot be made again from now on."""
+        spec.why_not = why_not
+        self._strip(spec)
         self._out.append(spec)
         for object_id in list(spec.result_ids):
             record = self._owned.get(object_id)
@@ -218,8 +277,15 @@ class Lineage:
         spec.held, spec.needs, spec.nbytes = [], [], 0
         for object_id in needs:
             record = self._owned.get(object_id)
-            if not increment(self.needed, object_id, -1) and record is not None and record.state == RETIRED:
+            if self._needs_no_more(spec, object_id) and record is not None and record.state == RETIRED:
                 self._forget(record)
+        for object_id in held:
+            value = self._values[object_id]
+            value.n_holds -= 1
+            value.specs.pop(spec.task_id, None)
+            if not value.n_holds:
+                del self._values[object_id]
+                self.nbytes -= value.nbytes
         self._references.drop_all(tuple(held))
         template = spec.task.template
         template.n_tasks -= 1
@@ -233,14 +299,29 @@ class Lineage:
         if spec is not None:
             self.leave(spec, record.object_id)
 
-    def hold_inline(self, object_id: int) -> None:
-        """An object that is needed was made again, and is inline now: its value must stay, since its spec need not."""
-        for spec in self._live.values():
+    def _needs_no_more(self, spec: Spec, object_id: int) -> bool:
+        """Gives whether no spec needs the object any more."""
+        specs = self.needed.get(object_id, {})
+        specs.pop(spec.task_id, None)
+        if not specs:
+            self.needed.pop(object_id, None)
+        return not specs
+
+    def hold_value(self, object_id: int) -> None:
+        """An object that is needed cannot be made again any more, or need not, as it is inline: its value stays."""
+        for task_id in self.needed.pop(object_id, ()):
+            spec = self._live[task_id]
             while object_id in spec.needs:
                 spec.needs.remove(object_id)
-                spec.held.append(object_id)
                 self._references.hold(object_id)
-                increment(self.needed, object_id, -1)
+                self._note_held(spec, object_id)
+
+    def hold_last(self, spec: Spec) -> None:
+        """If the task of a spec has been run for the last time, what is needed of its results stays with its value."""
+        if self.why_not(spec):
+            for object_id in spec.result_ids:
+                if object_id in self.needed and self._owned[object_id].state == STORED:
+                    self.hold_value(object_id)
 
     def check(self) -> None:
         """Assert what must hold between turns."""
@@ -252,13 +333,20 @@ class Lineage:
                 raise InvariantError(f"The spec of task {name} is kept for {spec.n_left} results, not for {records}.")
             if not spec.is_settled and spec.held + spec.needs:
                 raise InvariantError(f"The spec of task {name_of(task_id)} holds what its task holds: {spec}.")
-        needs: dict[int, int] = {}
-        for spec in self._live.values():
+        needs: dict[int, dict[int, None]] = {}
+        holds: dict[int, int] = {}
+        for task_id, spec in self._live.items():
             for object_id in spec.needs:
-                increment(needs, object_id, 1)
+                needs.setdefault(object_id, {})[task_id] = None
+            for object_id in spec.held:
+                increment(holds, object_id, 1)
         if needs != self.needed:
             raise InvariantError(f"Specs need {needs}, and {self.needed} are counted.")
-        if self.nbytes != sum(spec.nbytes for spec in self._live.values()) or self.nbytes > self._nbytes_max:
+        if holds != {object_id: value.n_holds for object_id, value in self._values.items()}:
+            raise InvariantError(f"Specs hold {holds}, and {self._values} are counted.")
+        nbytes = sum(spec.nbytes for spec in self._live.values())
+        nbytes += sum(value.nbytes for value in self._values.values())
+        if self.nbytes != nbytes or self.nbytes > self._nbytes_max:
             raise InvariantError(f"There are {self.nbytes} bytes of lineage, of at most {self._nbytes_max}.")
         for object_id, record in self._owned.items():
             if record.state == RETIRED and object_id not in self.needed:

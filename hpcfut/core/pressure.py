@@ -18,10 +18,10 @@ What is in use is taken out of the list of what can be moved when it is met ther
 so that it costs the same to make room however much is in use.
 
 Nothing is moved in the middle of an event, because what one machine has just found local another one may be about to
-use; it is put off until everything is settled. When nothing can be moved and nothing is under way, runs that wait here
-with their arguments pinned are handed back, but for the one that waits for what is first in line. Where that does not
-help for a while, the first in line is told that the store is full. So is, after a longer time, an argument that comes
-again and again with a task that is handed back again and again.
+use; it is put off until everything is settled. When nothing can be moved and nothing is under way, lineage lets go of
+what nobody else holds; then runs that wait here with their arguments pinned are handed back, but for the one that waits
+for what is first in line. Where that does not help for a while, the first in line is told that the store is full. So
+is, after a longer time, an argument that comes again and again with a task that is handed back again and again.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Pressure:
         #: Hands the runs back that have not started, but for those that watch a copy; gives whether there were any.
         #: Bound in ``recalls.py``.
         self.hand_back: Callable[[Copy], bool] = lambda copy: False
+        #: Lets go of what only lineage holds here, of so many bytes; gives whether there was any. Bound in ``rank.py``.
+        self.give_way: Callable[[int], bool] = lambda nbytes: False
         #: Local copies that others ask for, but that may have to make way first, for who has waited longer.
         self._held_up: dict[int, Copy] = {}
         #: Told of one that need not make way, or has done so; bound in ``transfers.py``.
@@ -295,6 +297,9 @@ class Pressure:
 
     def _lose_patience(self, first: Copy) -> None:
         """Nothing could be moved away for the first in line."""
+        if self.give_way(first.nbytes):
+            self._note_room()
+            return
         now, patience_s = self._context.now, self._context.config.store_full_after_s
         asked_at, _ = self._copies.asked_at.get(first.object_id, (now, now))
         is_old = now - asked_at >= N_PATIENCES * patience_s

@@ -70,6 +70,7 @@ class RankCore:
         self.answers = Answers(context, self.references, copies, self.transfers)
         self.templates = Templates(context, self.references)
         self.lineage = Lineage(context, self.references, self.templates)
+        pressure.give_way = self.lineage.give_way
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
         self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership, self.lineage)
         self.cancellations = Cancellations(context, self.references, self.leases, self.tasks)

@@ -128,6 +128,9 @@ class Recovery:
         self._waits.watch_again(record, bytes_id, waiters)
         for spec, wanted in plan.specs.values():
             self._make_again(spec, wanted)
+        for spec, _ in plan.specs.values():
+            self._lineage.hold_last(spec)
+        self._lineage.fit()
         self._tasks.wait_again(record.object_id)
         return None
 
@@ -181,16 +184,18 @@ class Recovery:
         contained = record.contained + made.contained
         if made.state == STORED:
             ownership.set_stored(record, made.rank, made.nbytes, contained, made_id)
+            self._lineage.hold_last(spec)
         else:
             del self._references.names[made_id]
             if made.payload is not None:
                 ownership.set_inline(record, made.payload, contained)
-                self._lineage.hold_inline(object_id)
+                self._lineage.hold_value(object_id)
                 self._lineage.leave(spec, object_id)
             else:
                 assert made.failure is not None
                 ownership.set_failed(record, made.failure if made.failure.kind != ENDED else _made_fewer(object_id))
         self._references.after_resolving(record)
+        self._lineage.fit()
         maker = self._tasks.tasks.get(made.task_id)
         if maker is not None and spec.items is not None:  # Its other items are not wanted.
             self._cancellations.cancel(maker, is_recursive=True)

@@ -53,7 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stop_grace_s: float = 2.0
     #: Bytes of large objects that a rank may hold; 0 means a share of the memory that the job has.
     nbytes_store: int = 0
-    #: Bytes of lineage that a rank keeps: the calls that could make lost objects again. Beyond, the oldest is dropped.
+    #: Bytes of lineage that a rank keeps: the calls that could make lost objects again, and the values that these hold.
+    #: Beyond, the oldest is dropped.
     nbytes_lineage_max: int = NBYTES_LINEAGE_MAX
     #: The folder that objects are spilled to on every host; empty for the nearest disk that each rank finds.
     spill_folder: str = ""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfut.core.effects import StartRead, WakeWaiter
+from hpcfut.core.effects import GiveRoom, SpillObjects, StartRead, WakeWaiter
 from hpcfut.core.events import (
     BytesLost,
     CancelRequested,
     ObjectPut,
     ReadCompleted,
     RefsAdded,
+    RoomReturned,
+    RoomWanted,
+    SpillFailed,
     TemplateDropped,
 )
 from hpcfut.core.ownership import FAILED, PENDING, RETIRED, STORED
@@ -36,6 +39,7 @@ from hpcfut.wire.messages import (
 from tests.core.cores import (
     BROKEN,
     LARGE,
+    PLAIN,
     RETRIED,
     SMALL,
     Hand,
@@ -51,6 +55,7 @@ from tests.core.cores import (
 from tests.core.test_references import THEIRS, borrow
 
 TWICE = TaskTemplate(21, "twice", b"", n_returns=2, n_retries_max=5)
+OFTEN = TaskTemplate(23, "often", b"", n_retries_max=5)
 ITEMS = TaskTemplate(22, "items", b"", n_returns=STREAMING, n_retries_max=5)
 
 
@@ -108,7 +113,8 @@ def test_a_finished_task_whose_result_is_out_of_scope_leaves_nothing(make_core: 
 @takes("ownership", ("stored", "retire"), ("retired", "make again"), ("retired", "collect"))
 def test_what_it_was_made_from_is_made_again_first(make_core: MakeCore) -> None:
     hand = make_core()
-    first = make_stored(hand)
+    hand.define(OFTEN)
+    first = make_stored(hand, 1, OFTEN)
     second = make_stored(hand, 2, arguments=(first,))
     assert (1, ObjectFreed(first)) in sent(hand.release(first)), "Value first, spec later."
     assert hand.owned(1).state == RETIRED
@@ -347,6 +353,89 @@ def test_beyond_its_bytes_the_oldest_lineage_is_dropped(make_core: MakeCore) -> 
     hand.release(second, third, fourth)
 
 
+def make_of_batches(hand: Hand, n_batches: int) -> int:
+    """A loop of ``w = train.remote(w, hpcfut.put(batch))``; gives the last result."""
+    result = make_stored(hand)
+    for n in range(1, 1 + n_batches):
+        batch = hand.own(100 + n)
+        hand.tell(ObjectPut(batch, LARGE))
+        last, result = result, make_stored(hand, 1 + n, arguments=(result, batch))
+        hand.release(last, batch)
+        assert hand.core.lineage.nbytes <= hand.core.lineage._nbytes_max
+    return result
+
+
+def test_values_that_lineage_holds_count(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_lineage_max=3 * LARGE.nbytes)
+    result = make_of_batches(hand, 10)
+    stored = [record for record in hand.core.ownership.objects.values() if record.state == STORED and not record.rank]
+    assert [record.object_id for record in stored] == [hand.own(109), hand.own(110)], "The youngest stay."
+    hand.release(result)
+    assert hand.core.lineage.nbytes == 0
+
+
+def test_a_value_that_many_specs_hold_counts_once(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_lineage_max=2 * LARGE.nbytes)
+    shared = hand.own(100)
+    hand.tell(ObjectPut(shared, LARGE))
+    results = [make_stored(hand, n, arguments=(shared, shared)) for n in range(1, 9)]
+    assert not any(spec.why_not for spec in hand.core.lineage.specs.values())
+    hand.release(shared, *results[:-1])
+    assert hand.owned(100).state == STORED
+    hand.release(results[-1])
+    assert hand.core.lineage.nbytes == 0
+
+
+def test_a_full_store_is_told_of_only_when_lineage_has_given_way(make_core: MakeCore) -> None:
+    hand = make_core(nbytes_store=3 * (LARGE.nbytes + 64))
+    result = make_of_batches(hand, 3)
+    spilled = only(hand.tell(RoomWanted(7, hand.own(200), LARGE.nbytes)), SpillObjects)
+    spilled = only(hand.tell(SpillFailed(spilled.spill_id, "The disk is full.")), SpillObjects)
+    given = only(hand.tell(SpillFailed(spilled.spill_id, "The disk is full.")), GiveRoom)
+    assert given.waiter_id == 7
+    assert hand.own(101) not in hand.core.ownership.objects, "The oldest goes."
+    assert hand.owned(102).state == hand.owned(103).state == STORED
+    gone = Failure(LOST, "The disk is damaged.")
+    failure = only(hand.get(2, ObjectLost(result, result, gone)), ObjectFailed).failure
+    assert "which is not known any more, because its lineage was dropped" in failure.text
+    hand.tell(RoomReturned(hand.own(200)))
+    hand.release(result)
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_what_may_never_be_run_again_keeps_no_arguments(make_core: MakeCore, is_cancelled: bool) -> None:
+    hand = make_core()
+    argument = hand.own(9)
+    hand.tell(ObjectPut(argument, LARGE))
+    task_id = hand.push_to_1(1, RETRIED if is_cancelled else PLAIN, arguments=(argument,), nested=(argument,))
+    if is_cancelled:
+        hand.tell(CancelRequested(task_id, False))
+    hand.get(1, TaskReturned(task_id, (LARGE,)))
+    spec = hand.core.lineage.specs[task_id]
+    assert spec.why_not
+    assert (spec.task.payload, spec.task.arguments, spec.arguments, spec.nested) == (b"", (), (), ())
+    hand.release(argument)
+    assert argument not in hand.core.ownership.objects
+    hand.release(task_id)
+
+
+def test_what_was_made_again_for_the_last_time_is_held_by_who_needs_it(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.define(OFTEN)
+    first = make_stored(hand)  # It may be tried once more.
+    second = make_stored(hand, 2, OFTEN, arguments=(first,))
+    lose(hand, first)
+    hand.get(1, TaskReturned(again(hand, 1), (LARGE,)))
+    hand.release(first)
+    assert hand.owned(1).state == STORED, "Nothing can make it again."
+    assert first not in hand.core.lineage.needed
+    told = [message for _, message in lose(hand, second) if isinstance(message, TaskPushed)]
+    assert [argument.object_id for message in told for argument in message.arguments] == [again(hand, 1)]
+    hand.get(1, TaskReturned(again(hand, 2), (LARGE,)))
+    hand.release(second)
+    assert first not in hand.core.ownership.objects
+
+
 def test_a_function_is_kept_as_long_as_it_may_have_to_run_again(make_core: MakeCore) -> None:
     hand = make_core()
     object_id = make_stored(hand)
@@ -377,7 +466,7 @@ def test_check_sees_what_is_wrong(make_core: MakeCore, damage: str) -> None:
     if damage == "count":
         spec.n_left += 1
     elif damage == "need":
-        lineage.needed[first] += 1
+        lineage.needed[first][0] = None
     else:
         lineage.nbytes += 1
     with pytest.raises(InvariantError):
@@ -385,7 +474,7 @@ def test_check_sees_what_is_wrong(make_core: MakeCore, damage: str) -> None:
     if damage == "count":
         spec.n_left -= 1
     elif damage == "need":
-        lineage.needed[first] -= 1
+        del lineage.needed[first][0]
     else:
         lineage.nbytes -= 1
     hand.release(second)

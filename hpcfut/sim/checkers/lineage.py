@@ -41,7 +41,7 @@ class LineageInScope:
                 raise SimulationError(f"Object {name_of(object_id)} is {record.state} without its spec.", [object_id])
             if spec.is_settled and not spec.why_not:
                 self._check_arguments(rank, spec, (*task.arguments, *task.nested))
-            elif record.state == RETIRED or (spec.is_settled and not self._is_barred(spec)):
+            elif record.state == RETIRED or (spec.is_settled and not self._is_barred(rank, spec)):
                 raise SimulationError(
                     f"Object {name_of(object_id)} is {record.state}, and cannot be made again: {spec.why_not}.",
                     [object_id],
@@ -50,12 +50,12 @@ class LineageInScope:
             if not any(object_id in owned for object_id in spec.result_ids):
                 raise SimulationError(f"The spec of task {name_of(task_id)} is kept for nothing.", [task_id])
 
-    def _is_barred(self, spec: Spec) -> bool:
+    def _is_barred(self, rank: SimRank, spec: Spec) -> bool:
         """Whether there is a reason for not running a task again that is known to be true."""
         task = self._world.truth.specs[spec.task_id]
         # An attempt to make something again may have ended before it began.
         has_had_all = task.n_attempts >= task.n_attempts_max or is_again(spec.task.task_id)
-        return task.may_be_cancelled or has_had_all or self._is_capped
+        return task.may_be_cancelled or has_had_all or self._is_capped or rank.core.lineage.has_given_way
 
     def _check_arguments(self, rank: SimRank, spec: Spec, arguments: tuple[int, ...]) -> None:
         owned = rank.core.ownership.objects
@@ -63,7 +63,7 @@ class LineageInScope:
             found = rank.core.references.find(object_id)
             is_retired = object_id in owned and owned[object_id].state == RETIRED
             has_none = found is None or (is_retired and owned[object_id].task_id not in rank.core.lineage.specs)
-            if has_none and not self._is_capped:
+            if has_none and not (self._is_capped or rank.core.lineage.has_given_way):
                 raise SimulationError(
                     f"Task {name_of(spec.task_id)} may have to be run again, and there is no lineage of its argument "
                     f"{name_of(object_id)}.",
