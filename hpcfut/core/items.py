@@ -74,7 +74,9 @@ class Items:
         if event.task_id in self._tasks:
             self._ends.setdefault(event.task_id, []).append((event.object_id, event.result))
             return
-        told = (self._owned[object_id].failure for object_id in event.item_ids)
+        spec = self._lineage.specs.get(event.task_id)
+        made = spec.items or () if spec is not None else ()  # What these tell is that they could not be made again.
+        told = (self._owned[object_id].failure for object_id in event.item_ids if object_id not in made)
         last = (failure for failure in told if failure is not None and failure.kind not in (ENDED, LOST))
         self._end_with(event.object_id, event.result, event.failure or next(last, None))
 

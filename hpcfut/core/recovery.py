@@ -145,7 +145,7 @@ class Recovery:
                 self._await(spec, record, made_id)
                 self._references.drop_local([made_id, reserve])
             return
-        is_new = spec.task.task_id not in self._tasks.tasks
+        is_new = not _is_under_way(spec, self._tasks)
         if is_new:
             return_ids = self._new_ids(spec, len(spec.return_ids))
             self._run_again(spec, return_ids[0], return_ids, 0)
@@ -232,7 +232,7 @@ class _Plan:
             wanted = self.specs.setdefault(spec.task_id, (spec, []))[1]
             self.objects.append(record)
             wanted.append(record)
-            if not is_new or (spec.items is None and spec.task.task_id in self._tasks.tasks):
+            if not is_new or (spec.items is None and _is_under_way(spec, self._tasks)):
                 continue
             why_not = self._lineage.why_not(spec)
             if why_not:
@@ -252,6 +252,12 @@ class _Plan:
         if object_id == lost.object_id:
             return f"it {reason}"
         return f"it is made from object {name_of(object_id)}, which {reason}"
+
+
+def _is_under_way(spec: Spec, tasks: Tasks) -> bool:
+    """Whether there is an attempt already that will make the results; one that is cancelled may not."""
+    task = tasks.tasks.get(spec.task.task_id)
+    return task is not None and not task.is_cancelled
 
 
 def _made_fewer(object_id: int) -> Failure:

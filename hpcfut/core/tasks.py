@@ -220,7 +220,10 @@ class Tasks:
         task = self.tasks[message.task_id]
         self._references.report_all(message.borrowed, source)
         failure = message.failure
-        if message.lost and not task.is_cancelled:
+        if message.lost:
+            if task.is_cancelled:
+                self.cancel_here(task)
+                return
             reason = self._lose_argument(task, message.lost, failure)
             if reason is None:
                 self._come_back(task, "hand back")

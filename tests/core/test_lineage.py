@@ -14,6 +14,7 @@ from hpcfut.core.events import (
     RoomReturned,
     RoomWanted,
     SpillFailed,
+    StreamEndWanted,
     TemplateDropped,
 )
 from hpcfut.core.ownership import FAILED, PENDING, RETIRED, STORED
@@ -332,6 +333,51 @@ def test_making_again_can_be_cancelled(make_core: MakeCore) -> None:
     effects = hand.get(1, TaskRaised(again(hand, 1), Failure(CANCELLED, "It was cancelled."), False))
     assert only(effects, WakeWaiter).values == [Failure(CANCELLED, "It was cancelled.")]
     hand.release(object_id)
+
+
+def test_what_is_lost_does_not_join_an_attempt_that_is_cancelled(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.define(TWICE)
+    hand.push_to_1(1, TWICE)
+    hand.get(1, TaskReturned(hand.own(1), (LARGE, LARGE)))
+    hand.grant(depth=2)
+    lose(hand, hand.own(1))
+    hand.tell(CancelRequested(hand.own(1), False))
+    told = lose(hand, hand.own(2))
+    assert [message.task_id for _, message in told if isinstance(message, TaskPushed)] == [again(hand, 3)]
+    hand.get(1, TaskRaised(again(hand, 1), Failure(CANCELLED, "It was cancelled."), False))
+    hand.get(1, TaskReturned(again(hand, 3), (LARGE, LARGE)))
+    assert hand.owned(1).failure == Failure(CANCELLED, "It was cancelled.")
+    assert hand.owned(2).state == STORED
+    hand.release(hand.own(1), hand.own(2))
+
+
+def test_a_cancelled_task_whose_argument_is_lost_ends_as_cancelled(make_core: MakeCore) -> None:
+    hand = make_core()
+    object_id = make_stored(hand)
+    task_id = hand.push_to_1(2, arguments=(object_id,))
+    hand.tell(CancelRequested(task_id, False))
+    gone = Failure(LOST, "The disk is damaged.")
+    hand.get(1, TaskRaised(task_id, gone, False, (), object_id))
+    failure = hand.owned(2).failure
+    assert failure is not None
+    assert failure.kind == CANCELLED
+    assert hand.owned(1).state == STORED, "Whoever wants it finds out."
+    hand.release(object_id, task_id)
+
+
+def test_an_item_that_cannot_be_made_again_is_not_how_its_generator_ended(make_core: MakeCore) -> None:
+    hand = make_core()
+    hand.define(ITEMS)
+    task_id = hand.push_to_1(1, ITEMS)
+    hand.get(1, ItemYielded(task_id, hand.own(1), LARGE))
+    hand.get(1, TaskReturned(task_id, ()))
+    lose(hand, hand.own(1))
+    hand.get(1, TaskReturned(again(hand, 1), ()))
+    assert hand.owned(1).state == FAILED
+    hand.tell(StreamEndWanted(task_id, hand.own(8), SMALL, (hand.own(1), hand.own(2))))
+    assert hand.owned(8).payload == b"small"
+    hand.release(*map(hand.own, (1, 2, 3, 8)))
 
 
 def test_beyond_its_bytes_the_oldest_lineage_is_dropped(make_core: MakeCore) -> None:
