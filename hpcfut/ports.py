@@ -233,8 +233,8 @@ class Child(Protocol):
     def signal(self, number: int) -> None:
         """Send it a signal; nobody calls this after ``end`` or ``let_go``."""
 
-    def end(self) -> int:
-        """End it, if it has not ended; returns its exit status, or a signal below zero, or 0 if that is not known."""
+    def end(self) -> int | None:
+        """End it, if it has not ended; returns its exit status, or a signal below zero, or None if nobody knows."""
 
     def let_go(self) -> None:
         """It ends by itself, soon; to be called where nobody may wait."""
@@ -244,7 +244,7 @@ class ChildMaker(Protocol):
     """Makes child processes that run the code of isolated tasks. Any thread may call."""
 
     def start(self) -> Child:
-        """Make one. Raises ``EOFError`` if that is not possible any more."""
+        """Make one. Raises ``EOFError`` if this maker is gone, and ``OSError`` if the host has room for no further."""
 
     def close(self) -> None:
         """End all of them."""

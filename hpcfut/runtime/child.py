@@ -116,9 +116,11 @@ class ChildRuntime:
 
     def serve(self) -> None:
         """Run calls until the rank is gone."""
+        # First of all: what has come already was kept for this.
+        signal.signal(signal.SIGURG, self._on_strike)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGURG})
         sys.argv[:] = self._start.argv
         self._output.install(self._task_of_thread, lambda source: None, is_driver=False)
-        signal.signal(signal.SIGURG, self._on_strike)
         if "numpy.random" in sys.modules:
             # Else all copies of the server would draw the same numbers; Python's own does so by itself.
             sys.modules["numpy.random"].seed()
@@ -130,7 +132,8 @@ class ChildRuntime:
                 with self._lock:
                     # From now on a thread that an earlier call has left asks in the name of this task.
                     self.task_id = told.task_id
-                    self._is_pending = self._was_struck = self._is_struck = False
+                    # Not so what is pending: the rank strikes for this call only, and maybe before it is heard of.
+                    self._was_struck = self._is_struck = False
                 self._call(told, values)
                 del told, values
                 self._output.finish_all()

@@ -23,7 +23,7 @@ from hpcfut.wire.messages import Result
 
 if TYPE_CHECKING:
     from hpcfut.runtime.engine import Engine
-    from hpcfut.runtime.isolation import IsolatedChild
+    from hpcfut.runtime.isolated_child import IsolatedChild
     from hpcfut.runtime.runtime import Runtime
 
 Store = Callable[["IsolatedChild", int, Made], Result]

@@ -18,18 +18,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hpcfut.core.effects import RunTask
-from hpcfut.core.events import RoomReturned, TemplateDropped
+from hpcfut.core.events import RoomReturned
 from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError
 from hpcfut.model.failure import CRASHED, OUT_OF_MEMORY, RAISED, Failure
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
-from hpcfut.ports import Child, ChildMaker
+from hpcfut.ports import ChildMaker
 from hpcfut.runtime.executor import IsolatedResults, IsolatedTaskError
 from hpcfut.runtime.isolated_answers import answer
+from hpcfut.runtime.isolated_child import IsolatedChild
 from hpcfut.wire.isolation import (
     CallBegun,
     CallEnded,
@@ -37,7 +38,6 @@ from hpcfut.wire.isolation import (
     CallReturned,
     Made,
     Said,
-    Shown,
     decode_said,
     encode,
 )
@@ -53,103 +53,14 @@ MEMORY_CHECK_S: Final = 0.02
 _MIB: Final = 1 << 20
 
 
-class IsolatedChild:
-    """A child process, and what the rank holds for it."""
+class _Outcome:
+    """What has come of a call so far."""
 
-    def __init__(self, child: Child, runtime: Runtime, find: Callable[[memoryview], tuple[int, int] | None]) -> None:
-        self.child = child
-        self.channel = child.channel
-        self._runtime = runtime
-        self._find = find
-        self.nbytes_at_start = child.nbytes_private
-        #: Functions that it knows, and how often it has called each.
-        self.n_calls: dict[int, int] = {}
-        #: Refs that it holds.
-        self.refs: dict[int, Any] = {}
-        #: What it views.
-        self._views: dict[int, memoryview] = {}
-        self._n_views = 0
-        #: Remote functions that it has made.
-        self.own_templates: dict[int, None] = {}
-        #: One of its functions is forgotten.
-        self.is_stale = False
-        #: The task whose code it runs, 0 for none.
-        self.task_id = 0
-        self._is_struck = False
-        self._lock = threading.Lock()
-
-    def begin(self, task_id: int) -> None:
-        """It is going to run the code of this task."""
-        with self._lock:
-            self.task_id, self._is_struck = task_id, False
-
-    def end_task(self) -> None:
-        """It runs nothing now."""
-        with self._lock:
-            self.task_id = 0
-
-    def strike(self, task_id: int, is_forced: bool) -> None:
-        """Have ``TaskCancelledError`` raised in this task, once, or end the process."""
-        with self._lock:
-            if self.task_id != task_id:
-                return
-            if is_forced:
-                self.child.signal(signal.SIGKILL)
-            elif not self._is_struck:
-                self._is_struck = True
-                self.child.signal(signal.SIGURG)
-
-    def show(self, value: Any, payloads: list[bytes | memoryview]) -> Shown:
-        """A value as the child can see it; ``payloads`` go behind the frame."""
-        if isinstance(value, Failure):
-            return Shown(None, failure=value)
-        if isinstance(value, bytes):
-            return Shown(value, len(value))
-        place = self._find(value)
-        if place is None:
-            payloads.append(value)
-            return Shown(None, len(value))
-        self._n_views += 1
-        self._views[self._n_views] = value
-        return Shown(None, len(value), *place, self._n_views)
-
-    def note(self, said: Said) -> None:
-        """Hold what it has come to hold, and no more what it does not."""
-        make_ref = self._runtime.pickling.make_ref
-        for object_id in said.taken:
-            self.refs[object_id] = make_ref(object_id)
-        for object_id in said.dropped:
-            del self.refs[object_id]
-        for number in said.closed:
-            del self._views[number]
-        for template_id in said.forgotten:
-            del self.own_templates[template_id]
-            self._runtime.mailbox.append(TemplateDropped(template_id))
-        if said.is_struck:
-            self._runtime.executor.interruption.pending.pop(self.task_id, None)
-
-    def hold_new(self, object_ids: list[int]) -> None:
-        """These were made for it; who makes one holds it once."""
-        for object_id in object_ids:
-            self.refs[object_id] = self._runtime.pickling.make_ref(object_id)
-        self._runtime.released.extend(object_ids)
-
-    def end(self) -> int:
-        """End the process; returns its status, as ``Child.end`` does."""
-        self.end_task()
-        self._let_go()
-        return self.child.end()
-
-    def leave(self) -> None:
-        """Have it end by itself, without waiting for that."""
-        self._let_go()
-        self.child.let_go()
-
-    def _let_go(self) -> None:
-        self.refs.clear()
-        self._views.clear()
-        self._runtime.mailbox.extend(map(TemplateDropped, self.own_templates))
-        self.own_templates.clear()
+    def __init__(self) -> None:
+        self.results = IsolatedResults((), [])
+        #: What the code, or storing its results, has raised.
+        self.raised: CallRaised | Exception | None = None
+        self.is_complete = False
 
 
 class Isolation:
@@ -216,10 +127,17 @@ class Isolation:
                 if self._runtime.engine.end is not None:
                     raise TaskCancelledError
                 if self._children is None:
-                    self._children = self._open_children()
+                    try:
+                        self._children = self._open_children()
+                    except OSError as error:
+                        raise self._no_process(error) from None
+                    except EOFError:
+                        continue
                 children = self._children
             try:
                 worker = IsolatedChild(children.start(), self._runtime, self._find)
+            except OSError as error:
+                raise self._no_process(error) from None
             except EOFError:  # Somebody has ended what makes them.
                 with self._lock:
                     if self._children is children:
@@ -228,9 +146,15 @@ class Isolation:
                 continue
             self._workers[worker.child.pid] = worker
             return worker
-        raise HpcfutError(f"Rank {self._runtime.rank} can start no process for an isolated task.")
+        raise self._no_process("what makes them ends at once")
 
-    def _end(self, worker: IsolatedChild) -> int:
+    def _no_process(self, why: object) -> HpcfutError:
+        return HpcfutError(
+            f"Rank {self._runtime.rank} can start no process for an isolated task: {why}. Run fewer tasks at a time, "
+            f"or raise the limits of processes, open files or memory."
+        )
+
+    def _end(self, worker: IsolatedChild) -> int | None:
         self._workers.pop(worker.child.pid, None)
         return worker.end()
 
@@ -240,7 +164,7 @@ class Isolation:
         is_spent = 0 < template.n_calls_max <= n_calls
         self._idle.append(worker)
         # Appended first: whoever makes it stale now finds it there.
-        if is_spent or worker.is_stale or len(self._idle) > N_IDLE_MAX:
+        if is_spent or worker.is_stale or worker.is_struck or len(self._idle) > N_IDLE_MAX:
             with suppress(ValueError):
                 self._idle.remove(worker)
                 self._end(worker)
@@ -269,20 +193,28 @@ class Isolation:
         worker = self._take(template.template_id)
         worker.begin(task_id)
         interruption.strikes[task_id] = lambda is_forced: worker.strike(task_id, is_forced)
+        outcome = _Outcome()
         try:
-            results, raised = self._converse(worker, call, template)
-        except EOFError:
+            self._converse(worker, call, template, outcome)
+        except (EOFError, IsolatedTaskError) as error:
             status = self._end(worker)
-            if task_id in interruption.cancelled or self._runtime.engine.end is not None:
-                raise TaskCancelledError from None
-            text = f"Task {template.name} on rank {self._runtime.rank} ended with its process, {_how(status)}"
-            raise IsolatedTaskError(Failure(CRASHED, text), is_retriable=True) from None
+            if not outcome.is_complete:
+                if task_id in interruption.cancelled or self._runtime.engine.end is not None:
+                    raise TaskCancelledError from None
+                if isinstance(error, IsolatedTaskError):
+                    raise
+                text = f"Task {template.name} on rank {self._runtime.rank} ended with its process, {_how(status)}"
+                raise IsolatedTaskError(Failure(CRASHED, text), is_retriable=True) from None
+            # It has ended as it dropped what the call had had.
         except BaseException:  # A Ctrl-C, say: what the child says next has lost its sense.
             self._end(worker)
+            self._give_up(call.return_ids, outcome.results.results)
             raise
+        else:
+            self._give_back(worker, template)
         finally:
             del interruption.strikes[task_id]
-        self._give_back(worker, template)
+        raised = outcome.raised
         if isinstance(raised, CallRaised):
             if raised.is_cancelled and task_id in interruption.cancelled:
                 raise TaskCancelledError
@@ -290,32 +222,29 @@ class Isolation:
             raise IsolatedTaskError(failure, is_retriable=raised.is_retriable)
         if raised is not None:
             raise raised
-        return results
+        return outcome.results
 
-    def _converse(
-        self, worker: IsolatedChild, call: RunTask, template: TaskTemplate
-    ) -> tuple[IsolatedResults, CallRaised | Exception | None]:
-        """Begin the call, and serve the child until it has ended; gives its results, or what it or the rank raised."""
+    def _converse(self, worker: IsolatedChild, call: RunTask, template: TaskTemplate, outcome: _Outcome) -> None:
+        """Begin the call, and serve the child until it has ended."""
         self._begin(worker, call, template)
-        results = IsolatedResults((), [])
-        raised: CallRaised | Exception | None = None
         while True:
             said = self._hear(worker, template)
             worker.note(said)
             what = said.what
             if isinstance(what, CallEnded):
-                return results, raised
+                return
             if isinstance(what, CallRaised):
-                raised = what
+                outcome.raised, outcome.is_complete = what, True
             elif isinstance(what, CallReturned):
                 try:
                     # The child is about to drop these refs, and the core has not heard of the results.
-                    results.refs = [worker.refs[ref] for made in what.results for ref in made.contained]
-                    results.results = self._store_all(worker, call.return_ids, what.results)
+                    outcome.results.refs = [worker.refs[ref] for made in what.results for ref in made.contained]
+                    outcome.results.results = self._store_all(worker, call.return_ids, what.results)
+                except EOFError:
+                    raise
                 except Exception as error:
-                    raised = error
-                    if isinstance(error, EOFError):
-                        raise
+                    outcome.raised = error
+                outcome.is_complete = True
             else:
                 answer(self._runtime, worker, call.task_id, what, self.store)
 
@@ -331,14 +260,17 @@ class Isolation:
         template_id = template.template_id
         is_new = template_id not in worker.n_calls
         worker.n_calls[template_id] = worker.n_calls.get(template_id, 0) + 1
+        if _memory_of(template):
+            # Not counted is what earlier calls have left there.
+            worker.nbytes_before = worker.child.nbytes_private
         begun = CallBegun(call.task_id, template_id, template if is_new else None, call.payload, arguments)
         worker.channel.send(encode(begun), payloads)
 
     def _hear(self, worker: IsolatedChild, template: TaskTemplate) -> Said:
         """What the child says next, which may take long; meanwhile its memory is watched if it has a limit."""
-        limit = dict(template.resources).get("memory", 0) // RESOURCE_UNIT
+        limit = _memory_of(template)
         while (frame := worker.channel.receive(MEMORY_CHECK_S if limit else None)) is None:
-            used = worker.child.nbytes_private - worker.nbytes_at_start
+            used = worker.child.nbytes_private - worker.nbytes_before
             if used > limit:
                 text = (
                     f"Task {template.name} on rank {self._runtime.rank} used more memory than it had asked for: "
@@ -354,14 +286,18 @@ class Isolation:
             for object_id, value in zip(return_ids, made, strict=True):
                 results.append(self.store(worker, object_id, value))
         except Exception:
-            for object_id, result in zip(return_ids, results, strict=False):
-                if result.payload is None:
-                    self._runtime.engine.post(RoomReturned(object_id))
+            self._give_up(return_ids, results)
             # The one that failed was skipped.
             for value in made[len(results) + 1 :]:
                 worker.channel.skip(value.nbytes if value.payload is None else 0)
             raise
         return tuple(results)
+
+    def _give_up(self, return_ids: tuple[int, ...], results: Sequence[Result]) -> None:
+        """The results that are stored already will be nobody's."""
+        for object_id, result in zip(return_ids, results, strict=False):
+            if result.payload is None:
+                self._runtime.engine.post(RoomReturned(object_id))
 
     def store(self, worker: IsolatedChild, object_id: int, made: Made) -> Result:
         """Keep a value that the child has made: inline, or in the window, where it comes right from the channel."""
@@ -387,8 +323,15 @@ class Isolation:
         return Result(None, made.nbytes, made.contained)
 
 
-def _how(status: int) -> str:
+def _memory_of(template: TaskTemplate) -> int:
+    """How many bytes the code may have for itself, 0 for any number."""
+    return dict(template.resources).get("memory", 0) // RESOURCE_UNIT
+
+
+def _how(status: int | None) -> str:
     """How a process ended, in words."""
+    if status is None:
+        return "of which nobody knows how it ended: what had made it was gone as well."
     if status >= 0:
         return f"whose exit status is {status}. User code, or a library, has left Python by itself (os._exit)."
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

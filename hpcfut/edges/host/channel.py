@@ -1,10 +1,12 @@
 """What a rank and a child process say to each other: frames, and the bytes of large values behind them.
 
-One thread at a time on each side. Whoever is gone, is gone for both directions: ``EOFError``.
+One thread at a time on each side. Whoever is gone, is gone for both directions: ``EOFError``. The rank does not rely on
+the end of the connection for that, since copies of a child, and programs that it has started, may hold it open.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -18,11 +20,16 @@ _NBYTES_SKIPPED_AT_ONCE: Final = 1 << 20
 class Channel:
     """One end."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """Take over a connected stream socket."""
+    def __init__(self, connection: socket.socket, process: int = -1) -> None:
+        """Take over a connected stream socket, and a descriptor that can be read when the other process has ended."""
         self._connection = connection
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
+        self._process = process
+        self._reading, self._writing = select.poll(), select.poll()
+        self._reading.register(connection, select.POLLIN)
+        self._writing.register(connection, select.POLLOUT)
+        if process >= 0:
+            self._reading.register(process, select.POLLIN)
+            self._writing.register(process, select.POLLIN)
 
     def send(self, frame: bytes, payloads: Sequence[bytes | memoryview] = ()) -> None:
         """Send a frame, and these bytes behind it.
@@ -30,12 +37,18 @@ class Channel:
         Raises:
             EOFError: The other process is gone.
         """
-        try:
-            self._connection.sendall(_HEAD.pack(len(frame)) + frame)
-            for payload in payloads:
-                self._connection.sendall(payload)
-        except OSError as error:
-            raise EOFError from error
+        for part in (_HEAD.pack(len(frame)) + frame, *payloads):
+            view = memoryview(part)
+            rest = view.cast("B") if view.nbytes else b""
+            while rest:
+                self._is_ready(self._writing, None)
+                try:
+                    n_sent = self._connection.send(rest, socket.MSG_DONTWAIT)
+                except BlockingIOError:  # There is some room, but not enough.
+                    continue
+                except OSError as error:
+                    raise EOFError from error
+                rest = rest[n_sent:]
 
     def receive(self, timeout_s: float | None = None) -> bytearray | None:
         """The next frame; nothing if none begins within this time.
@@ -43,7 +56,7 @@ class Channel:
         Raises:
             EOFError: The other process is gone.
         """
-        if timeout_s is not None and not self._poll.poll(timeout_s * 1000):
+        if timeout_s is not None and not self._is_ready(self._reading, timeout_s * 1000):
             return None
         head = bytearray(_HEAD.size)
         self.receive_into(memoryview(head))
@@ -58,6 +71,7 @@ class Channel:
             EOFError: The other process is gone.
         """
         while target:
+            self._is_ready(self._reading, None)
             try:
                 n_received = self._connection.recv_into(target)
             except OSError as error:
@@ -76,3 +90,19 @@ class Channel:
     def close(self) -> None:
         """The other side finds its end."""
         self._connection.close()
+        process, self._process = self._process, -1
+        if process >= 0:
+            os.close(process)
+
+    def _is_ready(self, poll: select.poll, timeout_ms: float | None) -> bool:
+        """Wait until the connection can be used without waiting; gives whether that is so after this time."""
+        connection = self._connection.fileno()
+        if connection < 0:
+            raise EOFError
+        ready = [descriptor for descriptor, _ in poll.poll(timeout_ms)]
+        if ready == [self._process]:
+            # What it has said last may have come between the looks at the one and the other.
+            ready = [descriptor for descriptor, _ in poll.poll(0)]
+            if connection not in ready:
+                raise EOFError
+        return bool(ready)

@@ -144,6 +144,17 @@ def case_more_memory_than_asked_for_ends_it(n_ranks: int) -> None:
             assert hpcfut.get(here.remote(gate.folder, 10)) == 10 * MIB
 
 
+def case_memory_that_earlier_tasks_have_left_is_not_counted() -> None:
+    @hpcfut.remote(isolation="process", memory=100 * MIB, max_retries=0)
+    def keep() -> int:
+        vars(sys).setdefault("hpcfut_test_kept", []).append(b"1" * (40 * MIB))
+        time.sleep(0.1)  # The memory is looked at meanwhile.
+        return os.getpid()
+
+    here = on_rank(keep, 0)
+    assert len({hpcfut.get(here.remote(), timeout=WAIT_S) for _ in range(5)}) == 1
+
+
 def case_arguments_in_the_store_are_no_memory_of_the_task(n_ranks: int) -> None:
     @hpcfut.remote(isolation="process", memory=40 * MIB, max_retries=0)
     def total(array: Any) -> float:
@@ -354,6 +365,20 @@ def case_cancelling_interrupts_a_get_in_the_process() -> None:
         raised(TaskCancelledError, hpcfut.get, ref, timeout=WAIT_S)
 
 
+def case_a_cancellation_comes_while_the_process_starts() -> None:
+    @hpcfut.remote(isolation="process")
+    def work() -> None:
+        time.sleep(3 * WAIT_S)
+
+    # The core and the child are met by it at different moments.
+    for pause_s in (0.0, 0.001, 0.003, 0.01, 0.02):
+        with own_session():  # Which has no process yet.
+            ref = on_rank(work, 0).remote()
+            hpcfut.wait([ref], timeout=pause_s)
+            hpcfut.cancel(ref)
+            raised(TaskCancelledError, hpcfut.get, ref, timeout=WAIT_S)
+
+
 def case_force_ends_the_process(n_ranks: int) -> None:
     for rank in some(n_ranks):
         with Gate() as gate:
@@ -460,6 +485,50 @@ def case_a_thread_that_outlives_its_task_harms_no_other() -> None:
     here = on_rank(leave_thread, 0)
     for number in range(20):
         assert hpcfut.get(here.remote(number), timeout=WAIT_S) == number
+
+
+@hpcfut.remote(isolation="process", max_retries=0)
+def leave_a_copy(pid_file: Path) -> None:
+    copy = os.fork()
+    if copy == 0:
+        time.sleep(3 * WAIT_S)
+    pid_file.write_text(str(copy))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def case_a_copy_that_outlives_the_process_hides_no_crash() -> None:
+    with Gate() as gate:
+        crashed = leave_a_copy.remote(gate.folder / "copy")
+        try:
+            raised(WorkerCrashedError, hpcfut.get, crashed, timeout=WAIT_S)
+        finally:
+            os.kill(int((gate.folder / "copy").read_text()), signal.SIGKILL)
+
+
+class Bomb:
+    """Ends its process when it goes."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.values = np.ones(MIB, "u1")
+
+    def __reduce__(self) -> Any:
+        return np.copy, (self.values,)
+
+    def __del__(self) -> None:
+        os._exit(3)
+
+
+def case_a_process_that_ends_with_its_results_told_costs_nothing() -> None:
+    @hpcfut.remote(isolation="process", max_retries=0)
+    def make() -> Any:
+        return Bomb()
+
+    ref = on_rank(make, 0).remote()
+    assert int(hpcfut.get(ref, timeout=WAIT_S).sum()) == MIB
+    assert hpcfut.get(on_rank(pids, 0).remote(), timeout=WAIT_S)
+    del ref, make
+    assert_nothing_left()
 
 
 def case_many_calls_at_once() -> None:
