@@ -289,7 +289,7 @@ def test_no_global_state_but_the_runtime() -> None:
 
 
 #: Whose underscores are part of what is offered.
-AT_HOME = ("self", "cls", "super()", "os", "sys")
+AT_HOME = ("self", "cls", "super()", "os", "subprocess", "sys")
 
 
 def test_private_names_stay_private() -> None:

@@ -13,22 +13,25 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from hpcfut.edges.host.channel import Channel
 from hpcfut.edges.host.child_memory import ChildMemory
 from hpcfut.edges.host.fork_server import serve_forks
 from hpcfut.edges.host.no_mpi import refuse_mpi
 from hpcfut.edges.host.task_output import TaskOutput
-from hpcfut.model.errors import HpcfutError, TaskCancelledError
+from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError
+from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.template import TaskTemplate
 from hpcfut.runtime.child_refs import ChildRefs
 from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.executor import end_copy, listed, trace_of
 from hpcfut.runtime.job import RefHooks
+from hpcfut.runtime.missing import MISSING, Missing
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.isolation import (
@@ -54,21 +57,6 @@ from hpcfut.wire.packing import Pickled, pack_inline, parts_of
 from hpcfut.wire.pickling import Pickling
 from hpcfut.wire.pickling.blanks import blank_of
 
-_MISSING: Final = (
-    'is not there in a task with isolation="process", whose code runs in a child process of its rank. There are remote '
-    "functions and their .remote(), get, put, wait, cancel and empty; do the rest in a task without isolation."
-)
-
-
-class _Missing:
-    """In place of the engine."""
-
-    #: The session goes on for as long as the rank does, with which this process ends.
-    end = None
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise HpcfutError(f"This part of hpcfut {_MISSING}")
-
 
 class ChildRuntime:
     """What the API finds in such a process."""
@@ -78,7 +66,7 @@ class ChildRuntime:
     def __init__(self, start: bytes, channel: Channel, hooks: RefHooks) -> None:
         self._start = told = decode_start(start)
         self.rank = told.rank
-        self.engine = _Missing()
+        self.engine = Missing()
         self.now = time.monotonic
         #: The task whose code runs.
         self.task_id = 0
@@ -110,7 +98,7 @@ class ChildRuntime:
         self._output = TaskOutput(told.rank)
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise HpcfutError(f"What was called {_MISSING}")
+        raise HpcfutError(f"What was called {MISSING}")
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -156,7 +144,7 @@ class ChildRuntime:
         try:
             try:
                 function = self._functions.get(told.template_id) or self._load(template)
-                loaded = [self.pickling.loads(value) for value in values]
+                loaded = [self._loaded(value) for value in values]
                 values.clear()
                 args, kwargs = self.pickling.loads_call(told.payload, loaded)
                 del loaded
@@ -226,18 +214,22 @@ class ChildRuntime:
         return decode_told(frame)
 
     def _say(self, what: Any, payloads: Sequence[bytes | memoryview] = ()) -> None:
-        """Say something, with the refs and views that have come and gone since; with the lock."""
+        """Say something; with the lock."""
+        self._channel.send(self._frame(what), payloads)
+
+    def _frame(self, what: Any) -> bytes:
+        """What is to be said, with the refs and views that have come and gone since."""
         n_closed = len(self._memory.closed)
         taken, dropped = self._refs.settle()
         closed = [self._memory.closed.popleft() for _ in range(n_closed)]
         forgotten = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
         is_struck, self._is_struck = self._is_struck, False
-        self._channel.send(encode(Said(what, taken, dropped, closed, forgotten, is_struck)), payloads)
+        return encode(Said(what, taken, dropped, closed, forgotten, is_struck))
 
     def _ask(self, question: Question, payloads: Sequence[bytes | memoryview] = ()) -> tuple[Answered, list[Any]]:
         """Ask the rank for something, in the name of the task; gives the answer, and what is shown with it."""
         if os.getpid() != self._pid:
-            self.disown()
+            raise RuntimeError("This process is a copy that the code of a task has forked, and hpcfut is not there.")
         is_main = threading.get_ident() == self._main
         was_in_code = self._is_in_code
         if is_main:
@@ -245,12 +237,16 @@ class ChildRuntime:
         with self._lock:
             if not self.task_id:
                 raise HpcfutError("hpcfut was used by a thread of an isolated task that has ended. Join it before.")
+            frame = self._frame(question)
             try:
-                self._say(question, payloads)
+                self._channel.send(frame, payloads)
                 told = self._hear()
                 values = [self._raw(shown) for shown in told.values] if isinstance(told, Answered) else []
             except EOFError:
                 os._exit(0)  # The rank is gone.
+            except BaseException:  # A signal handler of the user's, say: what is read next would not be what it seems.
+                traceback.print_exc()
+                os._exit(1)
         if not isinstance(told, Answered):
             error = self.pickling.loads_exception(told.payload)
             if is_main and isinstance(error, TaskCancelledError):
@@ -267,11 +263,24 @@ class ChildRuntime:
             return None if shown is None else shown.failure
         if shown.payload is not None:
             return shown.payload
-        if shown.rank >= 0:
-            return self._memory.view(shown.number, shown.rank, shown.start, shown.nbytes)
-        target = memoryview(bytearray(shown.nbytes))
+        try:
+            if shown.rank >= 0:
+                return self._memory.view(shown.number, shown.rank, shown.start, shown.nbytes)
+            target = memoryview(bytearray(shown.nbytes))
+        except Exception as error:  # There is no room for it, or whose memory it is has ended.
+            if shown.rank >= 0:
+                self._memory.closed.append(shown.number)
+            else:
+                self._channel.skip(shown.nbytes)
+            why = f"{type(error).__name__}: {error}".rstrip(": ")
+            return Failure(LOST, f"A value of {shown.nbytes} B cannot be read in process {self._pid}. {why}.")
         self._channel.receive_into(target)
         return target.toreadonly()
+
+    def _loaded(self, value: Any) -> Any:
+        if isinstance(value, Failure):
+            raise ObjectLostError(value.text)
+        return self.pickling.loads(value)
 
     def _is_large(self, pickled: Pickled) -> bool:
         return pickled.nbytes > self._start.nbytes_inline_max
@@ -369,11 +378,7 @@ class ChildRuntime:
         """Every question looks by itself."""
 
     def disown(self) -> None:
-        """This is a forked copy.
-
-        Raises:
-            RuntimeError: Always.
-        """
+        """This is a forked copy, whose connection is closed already."""
 
 
 def be_fork_server(descriptor: int, hooks: Callable[[], RefHooks], enter: Callable[[ChildRuntime], None]) -> NoReturn:

@@ -170,6 +170,7 @@ class Interruption:
                 if task_id not in self.cancelled:
                     self.interrupt(task_id)
             time.sleep(PERIOD_S)
+        self._end_processes()
         core, end = self._engine.core, self._engine.end
         assert end is not None
         for task_id, thread_id in list(self.running.items()):
@@ -185,6 +186,19 @@ class Interruption:
             sentence = f"T{what}, which cancelled it. Ranks end a session together, so that the job ends with it."
             self._engine.send_apart(0, encode_session(EndHindered(sentence)))
         sys.stderr.flush()
+
+    def _end_processes(self) -> None:
+        """End the processes of the tasks that have ones of their own, which need not be abandoned."""
+        ended: dict[int, None] = {}
+        deadline = time.monotonic() + self._stop_grace_s
+        while time.monotonic() < deadline:
+            for task_id in list(self.strikes):
+                if task_id not in ended:
+                    ended[task_id] = None
+                    self.interrupt(task_id, is_forced=True)
+            if not any(task_id in self.running for task_id in ended):
+                return
+            time.sleep(PERIOD_S)
 
     def wait_until_wound_down(self) -> None:
         """The session is over: wait until what runs here has ended, or has been abandoned with a sentence."""

@@ -314,19 +314,24 @@ def test_a_task_that_outlives_shutdown_ends_the_job_with_one_sentence(scripts: S
         "mpirun python -m hpcfut",
         2,
         """
+        import tempfile
         import time
+        from pathlib import Path
         import hpcfut
 
         @hpcfut.remote(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(1))
-        def resist():
+        def resist(mark):
             while True:
                 try:
+                    mark.touch()
                     time.sleep(600)
                 except BaseException:
                     pass
 
-        ref = resist.remote()
-        hpcfut.wait([ref], timeout=1)
+        mark = Path(tempfile.mkdtemp()) / "resists"
+        ref = resist.remote(mark)
+        while not mark.exists():
+            hpcfut.wait([ref], timeout=0.01)
         hpcfut.shutdown()
         print("not reached")
         """,

@@ -454,6 +454,29 @@ def case_a_later_session_has_processes_of_its_own(n_ranks: int) -> None:
         assert old != new
 
 
+def case_a_session_ends_although_the_code_goes_on(n_ranks: int) -> None:
+    with Gate() as gate, own_session():
+        ref = on_rank(catch_all, n_ranks - 1).remote(gate)
+        gate.until_arrived(1, [ref])
+    # The job goes on as well.
+    with own_session():
+        assert hpcfut.get(on_rank(same, n_ranks - 1).remote(1)) == 1
+
+
+def case_a_copy_finds_nothing_of_hpcfut() -> None:
+    @hpcfut.remote(isolation="process")
+    def fork(ref: list[Ref]) -> int:
+        if os.fork() == 0:
+            try:
+                hpcfut.get(ref)
+            except RuntimeError:
+                os._exit(7)
+            os._exit(8)
+        return os.waitstatus_to_exitcode(os.wait()[1])
+
+    assert hpcfut.get(fork.remote([hpcfut.put(1)]), timeout=WAIT_S) == 7
+
+
 def case_threads_of_the_code_may_use_hpcfut() -> None:
     @hpcfut.remote(isolation="process")
     def use(n: int) -> list[Any]:
