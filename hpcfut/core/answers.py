@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hpcfut.core.borrowing import ASKED, BorrowedObject
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.ownership import SOURCE
 from hpcfut.core.references import References
 from hpcfut.core.transfers import Transfers
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import UNRECOVERABLE, Failure
 from hpcfut.model.ids import owner_of
 from hpcfut.wire.messages import ObjectFailed, ObjectLocated, ObjectLost, ObjectResolved
 
@@ -22,6 +24,9 @@ class Answers:
         self._borrowing = references.borrowing
         self._copies = copies
         self._transfers = transfers
+        #: Told of an object that cannot be made again when those have been told who wait for it. Bound in
+        #: ``recovery.py``.
+        self.on_lost_for_good: Callable[[BorrowedObject], None] = lambda record: None
 
     def lose(self, record: BorrowedObject, failure: Failure) -> None:
         """Borrower: the bytes cannot be had. The owner will say where there are others, or why not."""
@@ -44,6 +49,8 @@ class Answers:
         if isinstance(message, ObjectFailed):
             self._borrowing.move(record, "failed")
             record.failure = message.failure
+            if message.failure.kind == UNRECOVERABLE:
+                self._context.put_off.append((self.on_lost_for_good, record))
         else:
             self._references.accept_all(message.contained, source)
             record.contained += message.contained

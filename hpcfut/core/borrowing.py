@@ -53,6 +53,7 @@ TRANSITIONS: Final = {
     (INLINE, "release"): RELEASED,
     (STORED, "lose"): ASKED,
     (STORED, "release"): RELEASED,
+    (FAILED, "told"): UNKNOWN,
     (FAILED, "release"): RELEASED,
 }
 

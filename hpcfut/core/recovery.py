@@ -29,7 +29,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.events import BytesLost, TaskSubmitted
 from hpcfut.core.lineage import Lineage, Spec
-from hpcfut.core.ownership import PENDING, RETIRED, SOURCE, STORED, OwnedObject
+from hpcfut.core.ownership import FAILED, PENDING, RETIRED, SOURCE, STORED, OwnedObject
 from hpcfut.core.references import Record, References
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.waits import NOT_READY, Waits
@@ -63,6 +63,7 @@ class Recovery:
         self._cancellations = cancellations
         self._waits = waits
         tasks.on_lost = self.lose
+        answers.on_lost_for_good = self._forget_failure
         self._n_ids = 0
         #: What is being made again, under its new id → by which spec.
         self._remakes: dict[int, Spec] = {}
@@ -133,6 +134,16 @@ class Recovery:
         self._lineage.fit()
         self._tasks.wait_again(record.object_id)
         return None
+
+    def _forget_failure(self, record: BorrowedObject) -> None:
+        """Who waited has been told. Whoever waits later asks the owner, where it may be read after all.
+
+        A wait that goes on for other objects has counted it, and is still to be told the failure.
+        """
+        waits = self._waits.waits.values()
+        if record.state == FAILED and not any(record.object_id in wait.object_ids for wait in waits):
+            self._references.borrowing.move(record, "told")
+            record.failure = None
 
     # -- making again ------------------------------------------------------------------------------------------------
 

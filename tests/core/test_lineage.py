@@ -186,6 +186,36 @@ def test_a_borrower_tells_the_owner_and_waits_to_be_told_anew(make_core: MakeCor
     other.release(THEIRS)
 
 
+@takes("borrowing", ("failed", "told"))
+def test_a_borrower_that_was_told_of_a_loss_asks_anew_when_it_is_wanted_again(make_core: MakeCore) -> None:
+    hand = make_core()
+    borrow(hand)
+    hand.start_waiting(THEIRS)
+    hand.get(2, ObjectLocated(THEIRS, 1, 100))
+    hand.get(1, ReadRefused(THEIRS, 1, Failure(LOST, "The disk is damaged.")))
+    gone = Failure(UNRECOVERABLE, "It was put.")
+    hand.submit(2, arguments=(THEIRS,))
+    assert only(hand.get(2, ObjectFailed(THEIRS, gone)), WakeWaiter).values == [gone]
+    assert hand.owned(2).failure == gone
+    # The disk is well again.
+    assert only(hand.start_waiting(THEIRS, waiter=2), ObjectAsked).object_id == THEIRS
+    assert only(hand.get(2, ObjectLocated(THEIRS, 1, 100)), StartRead).object_id == THEIRS
+    assert only(hand.tell(ReadCompleted(2)), WakeWaiter).values == [place_of(THEIRS, 0, 100)]
+    hand.release(THEIRS, hand.own(2))
+
+
+def test_a_wait_that_goes_on_is_told_of_a_loss_in_the_end(make_core: MakeCore) -> None:
+    hand = make_core()
+    borrow(hand)
+    task_id = hand.push_to_1(2)
+    hand.start_waiting(THEIRS, task_id)
+    gone = Failure(UNRECOVERABLE, "It was put.")
+    hand.get(2, ObjectFailed(THEIRS, gone))
+    woken = only(hand.get(1, TaskDone(task_id, b"small")), WakeWaiter)
+    assert woken.values == [gone, b"small"]
+    hand.release(THEIRS, task_id)
+
+
 def test_a_borrower_with_old_news_is_told_the_new_place(make_core: MakeCore) -> None:
     hand = make_core()
     object_id = make_stored(hand)
