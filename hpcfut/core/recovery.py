@@ -132,7 +132,8 @@ class Recovery:
         for spec, _ in plan.specs.values():
             self._lineage.hold_last(spec)
         self._lineage.fit()
-        self._tasks.wait_again(record.object_id)
+        if record.n_uses:  # Else it is no argument.
+            self._tasks.wait_again(record.object_id)
         return None
 
     def _forget_failure(self, record: BorrowedObject) -> None:
@@ -208,8 +209,9 @@ class Recovery:
         self._references.after_resolving(record)
         self._lineage.fit()
         maker = self._tasks.tasks.get(made.task_id)
-        if maker is not None and spec.items is not None:  # Its other items are not wanted.
-            self._cancellations.cancel(maker, is_recursive=True)
+        if maker is not None and spec.items is not None:
+            # Its other items are not wanted; but this one may have refs to its children.
+            self._cancellations.cancel(maker, is_recursive=False)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

@@ -32,6 +32,7 @@ from hpcfut.wire.messages import (
     ObjectLocated,
     ObjectLost,
     ReadRefused,
+    TaskCancelled,
     TaskDone,
     TaskPushed,
     TaskRaised,
@@ -317,7 +318,10 @@ def test_an_item_is_made_again_alone(make_core: MakeCore) -> None:
     hand.get(1, TaskReturned(task_id, ()))
     told = [message for _, message in lose(hand, hand.own(2)) if isinstance(message, TaskPushed)]
     assert [message.item_ids for message in told] == [(0, again(hand, 2))]
-    hand.get(1, ItemYielded(again(hand, 1), again(hand, 2), LARGE))
+    effects = hand.get(1, ItemYielded(again(hand, 1), again(hand, 2), LARGE))
+    assert only(effects, TaskCancelled) == TaskCancelled(again(hand, 1), False, False), (
+        "Refs to its children may be in it."
+    )
     assert hand.owned(2).state == STORED
     hand.get(1, TaskRaised(again(hand, 1), Failure(CANCELLED, ""), False))
     # One that ends earlier is said to.
