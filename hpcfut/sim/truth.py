@@ -62,8 +62,7 @@ class Spec(msgspec.Struct, eq=False):
             return True
         above = self.parent
         while above is not None:
-            # What is run again is cancelled with all below as soon as nobody needs it any more.
-            if above.is_cancelled_below or above.first is not None:
+            if above.is_cancelled_below:
                 return True
             above = above.parent
         return False
