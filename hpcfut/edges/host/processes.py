@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +48,12 @@ def is_still(pid: int) -> bool:
 
 def _states(pid: int) -> list[str]:
     """Of its threads, as far as they are still there."""
-    threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return [fields[0] for thread in threads if (fields := _fields(thread))]
+    folder = f"/proc/{pid}/task"
+    try:
+        threads = os.listdir(folder)
+    except OSError:  # It was taken away at this moment.
+        return []
+    return [fields[0] for thread in threads if (fields := _fields(Path(folder, thread, "stat")))]
 
 
 def _fields(stat: Path) -> list[str]:
