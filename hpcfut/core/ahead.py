@@ -38,7 +38,7 @@ from hpcfut.wire.messages import Argument, ArgumentsFollow
 #: Tasks that have left the queue stand in it for a while; so many of them are passed on the way to the next.
 _N_PASSED_MAX: Final = 16
 #: Watches a read for a moment; neither a run (positive) nor a waiter (negative).
-NOBODY: Final = 0
+_PASSING: Final = 0
 
 
 class Ahead:
@@ -136,8 +136,8 @@ class ReadsAhead:
         is_here = argument.object_id in self._copies.copies or rank in self._transfers.neighbours
         if is_here or rank == self._context.rank or self._pressure.is_felt or not self._find_room(nbytes):
             return
-        self._transfers.need(argument.object_id, rank, nbytes, NOBODY, is_held=False)
-        self._copies.unwatch(argument.object_id, NOBODY)
+        self._transfers.need(argument.object_id, rank, nbytes, _PASSING, is_held=False)
+        self._copies.unwatch(argument.object_id, _PASSING)
         self._copies.let_go(self._copies.copies[argument.object_id])
 
     def _find_room(self, nbytes: int) -> bool:

@@ -138,7 +138,7 @@ class Pressure:
 
         A reader that returns a recalled loan asks anew at once; were it lent again, the memory would never be free.
         """
-        if not (self._urgent or self._later) or copy.n_pins or copy.n_views or copy.n_sends:
+        if not self.is_felt or copy.n_pins or copy.n_views or copy.n_sends:
             return False
         if copy.lent and not copy.is_recalled:
             return False
@@ -224,7 +224,7 @@ class Pressure:
         self._is_due = False
         self._serve_lines()
         if self._held_up:
-            self._release(is_over=not (self._urgent or self._later))
+            self._release(is_over=not self.is_felt)
 
     def _serve_lines(self) -> None:
         arena = self._copies.arena
@@ -333,7 +333,7 @@ class Pressure:
         """Copies are in a file; who is not used goes from memory, as far as room is wanted."""
         copies, displaced = self._spills.succeed(event.spill_id, event.file_id)
         for copy in copies:
-            if copy.state == LOCAL and not (copy.is_used or copy.n_pins) and (self._urgent or self._later):
+            if copy.state == LOCAL and not (copy.is_used or copy.n_pins) and self.is_felt:
                 self._unload(copy)
             else:
                 self._copies.let_go(copy)

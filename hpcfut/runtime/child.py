@@ -31,6 +31,7 @@ from hpcfut.runtime.child_refs import ChildRefs
 from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.executor import end_copy, listed, trace_of
 from hpcfut.runtime.job import RefHooks
+from hpcfut.runtime.large_arguments import put_large
 from hpcfut.runtime.missing import MISSING, Missing
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
@@ -313,28 +314,14 @@ class ChildRuntime:
     ) -> tuple[int, ...]:
         """Submit a task; returns the ids of its results, each of which the caller holds once."""
         pickled, arguments = self.pickling.dumps_call(args, kwargs)
-        large: list[Any] = []
-        if self._is_large(pickled):
-
-            def by_reference(value: Any) -> Any:
-                if isinstance(value, self.pickling.ref_type):
-                    return value
-                part = self.pickling.dumps(value)
-                if part.nbytes <= self._start.nbytes_inline_max // 4:
-                    return value
-                object_id = self._put(part)
-                # The id is held once by this call, until the task is there.
-                large.append(object_id)
-                return self.pickling.make_ref(object_id)
-
-            try:
-                args, kwargs = tuple(map(by_reference, args)), {name: by_reference(kwargs[name]) for name in kwargs}
-                pickled, arguments = self.pickling.dumps_call(args, kwargs)
-            except BaseException:
-                self.released.extend(large)
-                raise
-        made = TaskMade(template_id, n_returns, pack_inline(pickled), arguments, pickled.contained)
+        large: list[int] = []
         try:
+            if self._is_large(pickled):
+                args, kwargs, large = put_large(
+                    args, kwargs, self.pickling, self._start.nbytes_inline_max, self._put, self.released
+                )
+                pickled, arguments = self.pickling.dumps_call(args, kwargs)
+            made = TaskMade(template_id, n_returns, pack_inline(pickled), arguments, pickled.contained)
             told, _ = self._ask(made)
         finally:
             self.released.extend(large)

@@ -176,14 +176,14 @@ class Interruption:
         for task_id, thread_id in list(self.running.items()):
             name = core.runs.runs[task_id].template.name
             what = (
-                f"ask {name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
+                f"{name} ({name_of(task_id)}) on rank {core.context.rank} did not end within "
                 f"{self._stop_grace_s:g} s after {'the end of the script' if end.is_final else 'shutdown()'}"
             )
             if end.is_final or thread_id != threading.main_thread().ident:
-                sys.stderr.write(f"hpcfut: t{what}; it is abandoned.\n")
+                sys.stderr.write(f"hpcfut: task {what}; it is abandoned.\n")
                 continue
             # The script would go on, but not without this rank, as rank 0 says.
-            sentence = f"T{what}, which cancelled it. Ranks end a session together, so that the job ends with it."
+            sentence = f"Task {what}, which cancelled it. Ranks end a session together, so that the job ends with it."
             self._engine.send_apart(0, encode_session(EndHindered(sentence)))
         sys.stderr.flush()
 

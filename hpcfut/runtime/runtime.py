@@ -35,11 +35,12 @@ from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
 from hpcfut.runtime.isolated_answers import demand_isolated
+from hpcfut.runtime.large_arguments import put_large
 from hpcfut.runtime.queries import ask_ranks
 from hpcfut.runtime.sites import noting
 from hpcfut.runtime.sources import Sources, demand_no_reader
 from hpcfut.runtime.waiter import Waiter
-from hpcfut.wire.packing import pack_inline
+from hpcfut.wire.packing import Pickled, pack_inline
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
 #: So many tasks may stand on one thread's stack, each waiting for the next; further ones get threads of their own.
@@ -149,7 +150,9 @@ class Runtime:
         if payload is None or len(payload) > self._nbytes_inline_max:
             pickled, arguments = self.pickling.dumps_call(args, kwargs)
             if pickled.nbytes > self._nbytes_inline_max:
-                args, kwargs, large = self._put_large(args, kwargs)
+                args, kwargs, large = put_large(
+                    args, kwargs, self.pickling, self._nbytes_inline_max, self._put_pickled, self.released
+                )
                 pickled, arguments = self.pickling.dumps_call(args, kwargs)
             payload, nested = pack_inline(pickled), pickled.contained
         task_id = next(self._ids)
@@ -163,28 +166,10 @@ class Runtime:
             self.demand_no_interruption(return_ids)
         return return_ids
 
-    def _put_large(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any], list[int]]:
-        """Put the large arguments, which then travel by reference; also returns the ids to release after the call."""
-        large: list[int] = []
-
-        def by_reference(value: Any) -> Any:
-            if isinstance(value, self.pickling.ref_type):
-                return value
-            pickled = self.pickling.dumps(value)
-            if pickled.nbytes <= self.config.nbytes_inline_max // 4:
-                return value
-            object_id = next(self._ids)
-            self.engine.post(ObjectPut(object_id, self.executor.store(object_id, pickled)))
-            large.append(object_id)
-            return self.pickling.make_ref(object_id)
-
-        try:
-            return tuple(map(by_reference, args)), {name: by_reference(value) for name, value in kwargs.items()}, large
-        except BaseException:
-            self.released.extend(large)
-            raise
+    def _put_pickled(self, pickled: Pickled) -> int:
+        object_id = next(self._ids)
+        self.engine.post(ObjectPut(object_id, self.executor.store(object_id, pickled)))
+        return object_id
 
     def put(self, value: Any) -> int:
         """Store a value; returns its id, which the caller holds once."""

@@ -115,7 +115,7 @@ class ForkServer:
                     pass_fds=[other.fileno()],
                     stdin=subprocess.DEVNULL,
                 )
-            except BaseException:
+            except BaseException:  # A Ctrl-C as well; it goes on upwards, and no descriptor is left.
                 own.close()
                 raise
         self._connection = own
@@ -126,7 +126,7 @@ class ForkServer:
             own.send(_NUMBER.pack(len(start)))
             for position in range(0, len(start), _NBYTES_MESSAGE_MAX):
                 own.send(start[position : position + _NBYTES_MESSAGE_MAX])
-        except BaseException as error:
+        except BaseException as error:  # A Ctrl-C as well: nobody would ever end the process.
             self.close()
             if isinstance(error, OSError):
                 raise EOFError from error
@@ -144,7 +144,7 @@ class ForkServer:
             with other, self._lock:
                 self._bury()
                 return self._asked(lambda: self._start(own, other))
-        except BaseException:
+        except BaseException:  # Whatever it is goes on upwards, and no descriptor is left.
             own.close()
             raise
 
@@ -152,7 +152,6 @@ class ForkServer:
         socket.send_fds(self._connection, [b"\0"], [other.fileno()])
         pid = self._answer()
         if pid <= 0:
-            own.close()
             raise _NoProcessError(-pid, os.strerror(-pid))
         try:
             process = os.pidfd_open(pid)
@@ -187,7 +186,7 @@ class ForkServer:
             return ask()
         except _NoProcessError:
             raise
-        except BaseException as error:
+        except BaseException as error:  # A Ctrl-C as well: the answer that is still to come would be the next one's.
             self._connection.close()
             if isinstance(error, OSError):
                 raise EOFError from error
@@ -230,7 +229,7 @@ def serve_forks(descriptor: int, prepare: Callable[[], None], work: Callable[[by
         if start is not None:
             prepare()
             _serve(control, parent, children, lambda channel: work(start, channel))
-    except BaseException:
+    except BaseException:  # Nothing is above this; it is told, and children never outlive their server.
         traceback.print_exc()
         status = 1
     finally:
@@ -306,7 +305,7 @@ def _fork(control: socket.socket, descriptor: int, work: Callable[[Channel], Non
                 channel = Channel(socket.socket(fileno=descriptor))
                 os.register_at_fork(after_in_child=channel.close)
                 work(channel)
-        except BaseException:
+        except BaseException:  # What is above belongs to the server, of which this is a copy.
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
