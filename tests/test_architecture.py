@@ -122,7 +122,7 @@ CHAIN: Final = words(
     "arena events effects context ownership borrowing copy copies fullness spills pressure loans readers transfers "
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
     "tasks cancellations run grants scheduler runs recalls streams wait waits watches recovery notices inventories "
-    "stuck standstills statistics rank"
+    "stuck standstills deaths statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

@@ -2,6 +2,7 @@
 
 Machines never call each other re-entrantly. What one of them causes for another is queued here and settled by
 ``rank.py`` before the event is done: messages to the own rank (``inbox``) and objects that became ready (``ready``).
+What is sent to a dead rank comes back through the same queue, so that no machine need ask whether a rank lives.
 
 Accounts that nobody waits for are *put off* to the end of the next turn: what a task's end does to leases and slots
 would else stand between one task and the next. They are settled before any other event than a submission is told.
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from hpcfut.core.effects import Effect, SendMessage
 from hpcfut.model.config import Config
@@ -69,10 +72,18 @@ class Handlers(dict[type, Handler]):
 MakeTable = Callable[[str, Transitions], Table]
 
 
+class Undelivered(msgspec.Struct, gc=False):
+    """What this rank would have sent to a rank that is dead; ``deaths.py`` answers in its stead."""
+
+    rank: int
+    message: Message
+
+
 class Context:
     """Shared by all machines of one rank; see the module's docstring."""
 
     __slots__ = (
+        "apart",
         "arrived",
         "config",
         "due_at",
@@ -97,8 +108,10 @@ class Context:
         #: When something is due; it may come earlier than the first deadline, never later.
         self.due_at = NEVER
         self.effects: list[Effect] = []
-        #: Messages from this rank to itself.
-        self.inbox: deque[Message] = deque()
+        #: Ranks to which no frame goes: the own one, and those that are dead.
+        self.apart: dict[int, None] = {rank: None}
+        #: Messages from this rank to itself, and to ranks that are dead.
+        self.inbox: deque[Message | Undelivered] = deque()
         #: Objects that became ready while somebody here watches them.
         self.ready: deque[int] = deque()
         #: Objects whose bytes are at hand, or will never be, and of which those who watch the copies must be told.
@@ -111,9 +124,9 @@ class Context:
         self.stale: dict[str, int] = {}
 
     def send(self, rank: int, message: Message) -> None:
-        """Send to any rank, the own one included."""
-        if rank == self.rank:
-            self.inbox.append(message)
+        """Send to any rank, the own one and dead ones included."""
+        if rank in self.apart:
+            self.inbox.append(message if rank == self.rank else Undelivered(rank, message))
         else:
             self.effects.append(SendMessage(rank, message))
 

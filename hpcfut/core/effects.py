@@ -193,6 +193,12 @@ class ForgetTemplate(msgspec.Struct, gc=False):
     template_id: int
 
 
+class ForgetArena(msgspec.Struct, gc=False):
+    """A rank is dead, and nothing here reads its arena in place any more, nor will: its mapping may go."""
+
+    rank: int
+
+
 class AnswerQuery(msgspec.Struct, gc=False):
     """What the ranks have answered: what is free, in units of ``RESOURCE_UNIT``, or what they hold."""
 
@@ -226,6 +232,7 @@ Effect = (
     | InterruptTask
     | ResumeGenerator
     | ForgetTemplate
+    | ForgetArena
     | AnswerQuery
     | EndJob
 )

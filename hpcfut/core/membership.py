@@ -189,6 +189,12 @@ class Membership:
         else:
             self._context.send(0, RankFailed(rank, sentence))
 
+    def note_death(self, rank: int, reason: str) -> str:
+        """The job goes on without a rank; gives the sentence that says so, empty if that was known."""
+        if not self._is_first_death(rank):
+            return ""
+        return f"{self._described(rank)} died: {reason}"
+
     def refuse(self, rank: int, reason: str) -> None:
         """A rank has sent what cannot be accepted. Neither it nor this rank, which missed something, can go on."""
         if not self._is_first_death(rank) or self.is_stopping:

@@ -14,8 +14,9 @@ from hpcfut.core.ahead import ReadsAhead
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.cancellations import Cancellations
-from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
+from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table, Undelivered
 from hpcfut.core.copies import Copies
+from hpcfut.core.deaths import Deaths
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.inventories import Inventories
@@ -93,6 +94,7 @@ class RankCore:
         self._notices = Notices(
             self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery
         )
+        self.deaths = Deaths(context, self.membership)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -272,6 +274,8 @@ class RankCore:
             m.BorrowAdded: references.on_borrow_added,
             m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
             m.BorrowReleased: references.on_borrow_released,
+            m.DeathNoted: self.deaths.on_noted,
+            Undelivered: self.deaths.on_undelivered,
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
             m.ReadRedirected: self.transfers.on_read_redirected,
@@ -355,7 +359,7 @@ class RankCore:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _on_rank_lost(self, event: e.RankLost) -> None:
-        self.membership.lose(event.rank, event.reason)
+        self.deaths.on_rank_lost(event)
         self._fall_silent()
 
     def _on_frame_refused(self, event: e.FrameRefused) -> None:

@@ -58,6 +58,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     nbytes_lineage_max: int = NBYTES_LINEAGE_MAX
     #: The folder that objects are spilled to on every host; empty for the nearest disk that each rank finds.
     spill_folder: str = ""
+    #: Whether the job goes on when a rank other than rank 0 dies; else its death ends the job.
+    survives_deaths: bool = False
     #: Whether it is noted which line of user code made an object.
     notes_sites: bool = False
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.

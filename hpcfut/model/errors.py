@@ -154,6 +154,17 @@ class ObjectReconstructionFailedError(ObjectLostError):
     """
 
 
+class OwnerDiedError(ObjectLostError):
+    """The rank that owned the object has died, and nobody else can say what its value is, or make it again.
+
+    The owner of an object is the rank whose code has put it, or has called the task that makes it.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.OwnerDiedError, hpcfut.exceptions.ObjectLostError)
+        True
+    """
+
+
 class SpillError(HpcfutError):
     """Objects could not be moved to a disk, or back from it: it is full, faulty, or may not be written to.
 

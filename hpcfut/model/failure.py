@@ -18,6 +18,8 @@ ENDED: Final = "ended"
 LOST: Final = "lost"
 #: The object is lost, and its task cannot be run again.
 UNRECOVERABLE: Final = "unrecoverable"
+#: The rank that owned the object is dead.
+OWNER_DIED: Final = "owner died"
 #: The object store has no room for the value.
 FULL: Final = "store full"
 #: The process in which the code of an isolated task ran has ended.

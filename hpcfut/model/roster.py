@@ -27,6 +27,8 @@ class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     resources: dict[str, int]
     #: Its GPUs, as ``CUDA_VISIBLE_DEVICES`` names them; as many as its ``GPU``, unless the user says another number.
     gpus: tuple[str, ...] = ()
+    #: Whether it is kept aside: it runs tasks only when another rank has died.
+    is_spare: bool = False
 
 
 #: What a rank needs for its tasks, beside its objects.

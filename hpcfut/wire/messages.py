@@ -158,8 +158,7 @@ class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
 class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
     """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref.
 
-    An ``offset``, if it is not negative, says that ``rank`` is the sender, and lends its bytes to the receiver. The
-    bytes are stored under the object's id; or under ``bytes_id``, if that is not 0, once it has been made again.
+    ``offset``, if not negative: the sender is that rank, and lends the bytes. ``bytes_id``, if not 0, is their own id.
     """
 
     object_id: int
@@ -196,6 +195,13 @@ class BorrowConfirmed(msgspec.Struct, array_like=True, tag=20, gc=False):
     """The owner has counted the borrower that the receiver reported."""
 
     object_id: int
+
+
+class DeathNoted(msgspec.Struct, array_like=True, tag=63, gc=False):
+    """The sender knows of a death; of the receiver's objects it holds these because of it, and reports itself."""
+
+    dead: Rank
+    held: tuple[int, ...] = ()
 
 
 class BorrowReleased(msgspec.Struct, array_like=True, tag=21, gc=False):
@@ -370,6 +376,7 @@ Message = (
     | BorrowAdded
     | BorrowConfirmed
     | BorrowReleased
+    | DeathNoted
     | ReadRequested
     | ReadRefused
     | ReadRedirected
