@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -213,6 +214,16 @@ class ChildChannel(Protocol):
 
     def skip(self, nbytes: int) -> None:
         """Throw away what stands behind a frame."""
+
+    @property
+    def descriptor(self) -> int:
+        """What ``watch`` has a poll name."""
+
+    def watch(self, poll: select.epoll) -> None:
+        """Have this poll tell once when the other is gone."""
+
+    def is_at_end(self) -> bool:
+        """Whether the other is gone."""
 
 
 class Child(Protocol):

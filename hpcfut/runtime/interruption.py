@@ -90,6 +90,14 @@ class Interruption:
                 self._thread = threading.Thread(target=self._work, name="hpcfut-interrupter", daemon=True)
                 self._thread.start()
 
+    def end_wait(self, task_id: int) -> None:
+        """Let a task whose process has ended wait for nothing any more: what it waits with raises at once."""
+        self.pending[task_id] = None
+        self.on_pending()
+        waiter = self.blocked.get(task_id)
+        if waiter is not None:
+            waiter.tell()
+
     def is_over(self, task_id: int) -> None:
         """A task that was to be interrupted has ended, on this thread; what has not been raised will not be any more.
 

@@ -78,10 +78,14 @@ def _answer(
     if isinstance(question, CancelWanted):
         runtime.cancel(question.object_id, is_recursive=question.is_recursive, is_forced=question.is_forced)
         return Answered([])
-    ready = runtime.wait(*msgspec.structs.astuple(question))
+    # With a task on its stack this thread could not leave the wait when the child ends.
+    is_fetching, is_taking = question.is_fetching, question.is_taking
+    ready = runtime.wait(
+        question.object_ids, question.n_wanted, question.timeout_s, is_fetching, is_taking, is_free=False
+    )
     if ready is None:
         return Answered([], is_done=False)
-    values = [worker.show(value, payloads) for value in ready.values] if question.is_taking else []
+    values = [worker.show(value, payloads) for value in ready.values] if is_taking else []
     return Answered(ready.object_ids, list(values))
 
 

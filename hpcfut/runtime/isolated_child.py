@@ -24,8 +24,11 @@ class IsolatedChild:
         self.channel = child.channel
         self._runtime = runtime
         self._find = find
-        #: Memory that it had for itself when the call began, if that is limited.
-        self.nbytes_before = 0
+        #: How much memory the task may have for itself, 0 for any number; what the process had when the call began, and
+        #: how much more it had when it was ended because of that.
+        self.nbytes_max = 0
+        self._nbytes_before = 0
+        self.nbytes_found = 0
         #: Functions that it knows, and how often it has called each.
         self.n_calls: dict[int, int] = {}
         #: Refs that it holds.
@@ -39,14 +42,19 @@ class IsolatedChild:
         self.is_stale = False
         #: The task whose code it runs, 0 for none.
         self.task_id = 0
+        #: Whether the rank has done with it.
+        self._is_over = False
         #: Whether its code was to be interrupted. When it has ended, that may still come, and hit another one.
         self.is_struck = False
         self._lock = threading.Lock()
 
-    def begin(self, task_id: int) -> None:
-        """It is going to run the code of this task."""
+    def begin(self, task_id: int, nbytes_max: int) -> None:
+        """It is going to run the code of this task, which may have so much memory for itself (0 for any number)."""
         with self._lock:
             self.task_id = task_id
+            self.nbytes_max = nbytes_max
+            # Not counted is what earlier calls have left there.
+            self._nbytes_before = self.child.nbytes_private if nbytes_max else 0
 
     def end_task(self) -> None:
         """It runs nothing now."""
@@ -63,6 +71,29 @@ class IsolatedChild:
             elif not self.is_struck:
                 self.is_struck = True
                 self.child.signal(signal.SIGURG)
+
+    def leave_wait(self) -> bool:
+        """If the process has ended, let its task wait for nothing any more; returns whether it has ended."""
+        with self._lock:
+            if self._is_over:
+                return True
+            if not self.channel.is_at_end():
+                return False
+            if self.task_id:
+                self._runtime.executor.interruption.end_wait(self.task_id)
+            return True
+
+    def is_within_memory(self) -> bool:
+        """Whether it has a task that is to be looked at again; ends the process if it has taken too much memory."""
+        with self._lock:
+            if not self.task_id or not self.nbytes_max:
+                return False
+            nbytes = self.child.nbytes_private - self._nbytes_before
+            if nbytes <= self.nbytes_max:
+                return True
+            self.nbytes_found = nbytes
+            self.child.signal(signal.SIGKILL)
+            return False
 
     def show(self, value: Any, payloads: list[bytes | memoryview]) -> Shown:
         """A value as the child can see it; ``payloads`` go behind the frame."""
@@ -105,7 +136,6 @@ class IsolatedChild:
 
     def end(self) -> int | None:
         """End the process; returns its status, as ``Child.end`` does."""
-        self.end_task()
         self._let_go()
         return self.child.end()
 
@@ -115,6 +145,8 @@ class IsolatedChild:
         self.child.let_go()
 
     def _let_go(self) -> None:
+        with self._lock:
+            self.task_id, self._is_over = 0, True
         self.refs.clear()
         self._views.clear()
         self._runtime.mailbox.extend(map(TemplateDropped, self.own_templates))

@@ -5,8 +5,9 @@ Theory of operation
 To the core such a task is like any other: an executor thread has it, holds its slot and its resources, and ends it. But
 the thread only hands the call, as it came, to a child process, and serves that until the call is over: what the code
 wants of hpcfut, this thread does in the name of the task. So a ``get`` there gives the slot back, and a cancellation
-ends it, as anywhere. Stored arguments are read where they lie, as the child has the same memory mapped for reading;
-large results come through the channel right into the room that is taken for them.
+ends it, as anywhere; so does the end of the child, whose memory is watched meanwhile, too (``child_watch.py``). Stored
+arguments are read where they lie, as the child has the same memory mapped for reading; large results come through the
+channel right into the room that is taken for them.
 
 The rank keeps the refs and views that a child holds in its stead, by what the child says (``wire/isolation.py``), and
 lets go of them with the child. A child that is gone has crashed, whatever it was that ended it; the task is tried again
@@ -28,6 +29,7 @@ from hpcfut.model.errors import HpcfutError, ObjectLostError, TaskCancelledError
 from hpcfut.model.failure import CRASHED, OUT_OF_MEMORY, RAISED, Failure
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.ports import ChildMaker
+from hpcfut.runtime.child_watch import ChildWatch
 from hpcfut.runtime.executor import IsolatedResults, IsolatedTaskError
 from hpcfut.runtime.isolated_answers import answer
 from hpcfut.runtime.isolated_child import IsolatedChild
@@ -37,7 +39,6 @@ from hpcfut.wire.isolation import (
     CallRaised,
     CallReturned,
     Made,
-    Said,
     decode_said,
     encode,
 )
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 #: Children without work are kept for further calls, but not more.
 N_IDLE_MAX: Final = 4
-#: So often the memory of a child is looked at that may have only so much.
-MEMORY_CHECK_S: Final = 0.02
 _MIB: Final = 1 << 20
 
 
@@ -83,6 +82,7 @@ class Isolation:
         self._open_children = open_children
         self._find = find
         self._children: ChildMaker | None = None
+        self._watch = ChildWatch()
         self._workers: dict[int, IsolatedChild] = {}
         self._idle: list[IsolatedChild] = []
         self._lock = threading.Lock()
@@ -105,6 +105,7 @@ class Isolation:
         self._idle.clear()
         if children is not None:
             children.close()
+        self._watch.close()
 
     # -- children ----------------------------------------------------------------------------------------------------
 
@@ -145,6 +146,7 @@ class Isolation:
                 children.close()
                 continue
             self._workers[worker.child.pid] = worker
+            self._watch.add(worker)
             return worker
         raise self._no_process("what makes them ends at once")
 
@@ -156,6 +158,7 @@ class Isolation:
 
     def _end(self, worker: IsolatedChild) -> int | None:
         self._workers.pop(worker.child.pid, None)
+        self._watch.drop(worker)
         return worker.end()
 
     def _give_back(self, worker: IsolatedChild, template: TaskTemplate) -> None:
@@ -164,7 +167,8 @@ class Isolation:
         is_spent = 0 < template.n_calls_max <= n_calls
         self._idle.append(worker)
         # Appended first: whoever makes it stale now finds it there.
-        if is_spent or worker.is_stale or worker.is_struck or len(self._idle) > N_IDLE_MAX:
+        is_dying = worker.is_struck or worker.nbytes_found
+        if is_spent or worker.is_stale or is_dying or len(self._idle) > N_IDLE_MAX:
             with suppress(ValueError):
                 self._idle.remove(worker)
                 self._end(worker)
@@ -177,6 +181,7 @@ class Isolation:
                 with suppress(ValueError):  # It works, and ends after that.
                     self._idle.remove(worker)
                     self._workers.pop(worker.child.pid, None)
+                    self._watch.drop(worker)
                     worker.leave()
 
     # -- one call ----------------------------------------------------------------------------------------------------
@@ -191,20 +196,19 @@ class Isolation:
         executor = self._runtime.executor
         interruption, task_id = executor.interruption, call.task_id
         worker = self._take(template.template_id)
-        worker.begin(task_id)
+        worker.begin(task_id, nbytes_max := _memory_of(template))
+        if nbytes_max:
+            self._watch.limit(worker)
         interruption.strikes[task_id] = lambda is_forced: worker.strike(task_id, is_forced)
         outcome = _Outcome()
         try:
             self._converse(worker, call, template, outcome)
-        except (EOFError, IsolatedTaskError) as error:
+        except EOFError:
             status = self._end(worker)
             if not outcome.is_complete:
                 if task_id in interruption.cancelled or self._runtime.engine.end is not None:
                     raise TaskCancelledError from None
-                if isinstance(error, IsolatedTaskError):
-                    raise
-                text = f"Task {template.name} on rank {self._runtime.rank} ended with its process, {_how(status)}"
-                raise IsolatedTaskError(Failure(CRASHED, text), is_retriable=True) from None
+                raise IsolatedTaskError(self._end_of(worker, template, status), is_retriable=True) from None
             # It has ended as it dropped what the call had had.
         except BaseException:  # A Ctrl-C, say: what the child says next has lost its sense.
             self._end(worker)
@@ -214,6 +218,8 @@ class Isolation:
             self._give_back(worker, template)
         finally:
             del interruption.strikes[task_id]
+            if task_id not in interruption.cancelled:
+                interruption.pending.pop(task_id, None)  # Its process has ended, and no wait has heard of it.
         raised = outcome.raised
         if isinstance(raised, CallRaised):
             if raised.is_cancelled and task_id in interruption.cancelled:
@@ -228,7 +234,9 @@ class Isolation:
         """Begin the call, and serve the child until it has ended."""
         self._begin(worker, call, template)
         while True:
-            said = self._hear(worker, template)
+            frame = worker.channel.receive()
+            assert frame is not None
+            said = decode_said(frame)
             worker.note(said)
             what = said.what
             if isinstance(what, CallEnded):
@@ -260,25 +268,20 @@ class Isolation:
         template_id = template.template_id
         is_new = template_id not in worker.n_calls
         worker.n_calls[template_id] = worker.n_calls.get(template_id, 0) + 1
-        if _memory_of(template):
-            # Not counted is what earlier calls have left there.
-            worker.nbytes_before = worker.child.nbytes_private
         begun = CallBegun(call.task_id, template_id, template if is_new else None, call.payload, arguments)
         worker.channel.send(encode(begun), payloads)
 
-    def _hear(self, worker: IsolatedChild, template: TaskTemplate) -> Said:
-        """What the child says next, which may take long; meanwhile its memory is watched if it has a limit."""
-        limit = _memory_of(template)
-        while (frame := worker.channel.receive(MEMORY_CHECK_S if limit else None)) is None:
-            used = worker.child.nbytes_private - worker.nbytes_before
-            if used > limit:
-                text = (
-                    f"Task {template.name} on rank {self._runtime.rank} used more memory than it had asked for: "
-                    f"{used / _MIB:.1f} MiB, and its option memory is {limit / _MIB:.1f} MiB. Its process was ended. "
-                    f"Ask for more, or let the task hold less at a time."
-                )
-                raise IsolatedTaskError(Failure(OUT_OF_MEMORY, text), is_retriable=True)
-        return decode_said(frame)
+    def _end_of(self, worker: IsolatedChild, template: TaskTemplate, status: int | None) -> Failure:
+        """Why the process of a task has ended."""
+        task = f"Task {template.name} on rank {self._runtime.rank}"
+        if not worker.nbytes_found:
+            return Failure(CRASHED, f"{task} ended with its process, {_how(status)}")
+        found, most = worker.nbytes_found / _MIB, worker.nbytes_max / _MIB
+        text = (
+            f"{task} used more memory than it had asked for: {found:.1f} MiB, and its option memory is {most:.1f} MiB. "
+            f"Its process was ended. Ask for more, or let the task hold less at a time."
+        )
+        return Failure(OUT_OF_MEMORY, text)
 
     def _store_all(self, worker: IsolatedChild, return_ids: tuple[int, ...], made: list[Made]) -> tuple[Result, ...]:
         results: list[Result] = []

@@ -198,11 +198,18 @@ class Runtime:
         return self.engine.open_at_hand(object_id) if is_fetching and record.rank != -1 else record.payload
 
     def wait(
-        self, object_ids: list[int], n_wanted: int, timeout_s: float | None, is_fetching: bool, is_taking: bool
+        self,
+        object_ids: list[int],
+        n_wanted: int,
+        timeout_s: float | None,
+        is_fetching: bool,
+        is_taking: bool,
+        is_free: bool = True,
     ) -> Waiter | None:
         """Wait until ``n_wanted`` of these distinct objects are ready; 0 asks which are ready now, all of them.
 
-        Who takes values is given them, if it fetches, and may run on its own stack the tasks that make them.
+        Who takes values is given them, if it fetches, and, if it is free for that, may run on its own stack the tasks
+        that make them.
 
         Returns:
             A waiter whose ``object_ids`` are the ready ones, in the order of the request, and whose ``values`` hold for
@@ -210,7 +217,7 @@ class Runtime:
         """
         engine, executor, current = self.engine, self.executor, self._current
         task_id = current.task_id
-        deadline, may_run = None, is_taking
+        deadline, may_run = None, is_taking and is_free
         if timeout_s is not None:
             may_run = False
             deadline = self.now() + timeout_s

@@ -50,7 +50,7 @@ def working(interruption: Interrupted) -> tuple[IsolatedChild, Process]:
         executor=SimpleNamespace(interruption=interruption), pickling=SimpleNamespace(make_ref=None)
     )
     child = IsolatedChild(process, runtime, lambda view: None)
-    child.begin(TASK_ID)
+    child.begin(TASK_ID, 0)
     return child, process
 
 

@@ -24,6 +24,8 @@ class Channel:
         """Take over a connected stream socket, and a descriptor that can be read when the other process has ended."""
         self._connection = connection
         self._process = process
+        #: What a poll of ``descriptor`` tells when the other process is gone. Of either kind of poll, as Linux has it.
+        self._end = select.POLLIN if process >= 0 else select.POLLRDHUP
         self._reading, self._writing = select.poll(), select.poll()
         self._reading.register(connection, select.POLLIN)
         self._writing.register(connection, select.POLLOUT)
@@ -86,6 +88,21 @@ class Channel:
         while nbytes:
             self.receive_into(scrap[: min(nbytes, len(scrap))])
             nbytes -= min(nbytes, len(scrap))
+
+    @property
+    def descriptor(self) -> int:
+        """What ``watch`` has a poll name."""
+        return self._process if self._process >= 0 else self._connection.fileno()
+
+    def watch(self, poll: select.epoll) -> None:
+        """Have this poll tell once when the other process is gone."""
+        poll.register(self.descriptor, self._end | select.EPOLLONESHOT)
+
+    def is_at_end(self) -> bool:
+        """Whether the other process is gone."""
+        poll = select.poll()
+        poll.register(self.descriptor, self._end)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """The other side finds its end."""

@@ -96,6 +96,40 @@ def case_a_process_that_closes_its_connection_has_crashed() -> None:
         raised(WorkerCrashedError, hpcfut.get, ref, timeout=WAIT_S)
 
 
+@hpcfut.remote(isolation="process")
+def wait_for_gate(gate: Gate, pids: Path, nbytes: int = 0) -> Any:
+    """Wait for a task on the same rank; meanwhile a thread takes memory as soon as that task has begun."""
+
+    def take() -> None:
+        until(lambda: any(gate.folder.glob("arrived-*")))
+        vars(sys)["hpcfut_test_taken"] = b"1" * nbytes
+
+    (pids / str(os.getpid())).touch()
+    if nbytes:
+        threading.Thread(target=take, daemon=True).start()
+    rank = int(hpcfut.get_runtime_context().get_node_id())
+    return hpcfut.get(on_rank(pass_gate, rank).remote(gate, os.getpid()))
+
+
+def case_the_end_of_the_process_ends_what_it_waits_for(n_ranks: int) -> None:
+    for rank in some(n_ranks):
+        with Gate() as gate, Gate() as pids:
+            ref = on_rank(wait_for_gate, rank, max_retries=0).remote(gate, pids.folder)
+            # The rank waits in the name of the process, or what that waits for could not have begun there.
+            gate.until_arrived(1, [ref])
+            (pid,) = [int(path.name) for path in pids.folder.glob("[0-9]*")]
+            os.kill(pid, signal.SIGKILL)
+            # Earlier than the gate lets go of whoever waits too long.
+            assert "SIGKILL" in str(raised(WorkerCrashedError, hpcfut.get, ref, timeout=WAIT_S / 2))
+
+
+def case_memory_is_watched_while_the_code_waits() -> None:
+    with Gate() as gate, Gate() as pids:
+        limited = on_rank(wait_for_gate, 0, memory=100 * MIB, max_retries=0)
+        ref = limited.remote(gate, pids.folder, 150 * MIB)
+        assert "100.0 MiB" in str(raised(OutOfMemoryError, hpcfut.get, ref, timeout=WAIT_S / 2))
+
+
 def case_a_retry_may_succeed() -> None:
     @hpcfut.remote(isolation="process")
     def at_third(marks: Path) -> int:
