@@ -121,7 +121,8 @@ OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copy copies fullness spills pressure loans readers transfers "
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
-    "tasks cancellations run grants scheduler runs recalls streams wait waits watches recovery notices inventories "
+    "tasks stranded cancellations run grants scheduler runs orphans recalls streams wait waits watches recovery "
+    "notices inventories "
     "stuck standstills deaths statistics rank"
 )
 

@@ -36,15 +36,28 @@ from __future__ import annotations
 from hpcfut.core.context import Context, Undelivered
 from hpcfut.core.events import RankLost
 from hpcfut.core.membership import Membership
+from hpcfut.core.orphans import Orphans, Told
+from hpcfut.core.standstills import Standstills
+from hpcfut.core.stranded import Stranded
 from hpcfut.wire.messages import DeathNoted
 
 
 class Deaths:
     """The one place that takes ``RankLost``; it calls the machines in order."""
 
-    def __init__(self, context: Context, membership: Membership) -> None:
+    def __init__(
+        self,
+        context: Context,
+        membership: Membership,
+        stranded: Stranded,
+        orphans: Orphans,
+        standstills: Standstills,
+    ) -> None:
         self._context = context
         self._membership = membership
+        self._stranded = stranded
+        self._orphans = orphans
+        self._standstills = standstills
         #: Why each dead rank is said to be dead.
         self._sentences: dict[int, str] = {}
 
@@ -59,14 +72,22 @@ class Deaths:
             return
         self._sentences[rank] = sentence
         self._context.apart[rank] = None
-        # 1. Nothing new goes there: membership, leases that this rank has there, queries, inquiries.
+        # 1. Nothing new goes there.
+        tasks = self._stranded.leave(rank)
+        self._standstills.begin_anew()
         # 2. Objects that it owned, and objects of this rank that it stored; loans and reads, to and from it.
         # 3. Tasks that were there come back; what it has called here ends, and so do its leases here and its templates.
+        self._stranded.come_back(tasks)
+        self._orphans.forget_owner(rank)
         # 4. Who holds what because of it: the note to every other live rank.
 
     def on_undelivered(self, _: int, undelivered: Undelivered) -> None:
         """What this rank would have sent to a dead one: where somebody waits for an answer, here it is."""
-        self._context.count_stale("message to a dead rank")
+        rank, message = undelivered.rank, undelivered.message
+        if isinstance(message, Told):
+            self._orphans.on_undelivered(rank, message)
+        else:
+            self._context.count_stale("message to a dead rank")
 
     def on_noted(self, source: int, message: DeathNoted) -> None:
         """A rank knows of a death, perhaps before this one does."""

@@ -81,11 +81,20 @@ class Grants:
 
     def remove(self, source: int, message: LeaseReturned) -> None:
         """An owner gives a lease back."""
-        key = (source, message.lease_id)
+        self._forget((source, message.lease_id))
+        self._share_anew()
+
+    def forget_owner(self, owner: int) -> None:
+        """An owner is dead."""
+        for key in [key for key in self.table if key[0] == owner]:
+            self._forget(key)
+        self._served_at.pop(owner, None)
+        self._share_anew()
+
+    def _forget(self, key: GrantKey) -> None:
         del self.table[key]
         self.closed.pop(key, None)
         self.expected.pop(key, None)
-        self._share_anew()
 
     def open_for(self, n_slots_free: int, may_open: Callable[[Grant], bool]) -> None:
         """Open closed leases for slots that are free."""

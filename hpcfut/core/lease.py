@@ -6,7 +6,8 @@ from collections import deque
 
 import msgspec
 
-from hpcfut.core.task import TaskRecord
+from hpcfut.core.task import QUEUED, TaskRecord
+from hpcfut.model.errors import InvariantError
 from hpcfut.model.template import SchedulingKey
 
 
@@ -64,3 +65,39 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
     def is_spread(self) -> bool:
         """Whether the calls shall spread over the ranks."""
         return self.key[3]
+
+    def remove(self, lease: Lease) -> None:
+        """A lease ends."""
+        del self.leases[lease.rank]
+        self.open.pop(lease.lease_id, None)
+        self.lines.pop(lease.lease_id, None)
+        self.unnamed.pop(lease.lease_id, None)
+        if not (lease.depth or lease.n_there or lease.is_shut):
+            self.n_asking -= 1
+        if self.last is lease:
+            self.last = None
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        lines = [lease.line for lease in self.leases.values() if lease.line]
+        waiting = [task for line in (self.tasks, *lines) for task in line if task.state == QUEUED]
+        n_queued = len({task.task_id for task in waiting})
+        if n_queued != self.n_queued:
+            raise InvariantError(f"Queue {self.key} counts {self.n_queued} tasks and holds {n_queued}.")
+        if self.n_asking != sum(not (lease.depth or lease.n_there or lease.is_shut) for lease in self.leases.values()):
+            raise InvariantError(f"Queue {self.key} counts {self.n_asking} leases that may open soon.")
+        for rank, lease in self.leases.items():
+            where = f"Lease {lease.lease_id} on rank {rank}"
+            has_room = lease.n_there < lease.depth
+            if (lease.lease_id in self.open and not has_room) or (
+                lease.lease_id not in self.open and has_room and lease.n_there <= lease.n_low
+            ):
+                raise InvariantError(f"{where} is in the wrong list.")
+            if has_room and lease.n_there <= lease.n_low:
+                waiting = [task for line in (self.tasks, lease.line) for task in line if task.state == QUEUED]
+                if waiting:
+                    raise InvariantError(f"{where} has room while tasks wait.")
+            if (lease.lease_id in self.lines) != bool(lease.line):
+                raise InvariantError(f"The line of lease {lease.lease_id} on rank {rank} is in no list.")
+            if rank not in self.candidates:
+                raise InvariantError(f"{where} is of no use: tasks of {self.key} can run on {self.candidates} only.")

@@ -325,19 +325,14 @@ class Leases:
             self._context.wake_at(at)
 
     def _return(self, lease: Lease) -> None:
-        queue = lease.queue
-        del self.leases[lease.lease_id]
-        del queue.leases[lease.rank]
-        queue.open.pop(lease.lease_id, None)
-        queue.lines.pop(lease.lease_id, None)
-        if not (lease.depth or lease.is_shut):
-            queue.n_asking -= 1
-        if queue.last is lease:
-            queue.last = None
-        if lease.ahead is not None:
-            self._ahead.forget(queue, lease.ahead)
-        queue.unnamed.pop(lease.lease_id, None)
+        self._forget(lease)
         self._context.send(lease.rank, LeaseReturned(lease.lease_id))
+
+    def _forget(self, lease: Lease) -> None:
+        del self.leases[lease.lease_id]
+        lease.queue.remove(lease)
+        if lease.ahead is not None:
+            self._ahead.forget(lease.queue, lease.ahead)
 
     def tick(self) -> None:
         """Return the leases that have had nothing to do for a while; where tasks wait meanwhile, ask one rank more."""
@@ -368,30 +363,35 @@ class Leases:
         lease.queue.n_asking -= 1
         self._end_line(lease)
 
+    # -- deaths ------------------------------------------------------------------------------------------------------
+
+    def forget_rank(self, rank: int) -> None:
+        """A rank is dead: what waits for its leases goes anywhere, when ``look_again`` has been called."""
+        for queue in self.queues.values():
+            queue.candidates, queue.near = self._membership.candidates(queue.key), {}
+            lease = queue.leases.get(rank)
+            if lease is None:
+                continue
+            for task in reversed(lease.line):
+                task.awaits = -1
+                queue.tasks.appendleft(task)
+            self._forget(lease)
+
+    def look_again(self) -> None:
+        """Ranks have died: tasks that wait may find room on others, first on spares that have become active."""
+        for queue in self.queues.values():
+            if queue.n_queued or (queue.is_spread and queue.leases):
+                for rank in self._membership.called:
+                    if rank in queue.candidates and rank not in queue.leases:
+                        self._request(queue, rank)
+                self._pump(queue)
+
     def check(self) -> None:
         """Assert what must hold between turns."""
         if self.n_queued != sum(queue.n_queued for queue in self.queues.values()):
             raise InvariantError(f"The queues do not hold the {self.n_queued} tasks that are counted together.")
         for queue in self.queues.values():
-            lines = [lease.line for lease in queue.leases.values() if lease.line]
-            waiting = [task for line in (queue.tasks, *lines) for task in line if task.state == QUEUED]
+            queue.check()
             self._ahead.check(queue)
-            n_queued = len({task.task_id for task in waiting})
-            if n_queued != queue.n_queued:
-                raise InvariantError(f"Queue {queue.key} counts {queue.n_queued} tasks and holds {n_queued}.")
-            if queue.n_asking != sum(
-                not (lease.depth or lease.n_there or lease.is_shut) for lease in queue.leases.values()
-            ):
-                raise InvariantError(f"Queue {queue.key} counts {queue.n_asking} leases that may open soon.")
-            for lease in queue.leases.values():
-                has_room = lease.n_there < lease.depth
-                if (lease.lease_id in queue.open and not has_room) or (
-                    lease.lease_id not in queue.open and has_room and lease.n_there <= lease.n_low
-                ):
-                    raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} is in the wrong list.")
-                if has_room and lease.n_there <= lease.n_low:
-                    waiting = [task for line in (queue.tasks, lease.line) for task in line if task.state == QUEUED]
-                    if waiting:
-                        raise InvariantError(f"Lease {lease.lease_id} on rank {lease.rank} has room while tasks wait.")
-                if (lease.lease_id in queue.lines) != bool(lease.line):
-                    raise InvariantError(f"The line of lease {lease.lease_id} on rank {lease.rank} is in no list.")
+            if queue.candidates != self._membership.candidates(queue.key):
+                raise InvariantError(f"Queue {queue.key} has other candidates than there are: {queue.candidates}.")

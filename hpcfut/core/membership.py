@@ -2,6 +2,10 @@
 
 The roster is exchanged once at start. Load is gossip: every frame carries the sender's, so it costs no message. A rank
 that dies, or sends what cannot be accepted, ends the job, and rank 0 says so: it alone decides, the others tell it.
+
+Where the job survives deaths (``Config.survives_deaths``), that of another rank than 0 ends nothing. Each rank learns
+of it by itself, and tells nobody. Tasks are given to the *active* ranks: as many as there are that are no spares, the
+first that are alive. So who is active follows from who is dead, and needs no agreement; and who is active stays so.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from typing import Any, Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import AnswerQuery, EndJob
-from hpcfut.model.errors import IllegalTransitionError
+from hpcfut.model.errors import IllegalTransitionError, InvariantError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
 from hpcfut.wire.messages import (
@@ -48,6 +52,14 @@ class Membership:
         self.load = [0] * len(self.roster)
         self.own_load: Callable[[], int] = lambda: 0
         self.states = [ALIVE] * len(self.roster)
+        #: The ranks that are alive, and those of them that may be given tasks, both in order.
+        self.alive = tuple(range(len(self.roster)))
+        self._n_active = sum(not record.is_spare for record in roster)
+        self.active = self.alive[: self._n_active]
+        #: Spares that have become active.
+        self.called: tuple[int, ...] = ()
+        #: Ranks whose deaths the job has survived → how they died, in a sentence.
+        self.obituaries: dict[int, str] = {}
         #: Where every rank has a driver: what rank 0 knows of those that have ended.
         self._done: dict[int, DriverDone] = {}
         #: Query → the answers so far, by rank.
@@ -69,16 +81,15 @@ class Membership:
         ranks = self._candidates.get(key)
         if ranks is None:
             resources, affinity, is_soft, _ = key
-            able = tuple(
-                record.rank
-                for record in self.roster
-                if all(record.resources.get(name, 0) >= amount for name, amount in resources)
-            )
-            ranks = able
+            ranks = able = tuple(rank for rank in self.active if self._has(rank, resources))
             if affinity >= 0 and (affinity in able or not is_soft):
                 ranks = (affinity,) if affinity in able else ()
             self._candidates[key] = ranks
         return ranks
+
+    def _has(self, rank: int, resources: tuple[tuple[str, int], ...]) -> bool:
+        has = self.roster[rank].resources
+        return all(has.get(name, 0) >= amount for name, amount in resources)
 
     def nearest_idle(self, candidates: Sequence[int], but_not: Container[int]) -> int:
         """The least loaded candidate; among equals the nearest above the own rank, so that owners do not herd."""
@@ -95,11 +106,26 @@ class Membership:
 
     def why_unschedulable(self, name: str, key: SchedulingKey) -> str:
         """The sentence for a task that no rank can ever run."""
-        resources, affinity, _, _ = key
+        resources, affinity, is_soft, _ = key
+        if is_soft:
+            affinity = -1
         wanted = ", ".join(f"{resource} {amount / RESOURCE_UNIT:g}" for resource, amount in resources)
         if affinity >= len(self.roster):
             return f"Task {name} is bound to rank {affinity}, but the job has ranks 0 to {len(self.roster) - 1} only."
-        ranks = self.roster if affinity < 0 else (self.roster[affinity],)
+        if affinity in self.obituaries:
+            return (
+                f"Task {name} is bound to rank {affinity}. {self.obituaries[affinity]}. Bind it to another rank, or "
+                f"softly, so that it runs elsewhere then."
+            )
+        if affinity >= 0 and affinity not in self.active:
+            return f"Task {name} is bound to rank {affinity}, a spare, which is given no task before others have died."
+        had = next((rank for rank in self.obituaries if affinity < 0 and self._has(rank, resources)), -1)
+        if had >= 0:
+            return (
+                f"Task {name} asks for {wanted}; of the ranks that are left none can ever give it that. "
+                f"{self.obituaries[had]}; it could. Let several ranks have it, or start the job with spares."
+            )
+        ranks = tuple(self.roster[rank] for rank in self.active) if affinity < 0 else (self.roster[affinity],)
         short = [
             f"{resource} (the most on one rank is {max(r.resources.get(resource, 0) for r in ranks) / RESOURCE_UNIT:g})"
             for resource, amount in resources
@@ -122,8 +148,8 @@ class Membership:
     def ask(self, query_id: int, question: ResourcesAsked | InventoryAsked) -> None:
         """Somebody here wants to know something of every rank."""
         self._queries[query_id] = {}
-        for record in self.roster:
-            self._context.send(record.rank, question)
+        for rank in self.alive:
+            self._context.send(rank, question)
 
     def on_resources_reported(self, source: int, message: ResourcesReported) -> None:
         """What is free on one rank."""
@@ -139,9 +165,28 @@ class Membership:
             self._context.count_stale("answer to a finished query")
             return
         answers[source] = answer
-        if len(answers) == len(self.roster):
-            del self._queries[query_id]
+        self._end_if_answered(query_id)
+
+    def _end_if_answered(self, query_id: int) -> None:
+        if len(self._queries[query_id]) == len(self.alive):
+            answers = self._queries.pop(query_id)
             self._context.effects.append(AnswerQuery(query_id, dict(sorted(answers.items()))))
+
+    # -- deaths ------------------------------------------------------------------------------------------------------
+
+    def note_death(self, rank: int, reason: str) -> str:
+        """The job goes on without a rank; gives the sentence that says so, without a full stop, or "" if it is old."""
+        if not self._is_first_death(rank):
+            return ""
+        sentence = self.obituaries[rank] = f"{self._described(rank)} died: {reason.rstrip('.')}"
+        self.alive = tuple(other for other in self.alive if other != rank)
+        self.active = self.alive[: self._n_active]
+        self.called = tuple(other for other in self.active if self.roster[other].is_spare)
+        self._candidates.clear()
+        for query_id, answers in list(self._queries.items()):
+            answers.pop(rank, None)  # What it had free is no more.
+            self._end_if_answered(query_id)
+        return sentence
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -189,12 +234,6 @@ class Membership:
         else:
             self._context.send(0, RankFailed(rank, sentence))
 
-    def note_death(self, rank: int, reason: str) -> str:
-        """The job goes on without a rank; gives the sentence that says so, empty if that was known."""
-        if not self._is_first_death(rank):
-            return ""
-        return f"{self._described(rank)} died: {reason}"
-
     def refuse(self, rank: int, reason: str) -> None:
         """A rank has sent what cannot be accepted. Neither it nor this rank, which missed something, can go on."""
         if not self._is_first_death(rank) or self.is_stopping:
@@ -220,6 +259,12 @@ class Membership:
 
     def _described(self, rank: int) -> str:
         return f"Rank {rank} on host {self.roster[rank].host} (process {self.roster[rank].pid})"
+
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for query_id, answers in self._queries.items():
+            if any(rank not in self.alive for rank in answers) or len(answers) == len(self.alive):
+                raise InvariantError(f"Query {query_id} waits for nobody, or has an answer of the dead: {answers}.")
 
     def _on_job_ended(self, source: int, message: JobEnded) -> None:
         """Rank 0 ends the session."""

@@ -24,6 +24,7 @@ from hpcfut.core.leases import Leases
 from hpcfut.core.lineage import Lineage
 from hpcfut.core.membership import Membership
 from hpcfut.core.notices import Notices
+from hpcfut.core.orphans import Orphans
 from hpcfut.core.ownership import Ownership
 from hpcfut.core.pressure import Pressure
 from hpcfut.core.recalls import Recalls
@@ -33,6 +34,7 @@ from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.standstills import Standstills
 from hpcfut.core.statistics import Statistics
+from hpcfut.core.stranded import Stranded
 from hpcfut.core.streams import Streams
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
@@ -94,7 +96,11 @@ class RankCore:
         self._notices = Notices(
             self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery
         )
-        self.deaths = Deaths(context, self.membership)
+        self.stranded = Stranded(context, self.templates, self.membership, self.leases, self.tasks)
+        self.orphans = Orphans(
+            context, self.templates, copies, self.membership, self.cancellations, self.scheduler, self.runs
+        )
+        self.deaths = Deaths(context, self.membership, self.stranded, self.orphans, self.standstills)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -187,7 +193,8 @@ class RankCore:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         memory = (self.references, self.copies, self.pressure, self.templates)
         users = (self.tasks, self.scheduler, self.runs, self.waits, self.watches)
-        for machine in (*memory, self.leases, *users, self.lineage, self.recovery):
+        ranks = (self.membership, self.stranded, self.orphans)
+        for machine in (*memory, self.leases, *users, self.lineage, self.recovery, *ranks):
             machine.check()
 
     def statistics(self) -> Statistics:

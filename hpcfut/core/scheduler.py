@@ -80,6 +80,11 @@ class Scheduler:
         self._book.remove(source, message)
         self.open_some()
 
+    def forget_owner(self, owner: int) -> None:
+        """An owner is dead, and has no run here that is ready: others have the room that it had."""
+        self._book.forget_owner(owner)
+        self.open_some()
+
     def on_resources_asked(self, source: int, message: ResourcesAsked) -> None:
         """Somebody wants to know what is free here."""
         # While a task that waited goes on beside others, less than nothing is free for a moment.

@@ -92,7 +92,7 @@ class Standstills:
         unknown: dict[int, list[int]] = {}
         for object_id in self._unknown:
             unknown.setdefault(owner_of(object_id), []).append(object_id)
-        for rank in range(self._membership.n_ranks):
+        for rank in self._membership.alive:
             self._context.send(rank, WaitersAsked(self._round, tuple(unknown.get(rank, ()))))
 
     def on_reported(self, source: int, message: WaitersReported) -> None:
@@ -101,8 +101,17 @@ class Standstills:
             self._context.count_stale("answer to a finished inquiry")
             return
         self._answers[source] = message
-        if len(self._answers) == self._membership.n_ranks:
+        if len(self._answers) == len(self._membership.alive):
             self._conclude()
+
+    def begin_anew(self) -> None:
+        """A rank has died: what it and others have answered is not so any more."""
+        self._round += 1
+        self._n_rounds_left, self._answers = 0, {}
+        self._interval_s = self._context.config.standstill_after_s
+        if self._scheduler.suspect_at is not None:
+            self._scheduler.suspect_at = self._context.now + self._interval_s
+            self._context.wake_at(self._scheduler.suspect_at)
 
     def _conclude(self) -> None:
         facts = Facts()

@@ -250,13 +250,17 @@ class Tasks:
         if task.lease_id:  # First, because the task may still stand in the queue, from where it was pushed.
             lease_id, task.lease_id = task.lease_id, 0
             self._leases.task_left(lease_id)
+        self.put_back(task, queue, how)
+        self._leases.pump(queue)
+        if task.state == QUEUED:
+            self._context.runnable.append(task.task_id)
+
+    def put_back(self, task: TaskRecord, queue: KeyQueue, how: str) -> None:
+        """A task that was pushed, and has no lease any more, is queued again, or waits for its arguments once more."""
         task.state = self._next[task.state, how]
         self._leases.requeue(task, queue)
         if task.arguments:
             self._wait_again(task)
-        self._leases.pump(queue)
-        if task.state == QUEUED:
-            self._context.runnable.append(task.task_id)
 
     def _wait_again(self, task: TaskRecord) -> None:
         """Arguments of a task that has not begun may not be ready any more."""
@@ -282,13 +286,10 @@ class Tasks:
             if task.is_cancelled:
                 self.cancel_here(task)
                 continue
-            task.state = self._next[task.state, "hand back"]
             queue = task.template.queue
             assert queue is not None
             lease_id, task.lease_id = task.lease_id, 0
-            self._leases.requeue(task, queue)
-            if task.arguments:
-                self._wait_again(task)
+            self.put_back(task, queue, "hand back")
             if lease_id:
                 self._leases.task_left(lease_id, came_back=True)
         if queue is not None:

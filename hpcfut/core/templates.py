@@ -6,6 +6,7 @@ last handle and the last task are gone. Refs captured by the function are held b
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,6 +43,8 @@ class Templates:
         self._references = references
         self.own: dict[int, OwnTemplate] = {}
         self.here: dict[int, TaskTemplate] = {}
+        #: Who sent them.
+        self._sources: dict[int, int] = {}
 
     def define(self, template: TaskTemplate) -> None:
         """User code made a remote function."""
@@ -79,13 +82,29 @@ class Templates:
     def on_registered(self, source: int, message: TemplateRegistered) -> None:
         """Executor: tasks of it may come."""
         self.here[message.template.template_id] = message.template
+        self._sources[message.template.template_id] = source
         self._references.accept_all(message.template.nested, source)
 
     def on_forgotten(self, message: TemplateForgotten) -> None:
         """Executor: no more task of it will come."""
-        template = self.here.pop(message.template_id)
-        self._context.effects.append(ForgetTemplate(message.template_id))
+        self._forget_here(message.template_id)
+
+    def _forget_here(self, template_id: int) -> None:
+        template = self.here.pop(template_id)
+        del self._sources[template_id]
+        self._context.effects.append(ForgetTemplate(template_id))
         self._references.drop_all(template.nested)
+
+    def forget_knower(self, rank: int) -> None:
+        """Owner: a rank that may know templates of this one is dead."""
+        for record in self.own.values():
+            record.known.pop(rank, None)
+
+    def forget_owner(self, rank: int, in_use: Container[int]) -> None:
+        """Executor: the owner is dead, so that no task of its templates will come; some run still."""
+        for template_id, source in list(self._sources.items()):
+            if source == rank and template_id not in in_use:
+                self._forget_here(template_id)
 
     def find(self, template_id: int) -> TaskTemplate:
         """The template of a task that runs here."""

@@ -10,7 +10,7 @@ import msgspec
 
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
-from hpcfut.model.failure import Failure
+from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import owner_of
 from hpcfut.model.place import Place
 from hpcfut.model.template import STREAMING, TaskTemplate
@@ -52,9 +52,16 @@ class Ranks:
         #: Segments: (rank, object) → bytes.
         self.segments: dict[tuple[int, int], bytes] = {}
         self._reads: dict[tuple[int, int], int] = {}
+        #: Of whom the bytes of a read are asked.
+        self._asked: dict[tuple[int, int], int] = {}
+        self.dead: list[int] = []
+        #: (rank, dead rank) of each death that somebody has heard of.
+        self._heard: list[tuple[int, int]] = []
         self._functions: dict[tuple[int, int], tuple[int, ...]] = {}
         self.answers: list[f.AnswerQuery] = []
         self.ended: dict[int, f.EndJob] = {}
+        #: (rank, dead rank) of each arena that nobody on the rank will read any more.
+        self.forgotten: list[tuple[int, int]] = []
         self._n_ids = [100] * n_ranks
         self._n_waiters = 0
         self._perform: dict[type, Callable[[int, Any], None]] = {
@@ -70,6 +77,7 @@ class Ranks:
             f.InterruptTask: lambda rank, effect: self.interrupted.append(effect.task_id),
             f.ResumeGenerator: self._resume,
             f.ForgetTemplate: self._forget_function,
+            f.ForgetArena: lambda rank, effect: self.forgotten.append((rank, effect.rank)),
             f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
             f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
         }
@@ -98,12 +106,53 @@ class Ranks:
 
     def pass_time(self, seconds: float) -> None:
         """Time passes everywhere."""
-        for rank, hand in enumerate(self.hands):
-            hand.now += seconds
+        for rank in self.alive:
+            self.hands[rank].now += seconds
             self.tell(rank)
         self.settle()
 
+    @property
+    def alive(self) -> list[int]:
+        """The ranks that are alive."""
+        return [rank for rank in range(len(self.hands)) if rank not in self.dead]
+
+    def kill(self, *dead: int, unaware: tuple[int, ...] = ()) -> None:
+        """Ranks die. What they have sent and is under way is lost. All others hear of it at once, but for some."""
+        self.dead += dead
+        for (source, destination), messages in self._links.items():
+            if source in dead or destination in dead:
+                messages.clear()
+        self.running = {task: rank for task, rank in self.running.items() if rank not in dead}
+        self._functions = {place: nested for place, nested in self._functions.items() if place[0] not in dead}
+        self._reads = {read: object_id for read, object_id in self._reads.items() if read[0] not in dead}
+        self._stuck = [(rank, effect) for rank, effect in self._stuck if rank not in dead]
+        for rank in self.alive:
+            if rank not in unaware:
+                self.hear(rank, *dead)
+        self.settle()
+
+    def hear(self, rank: int, *dead: int) -> None:
+        """A rank hears that others are dead; what it had under way with them has ended before."""
+        for other in dead:
+            self._heard.append((rank, other))
+            for reader, transfer_id in list(self._reads):
+                if reader == rank and self._asked[reader, transfer_id] == other:
+                    self._break_read(reader, transfer_id)
+            for entry in list(self._stuck):
+                if entry[0] == rank and entry[1].rank == other:
+                    self._stuck.remove(entry)
+                    self.tell(rank, e.SendCompleted(entry[1].object_id))
+            self.tell(rank, e.RankLost(other, "It was killed"))
+
+    def _break_read(self, reader: int, transfer_id: int) -> None:
+        del self._reads[reader, transfer_id]
+        failure = Failure(LOST, f"Rank {self._asked.pop((reader, transfer_id))} was to send it, and is dead.")
+        self.tell(reader, e.ReadFailed(transfer_id, failure))
+
     def _send(self, source: int, destination: int, message: Message) -> None:
+        if destination in self.dead:
+            assert (source, destination) not in self._heard, "Nobody writes to a rank that he knows to be dead."
+            return
         self._links.setdefault((source, destination), deque()).append(message)
 
     def _run_task(self, rank: int, effect: f.RunTask) -> None:
@@ -132,11 +181,17 @@ class Ranks:
     def _start_read(self, rank: int, effect: f.StartRead) -> None:
         assert (rank, effect.object_id) not in self.segments
         self._reads[rank, effect.transfer_id] = effect.object_id
-        self._send(rank, effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
+        self._asked[rank, effect.transfer_id] = effect.rank
+        if (rank, effect.rank) in self._heard:
+            self._break_read(rank, effect.transfer_id)
+        else:
+            self._send(rank, effect.rank, ReadRequested(effect.object_id, effect.transfer_id))
 
     def _send_object(self, rank: int, effect: f.SendObject) -> None:
         self.sends.append((rank, effect.rank))
-        if (rank, effect.rank) in self.jammed:
+        if (rank, effect.rank) in self._heard:
+            self.tell(rank, e.SendCompleted(effect.object_id))
+        elif (rank, effect.rank) in self.jammed or effect.rank in self.dead:
             self._stuck.append((rank, effect))
         else:
             self._end_send(rank, effect, e.ReadCompleted(effect.transfer_id))
@@ -299,15 +354,15 @@ class Ranks:
         self.held.clear()
         self.settle()
         assert not self.running, f"These tasks run on: {self.running}"
-        for rank, hand in enumerate(self.hands):
-            for template_id in list(hand.core.templates.own):
+        for rank in self.alive:
+            for template_id in list(self.hands[rank].core.templates.own):
                 self.tell(rank, e.TemplateDropped(template_id))
         self.settle()
         self.pass_time(2 * self.hands[0].core.context.config.lease_linger_s)
-        for hand in self.hands:
+        for hand in (self.hands[rank] for rank in self.alive):
             hand.assert_empty()
             statistics = hand.core.statistics()
             assert not statistics.n_templates
             assert not set(statistics.stale) & set(NEVER_STALE), statistics.stale
-        assert not self.segments
+        assert not [place for place in self.segments if place[0] not in self.dead]
         assert not self._functions
