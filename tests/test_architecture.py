@@ -123,7 +123,7 @@ CHAIN: Final = words(
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
     "tasks stranded cancellations run grants scheduler runs orphans recalls streams wait waits watches recovery "
     "notices inventories "
-    "stuck standstills deaths statistics rank"
+    "stuck standstills burials estates deaths statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hpcfut.core.borrowing import ASKED, BorrowedObject
+from hpcfut.core.borrowing import ASKED, FAILED, STORED, BorrowedObject
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.ownership import SOURCE
@@ -34,6 +34,32 @@ class Answers:
         self._borrowing.move(record, "lose")
         record.rank = -1
         self._context.send(owner_of(record.object_id), ObjectLost(record.object_id, record.bytes_id, failure))
+
+    def fail(self, owner: int, failure: Failure) -> list[BorrowedObject]:
+        """Borrower: the owner has died. Gives its objects; they have failed now, also where the value was known here.
+
+        What was inside the values stays held with the objects, because tasks elsewhere may be reading them.
+        """
+        records = [record for record in self._borrowing.objects.values() if owner_of(record.object_id) == owner]
+        for record in records:
+            if record.state == FAILED:
+                continue
+            if record.state == STORED:
+                self._move_watchers(record)
+                self._references.free_cached(record)
+            self._borrowing.move(record, "owner died")
+            record.payload, record.rank, record.failure = None, -1, failure
+            if record.watchers:
+                self._context.ready.append(record.object_id)
+        return records
+
+    def _move_watchers(self, record: BorrowedObject) -> None:
+        """Whoever here waits for the bytes of an object waits for the object."""
+        copy = self._copies.copies.get(record.bytes_id)
+        if copy is not None and copy.watchers:
+            waiters = {watcher: None for watcher in copy.watchers if watcher < 0}
+            copy.watchers = {watcher: None for watcher in copy.watchers if watcher > 0}
+            record.watchers = (record.watchers or {}) | waiters
 
     def on_answer(self, source: int, message: ObjectResolved | ObjectLocated | ObjectFailed) -> None:
         """Borrower: the owner answers. It may come too late; then the reports for the contents are returned at once."""

@@ -22,7 +22,7 @@ holds it, so every hold must be visible to the owner, or be *covered* by somebod
 
 No report is needed where borrower and owner are the same rank, nor where the receiver already knows (the reporter is
 the owner: rule 4). What is not promised: cycles of refs are not collected, also where
-lineage is part of them, and deaths are not handled here.
+lineage is part of them. What becomes of these rules when a rank dies is told in ``deaths.py``.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ TRANSITIONS: Final = {
     (STORED, "lose"): ASKED,
     (STORED, "release"): RELEASED,
     (FAILED, "told"): UNKNOWN,
+    (UNKNOWN, "owner died"): FAILED,
+    (ASKED, "owner died"): FAILED,
+    (INLINE, "owner died"): FAILED,
+    (STORED, "owner died"): FAILED,
     (FAILED, "release"): RELEASED,
 }
 
@@ -66,6 +70,8 @@ class BorrowedObject(msgspec.Struct, gc=False, eq=False):
     n_local: int = 0
     #: Holds of the core, as in ``OwnedObject``; a cover of an unfinished task here is one of them.
     n_uses: int = 0
+    #: Those of them that are there for reports to the owner which it has not confirmed.
+    n_unconfirmed: int = 0
     payload: bytes | None = None
     failure: Failure | None = None
     rank: int = -1
@@ -107,7 +113,9 @@ class Borrowing:
             name = name_of(object_id)
             if owner_of(object_id) == self._context.rank:
                 raise InvariantError(f"Rank {self._context.rank} has borrowed object {name} from itself.")
-            if record.n_local < 0 or record.n_uses < 0:
+            if owner_of(object_id) in self._context.apart and (record.state == ASKED or record.n_unconfirmed):
+                raise InvariantError(f"Somebody here waits for the dead owner of object {name}: {record}.")
+            if record.n_local < 0 or record.n_uses < record.n_unconfirmed or record.n_unconfirmed < 0:
                 raise InvariantError(f"Borrowed object {name} has negative counts: {record}.")
             if not (record.n_local or record.n_uses):
                 raise InvariantError(f"Borrowed object {name} is held by nobody and was not released: {record}.")

@@ -33,13 +33,29 @@ effect before it runs once more.
 
 from __future__ import annotations
 
+from hpcfut.core.answers import Answers
+from hpcfut.core.burials import Burials
 from hpcfut.core.context import Context, Undelivered
+from hpcfut.core.copies import Copies
+from hpcfut.core.estates import Estates
 from hpcfut.core.events import RankLost
 from hpcfut.core.membership import Membership
 from hpcfut.core.orphans import Orphans, Told
+from hpcfut.core.recovery import Recovery
+from hpcfut.core.references import References
 from hpcfut.core.standstills import Standstills
 from hpcfut.core.stranded import Stranded
-from hpcfut.wire.messages import DeathNoted
+from hpcfut.core.transfers import Transfers
+from hpcfut.model.failure import LOST, OWNER_DIED, Failure
+from hpcfut.wire.messages import (
+    BorrowAdded,
+    BorrowConfirmed,
+    LoanRequested,
+    LoanReturned,
+    ObjectAsked,
+    ObjectFailed,
+    ObjectLost,
+)
 
 
 class Deaths:
@@ -49,45 +65,73 @@ class Deaths:
         self,
         context: Context,
         membership: Membership,
+        references: References,
+        answers: Answers,
+        copies: Copies,
+        transfers: Transfers,
         stranded: Stranded,
         orphans: Orphans,
+        recovery: Recovery,
         standstills: Standstills,
     ) -> None:
         self._context = context
         self._membership = membership
+        self._references = references
+        self._answers = answers
         self._stranded = stranded
         self._orphans = orphans
+        self._recovery = recovery
         self._standstills = standstills
-        #: Why each dead rank is said to be dead.
-        self._sentences: dict[int, str] = {}
+        self.burials = Burials(context, references)
+        self.estates = Estates(context, copies, transfers, references.keepers)
 
     def on_rank_lost(self, event: RankLost) -> None:
         """An edge of this rank has proof that a rank is dead."""
-        rank, membership = event.rank, self._membership
-        if not self._context.config.survives_deaths or rank in (0, self._context.rank) or membership.is_stopping:
-            membership.lose(rank, event.reason)
+        dead, membership = event.rank, self._membership
+        if not self._context.config.survives_deaths or dead in (0, self._context.rank) or membership.is_stopping:
+            membership.lose(dead, event.reason)
             return
-        sentence = membership.note_death(rank, event.reason)
+        sentence = membership.note_death(dead, event.reason)
         if not sentence:
             return
-        self._sentences[rank] = sentence
-        self._context.apart[rank] = None
-        # 1. Nothing new goes there.
-        tasks = self._stranded.leave(rank)
+        self._context.apart[dead] = None
+        # Nothing new goes there.
+        tasks = self._stranded.leave(dead)
+        for task in tasks:
+            self._references.report_covered(task.arguments, task.nested, dead)
         self._standstills.begin_anew()
-        # 2. Objects that it owned, and objects of this rank that it stored; loans and reads, to and from it.
-        # 3. Tasks that were there come back; what it has called here ends, and so do its leases here and its templates.
+        # What it owned, and what it stored, is waited for anew before any task is tried again that needs it.
+        self._recovery.fail_all(dead, self._died(dead))
+        self._recovery.lose_all(dead, Failure(LOST, f"{sentence}."))
+        self.estates.settle(dead, sentence)
         self._stranded.come_back(tasks)
-        self._orphans.forget_owner(rank)
-        # 4. Who holds what because of it: the note to every other live rank.
+        self._orphans.forget_owner(dead)
+        self.burials.note(dead, self._orphans.covered(dead))
+
+    def _died(self, owner: int) -> Failure:
+        return Failure(
+            OWNER_DIED,
+            f"The rank that owned the object has died, and the object with it. {self._membership.obituaries[owner]}. "
+            f"Values that are to outlive other ranks belong to the driver: let it put them, or call what makes them.",
+        )
 
     def on_undelivered(self, _: int, undelivered: Undelivered) -> None:
-        """What this rank would have sent to a dead one: where somebody waits for an answer, here it is."""
-        rank, message = undelivered.rank, undelivered.message
+        """What this rank would have sent to a dead one: where somebody here waits for an answer, this is it."""
+        dead, message = undelivered.rank, undelivered.message
         if isinstance(message, Told):
-            self._orphans.on_undelivered(rank, message)
+            self._orphans.on_undelivered(dead, message)
+        elif isinstance(message, ObjectAsked | ObjectLost):
+            self._answers.on_answer(dead, ObjectFailed(message.object_id, self._died(dead)))
+        elif isinstance(message, BorrowAdded):
+            self._references.on_borrow_confirmed(BorrowConfirmed(message.object_id))
+        elif isinstance(message, LoanRequested):
+            self.estates.refuse(dead, message.object_id, self._membership.obituaries[dead])
+        elif isinstance(message, LoanReturned):
+            self.estates.note_returned(dead)
         else:
             self._context.count_stale("message to a dead rank")
 
-    def on_noted(self, source: int, message: DeathNoted) -> None:
-        """A rank knows of a death, perhaps before this one does."""
+    def check(self) -> None:
+        """Assert what must hold between turns."""
+        for machine in (self._membership, self._stranded, self._orphans, self.burials, self.estates):
+            machine.check()

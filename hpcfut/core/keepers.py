@@ -36,6 +36,12 @@ class Keepers:
         if isinstance(record, OwnedObject) and not self._readers.are_on_one_host(rank, record.rank):
             _note(record, rank)
 
+    def forget(self, rank: int) -> None:
+        """A rank is dead, and keeps nothing."""
+        for record in self._objects.values():
+            if record.keepers:
+                record.keepers.pop(rank, None)
+
     def free(self, record: OwnedObject) -> None:
         """An object with a source is collected."""
         for rank in record.keepers or ():

@@ -18,7 +18,7 @@ class Loans:
         self._context = context
         self._copies = copies
         self._table = copies.copies
-        self.neighbours = neighbours
+        self.neighbours = dict(neighbours)
 
     def lend(self, object_id: int, rank: int) -> int:
         """Lend an object to a rank that is told about it; gives the offset, or -1 if that cannot be."""
@@ -64,6 +64,13 @@ class Loans:
         if not movable or next(reversed(movable)) != object_id:
             self._copies.touch(copy)
         return copy.argument
+
+    def forget(self, rank: int) -> None:
+        """A reader is dead: what it was lent it reads no more, and it is lent nothing any more."""
+        self.neighbours.pop(rank, None)
+        for copy in list(self._table.values()):
+            if copy.lent is not None and rank in copy.lent:
+                self.on_returned(rank, LoanReturned(copy.object_id, copy.lent[rank]))
 
     def on_returned(self, source: int, message: LoanReturned) -> None:
         """A reader reads no more."""

@@ -61,6 +61,10 @@ class Orphans:
         self._forget_templates(rank)
         self._runs.dispatch()
 
+    def covered(self, owner: int) -> list[int]:
+        """What those of a dead rank that have not ended are covered for."""
+        return [object_id for run in self._runs.runs.values() if run.owner == owner for object_id in run.covered]
+
     def on_undelivered(self, rank: int, message: Told) -> None:
         """What a run was to tell its owner, which is dead: this rank does what the owner would have had it do."""
         if isinstance(message, TasksHandedBack):

@@ -100,7 +100,18 @@ class RankCore:
         self.orphans = Orphans(
             context, self.templates, copies, self.membership, self.cancellations, self.scheduler, self.runs
         )
-        self.deaths = Deaths(context, self.membership, self.stranded, self.orphans, self.standstills)
+        self.deaths = Deaths(
+            context,
+            self.membership,
+            self.references,
+            self.answers,
+            copies,
+            self.transfers,
+            self.stranded,
+            self.orphans,
+            self.recovery,
+            self.standstills,
+        )
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -193,8 +204,7 @@ class RankCore:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         memory = (self.references, self.copies, self.pressure, self.templates)
         users = (self.tasks, self.scheduler, self.runs, self.waits, self.watches)
-        ranks = (self.membership, self.stranded, self.orphans)
-        for machine in (*memory, self.leases, *users, self.lineage, self.recovery, *ranks):
+        for machine in (*memory, self.leases, *users, self.lineage, self.recovery, self.deaths):
             machine.check()
 
     def statistics(self) -> Statistics:
@@ -213,7 +223,7 @@ class RankCore:
     # -- routing -----------------------------------------------------------------------------------------------------
 
     def _event_handlers(self) -> dict[type, Handler]:
-        cancel = self.cancellations.cancel_maker
+        cancel, closing, ending = self.cancellations.cancel_maker, self._closing, self.membership
         return {
             e.FrameReceived: self._on_frame,
             e.TemplateDefined: lambda event: self.templates.define(event.template),
@@ -249,10 +259,10 @@ class RankCore:
             e.ResourcesQueried: lambda event: self.membership.ask(event.query_id, m.ResourcesAsked(event.query_id)),
             e.InventoriesQueried: lambda event: self.membership.ask(event.query_id, m.InventoryAsked(event.query_id)),
             e.SiteNoted: self.inventories.note,
-            e.RankLost: self._on_rank_lost,
-            e.FrameRefused: self._on_frame_refused,
+            e.RankLost: closing(self.deaths.on_rank_lost),
+            e.FrameRefused: closing(lambda event: ending.refuse(event.rank, event.reason)),
             e.DriverEnded: lambda event: self.membership.end_driver(event.status, is_final=event.is_final),
-            e.StopRequested: self._on_stop_requested,
+            e.StopRequested: closing(lambda it: ending.stop(it.status, it.failure, is_final=it.is_final)),
         }
 
     def _message_handlers(self) -> dict[type, Callable[[int, Any], None]]:
@@ -281,7 +291,7 @@ class RankCore:
             m.BorrowAdded: references.on_borrow_added,
             m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
             m.BorrowReleased: references.on_borrow_released,
-            m.DeathNoted: self.deaths.on_noted,
+            m.DeathNoted: self.deaths.burials.on_noted,
             Undelivered: self.deaths.on_undelivered,
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
@@ -300,7 +310,7 @@ class RankCore:
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
             m.StandstillFound: lambda _, message: self.cancellations.give_up(message.task_id, message.failure),
-            **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._on_end),
+            **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._closing(self.membership.on_end)),
         }
 
     def _on_frame(self, event: e.FrameReceived) -> None:
@@ -365,21 +375,14 @@ class RankCore:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _on_rank_lost(self, event: e.RankLost) -> None:
-        self.deaths.on_rank_lost(event)
-        self._fall_silent()
+    def _closing(self, handler: Handler) -> Handler:
+        """A handler after which the session may be over."""
 
-    def _on_frame_refused(self, event: e.FrameRefused) -> None:
-        self.membership.refuse(event.rank, event.reason)
-        self._fall_silent()
+        def handle(*what: Any) -> None:
+            handler(*what)
+            self._fall_silent()
 
-    def _on_stop_requested(self, event: e.StopRequested) -> None:
-        self.membership.stop(event.status, event.failure, is_final=event.is_final)
-        self._fall_silent()
-
-    def _on_end(self, source: int, message: m.JobEnded | m.RankFailed | m.DriverDone) -> None:
-        self.membership.on_end(source, message)
-        self._fall_silent()
+        return handle
 
     def _fall_silent(self) -> None:
         """After the end only deaths are of interest; two ranks that went on would hand tasks to each other for ever."""

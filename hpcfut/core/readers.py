@@ -26,6 +26,7 @@ from typing import Final
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.copy import LOCAL, Copy
+from hpcfut.model.ids import owner_of
 from hpcfut.wire.messages import CopyGone, RedirectionEnded
 
 #: How many hosts the primary copy serves, and the copy of each representative.
@@ -76,6 +77,15 @@ class Readers:
         if rank != source:
             self._context.send(rank, RedirectionEnded(message.object_id))
         return True
+
+    def forget(self, rank: int) -> None:
+        """A rank is dead: it represents no host, and who has read something from it serves nobody in its stead."""
+        host = self._host_of[rank]
+        for copy in list(self._copies.copies.values()):
+            if copy.readers is not None and copy.readers.get(host) == rank:
+                copy.readers[host] = NOBODY
+            if copy.is_kept and rank == (copy.holder if copy.recipe is None else owner_of(copy.object_id)):
+                self.on_redirection_ended(rank, RedirectionEnded(copy.object_id))
 
     def on_redirection_ended(self, _: int, message: RedirectionEnded) -> None:
         """Nobody else will ask for what was read here."""

@@ -27,6 +27,7 @@ from hpcfut.core.borrowing import BorrowedObject
 from hpcfut.core.cancellations import Cancellations
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
+from hpcfut.core.copy import LENT
 from hpcfut.core.events import BytesLost, TaskSubmitted
 from hpcfut.core.lineage import Lineage, Spec
 from hpcfut.core.ownership import FAILED, PENDING, RETIRED, SOURCE, STORED, OwnedObject
@@ -36,7 +37,7 @@ from hpcfut.core.waits import NOT_READY, Waits
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import ENDED, LOST, UNRECOVERABLE, Failure
 from hpcfut.model.ids import NO_ID, id_again, name_of
-from hpcfut.wire.messages import ObjectAsked, ObjectFailed, ObjectLost
+from hpcfut.wire.messages import BorrowConfirmed, ObjectAsked, ObjectFailed, ObjectLost
 
 
 class Recovery:
@@ -77,6 +78,28 @@ class Recovery:
             self._context.count_stale("loss of what is not stored")
         elif self.lose(record, Failure(LOST, event.reason)) is not None:
             self._context.count_stale("loss that cannot be helped")
+
+    def lose_all(self, holder: int, failure: Failure) -> None:
+        """The holder of objects of this rank has died: have made again what can be.
+
+        In the order in which they were made, so that none is taken for an argument of another that is lost as well. The
+        rest stays where it was, as far as anybody knows; who asks for it is told why it cannot be had. So does what
+        only code here holds, if it can read it in place, because the memory of the dead outlives it.
+        """
+        stored = [record for record in self._owned.values() if record.state == STORED and record.rank == holder]
+        for record in sorted(stored, key=lambda record: record.object_id):
+            copy = self._copies.copies.get(record.bytes_id)
+            is_readable = copy is not None and copy.state == LENT
+            if record.state == STORED and (record.n_uses or record.borrowers or not is_readable):
+                self.lose(record, failure)
+
+    def fail_all(self, owner: int, failure: Failure) -> None:
+        """The owner of objects that are borrowed here has died: nobody waits for them, or for it."""
+        for record in self._answers.fail(owner, failure):
+            for _ in range(record.n_unconfirmed):
+                self._references.on_borrow_confirmed(BorrowConfirmed(record.object_id))
+            if record.n_uses:
+                self._tasks.wait_again(record.object_id)
 
     def on_lost(self, source: int, message: ObjectLost) -> None:
         """A borrower cannot have the bytes that it was told of; there may be others by now."""

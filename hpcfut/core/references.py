@@ -52,6 +52,8 @@ class References:
         self._is_draining = False
         #: Bytes that have another id than the object that they are of, here or elsewhere → that object.
         self.names: dict[int, int] = {}
+        #: Ranks that are dead, and of which all others have told what they hold because of them (``burials.py``).
+        self.buried: dict[int, None] = {}
         #: Told of a stored or failed object that nobody holds; gives whether its record stays. Bound in ``lineage.py``.
         self.on_collected: Callable[[OwnedObject], bool] = lambda record: False
 
@@ -197,20 +199,26 @@ class References:
     def report(self, object_id: int, borrower: int) -> None:
         """See to it that the owner counts ``borrower``; this rank holds the object."""
         owner = object_id >> RANK_SHIFT
-        if owner == borrower:
+        if owner == borrower or borrower in self.buried:
             return
         self._context.demand_rank(owner)
         if owner == self._rank:
-            record = self.ensure(object_id)
-            assert isinstance(record, OwnedObject)
-            if record.borrowers is None:
-                record.borrowers = {}
-            if not increment(record.borrowers, (owner, borrower), 1):
-                self._dropped.append(object_id)
-                self._drain()
+            self.count(object_id, owner, borrower)
             return
-        self.hold(object_id)
+        record = self.borrowing.ensure(object_id)
+        record.n_uses += 1
+        record.n_unconfirmed += 1
         self._context.send(owner, BorrowAdded(object_id, borrower))
+
+    def count(self, object_id: int, reporter: int, borrower: int) -> None:
+        """Owner: somebody is reported."""
+        record = self.ensure(object_id)
+        assert isinstance(record, OwnedObject)
+        if record.borrowers is None:
+            record.borrowers = {}
+        if not increment(record.borrowers, (reporter, borrower), 1):
+            self._dropped.append(object_id)
+            self._drain()
 
     def report_all(self, object_ids: tuple[int, ...], borrower: int) -> None:
         """Report the borrower of each; nothing where the value goes to the own rank."""
@@ -218,10 +226,21 @@ class References:
             for object_id in object_ids:
                 self.report(object_id, borrower)
 
+    def report_covered(self, arguments: tuple[int, ...], nested: tuple[int, ...], executor: int) -> None:
+        """The executor of a task, which this rank covered, has died: see to it that owners count it until it is buried.
+
+        It may have handed on what it was covered for, which nobody else but the receiver knows.
+        """
+        covered = dict.fromkeys(nested)
+        for object_id in arguments:
+            record = self.find(object_id)
+            covered |= dict.fromkeys(record.contained if record is not None else ())
+        self.report_all(tuple(covered), executor)
+
     def accept(self, object_id: int, reporter: int) -> None:
         """Note that ``reporter`` has named this rank as a borrower. The caller adds a hold first, or ``settle``s."""
         owner = object_id >> RANK_SHIFT
-        if owner == self._rank or reporter == self._rank:
+        if owner == self._rank or reporter in self._context.apart:
             return
         self._context.demand_rank(owner)
         record = self.borrowing.ensure(object_id)
@@ -238,20 +257,34 @@ class References:
     def on_borrow_added(self, source: int, message: BorrowAdded) -> None:
         """Owner: a holder names a borrower."""
         self._context.demand_rank(message.borrower)
-        record = self.ensure(message.object_id)
-        assert isinstance(record, OwnedObject)
-        if record.borrowers is None:
-            record.borrowers = {}
-        increment(record.borrowers, (source, message.borrower), 1)
         self._context.send(source, BorrowConfirmed(message.object_id))
-        self._dropped.append(message.object_id)
-        self._drain()
+        if message.borrower in self.buried:
+            self._context.count_stale("report of a dead borrower")
+        else:
+            self.count(message.object_id, source, message.borrower)
 
     def on_borrow_confirmed(self, message: BorrowConfirmed) -> None:
         """Reporter: the owner has counted."""
-        if message.object_id not in self.borrowing.objects:
+        record = self.borrowing.objects.get(message.object_id)
+        if record is None or not record.n_unconfirmed:
             raise IllegalTransitionError(f"Object {name_of(message.object_id)} was not reported.")
+        record.n_unconfirmed -= 1
         self.drop(message.object_id)
+
+    def bury(self, dead: dict[int, None]) -> None:
+        """Owner: nobody speaks of these ranks any more, and what they held or reported does not count."""
+        buried = self.buried
+        buried.update(dead)
+        for record in self.ownership.objects.values():
+            pairs = record.borrowers or {}
+            if any(reporter in buried or borrower in buried for reporter, borrower in pairs):
+                record.borrowers = {
+                    (reporter, borrower): n
+                    for (reporter, borrower), n in pairs.items()
+                    if reporter not in buried and borrower not in buried
+                }
+                self._dropped.append(record.object_id)
+        self._drain()
 
     def on_borrow_released(self, source: int, message: BorrowReleased) -> None:
         """Owner: a borrower let go."""

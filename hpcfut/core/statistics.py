@@ -26,6 +26,8 @@ class Statistics(msgspec.Struct, frozen=True):
     #: Specs, and what is being made again or has been.
     n_lineage: int
     n_templates: int
+    #: Deaths that not all ranks have noted yet.
+    n_deaths: int
     stale: dict[str, int]
 
     @classmethod
@@ -44,6 +46,7 @@ class Statistics(msgspec.Struct, frozen=True):
             n_watches=len(core.watches.watches),
             n_lineage=len(core.lineage.specs) + len(core.lineage.needed) + len(core.references.names),
             n_templates=len(core.templates.own) + len(core.templates.here),
+            n_deaths=len(core.deaths.burials.unburied | core.deaths.burials.noted),
             stale=dict(core.context.stale),
         )
 
@@ -62,4 +65,5 @@ class Statistics(msgspec.Struct, frozen=True):
             or self.n_waits
             or self.n_watches
             or self.n_lineage
+            or self.n_deaths
         )

@@ -80,7 +80,7 @@ class Transfers:
         copy = self._table.get(object_id)
         is_new = copy is None or copy.state == SPILLED
         if copy is None:
-            is_near = rank in self.neighbours or rank == self._context.rank
+            is_near = rank in self.neighbours or rank in self._context.apart
             state = self._next[ABSENT, "ask" if is_near else "read"]
             arena = rank if state == ASKED else self._context.rank
             copy = self._table[object_id] = Copy(object_id, state, nbytes, arena, holder=rank, source=rank)
@@ -182,7 +182,7 @@ class Transfers:
             copy.state = self._next[ABANDONED, "failed"]
             self._copies.forget(copy)
             return
-        is_near = rank in self.neighbours
+        is_near = rank in self.neighbours or rank in self._context.apart
         copy.state = self._next[copy.state, "ask" if is_near else "read elsewhere"]
         self._copies.give_back(copy)
         copy.source, copy.rank = rank, rank if is_near else self._context.rank
