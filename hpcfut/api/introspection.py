@@ -100,34 +100,41 @@ def get_runtime_context() -> RuntimeContext:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """One dict a rank, with Ray's keys and ``Rank``, ``Host`` and ``Pid``.
+    """One dict a rank, with Ray's keys and ``Rank``, ``Host``, ``Pid`` and ``Spare``.
+
+    A rank that has died, in a job that survives that, is not ``Alive``. A ``Spare`` one is given no task before others
+    have died.
 
     Example:
         >>> [node["Rank"] for node in hpcfut.nodes()]
         [0]
     """
+    membership = current().engine.core.membership
+    alive, active = membership.alive, membership.active
     return [
         {
             "NodeID": str(record.rank),
-            "Alive": True,
+            "Alive": record.rank in alive,
             "NodeManagerHostname": record.host,
             "Resources": _amounts(record.resources),
             "Rank": record.rank,
             "Host": record.host,
             "Pid": record.pid,
+            "Spare": record.rank in alive and record.rank not in active,
         }
         for record in current().roster
     ]
 
 
 def cluster_resources() -> dict[str, float]:
-    """What all ranks have together, by name.
+    """What all ranks that may be given tasks have together, by name: those that are alive, and no spares.
 
     Example:
         >>> hpcfut.cluster_resources()["CPU"] >= 1
         True
     """
-    return _sum([record.resources for record in current().roster])
+    runtime = current()
+    return _sum([runtime.roster[rank].resources for rank in runtime.engine.core.membership.active])
 
 
 def available_resources() -> dict[str, float]:
@@ -137,7 +144,9 @@ def available_resources() -> dict[str, float]:
         >>> hpcfut.available_resources() == hpcfut.cluster_resources()
         True
     """
-    return _sum(list(current().available_resources().values()))
+    runtime = current()
+    active = runtime.engine.core.membership.active
+    return _sum([free for rank, free in runtime.available_resources().items() if rank in active])
 
 
 def _sum(parts: list[dict[str, int]]) -> dict[str, float]:

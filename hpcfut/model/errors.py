@@ -98,7 +98,10 @@ class TaskCancelledError(HpcfutError):
 
 
 class WorkerCrashedError(HpcfutError):
-    """The process in which an isolated task ran has ended: it crashed, left, or was killed.
+    """The process in which a task ran has ended: it crashed, left, or was killed.
+
+    An isolated task has a process of its own; of others it is the rank, where the job survives the death of one. The
+    text says which, and on which host. The task has been tried again as often as ``max_retries`` allows.
 
     Example:
         >>> import os

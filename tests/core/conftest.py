@@ -31,6 +31,7 @@ def make_core(request: pytest.FixtureRequest) -> Iterator[MakeCore]:
     for hand in hands:
         hand.core.check()
         if not hand.may_keep:
+            hand.note_deaths()
             hand.free_kept()
             hand.give_leases_back()
             hand.assert_empty()

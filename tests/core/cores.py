@@ -31,6 +31,7 @@ from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, TaskTemplate
 from hpcfut.wire.messages import (
+    DeathNoted,
     LeaseGranted,
     LeaseRequested,
     LeaseReturned,
@@ -129,6 +130,8 @@ class Hand:
         neighbours: tuple[int, ...] = (),
         hosts: str = "",
         tells_store: bool = False,
+        n_spares: int = 0,
+        extra: dict[int, dict[str, int]] | None = None,
         **config: Any,
     ) -> None:
         self.rank = rank
@@ -145,7 +148,20 @@ class Hand:
             amounts["object_store_memory"] = nbytes_store * RESOURCE_UNIT
         # A letter for the host of each rank; without any they are on one host.
         keys = hosts or "a" * n_ranks
-        roster = [RankRecord(other, 0, f"host{other}", keys[other], 100 + other, amounts) for other in range(n_ranks)]
+        #: ``extra``: what some ranks have besides.
+        units = {rank: {name: n * RESOURCE_UNIT for name, n in more.items()} for rank, more in (extra or {}).items()}
+        roster = [
+            RankRecord(
+                other,
+                0,
+                f"host{other}",
+                keys[other],
+                100 + other,
+                amounts | units.get(other, {}),
+                is_spare=other >= n_ranks - n_spares,
+            )
+            for other in range(n_ranks)
+        ]
         self.core = RankCore(
             rank,
             roster,
@@ -273,6 +289,13 @@ class Hand:
             if owner != self.rank:
                 self.get(owner, LeaseReturned(lease_id))
         self.wait(2 * self.core.context.config.lease_linger_s)
+
+    def note_deaths(self) -> None:
+        """All ranks that live note the deaths that this one knows of."""
+        for dead in list(self.core.deaths.burials.unburied):
+            for rank in range(self.core.context.n_ranks):
+                if rank not in self.core.context.apart:
+                    self.get(rank, DeathNoted(dead))
 
     def free_kept(self) -> list[Effect]:
         """Whoever stores what was read here frees it, so that nobody is redirected here any more."""

@@ -1,4 +1,4 @@
-"""Deaths between ranks: each test is a small user program, told above it."""
+"""What becomes of tasks when ranks die: each test is a small user program, told above it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from hpcfut.core.events import CancelRequested, RunHeldBack, StreamAdvanced
+from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.model.template import RESOURCE_UNIT, STREAMING
+from hpcfut.wire.messages import LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack
 from tests.protocol.wired import Ranks
 
 MakeRanks = Callable[..., Ranks]
+GPU = (("CPU", RESOURCE_UNIT), ("GPU", RESOURCE_UNIT))
 
 
 @pytest.fixture
@@ -17,13 +22,374 @@ def ranks(make_ranks: MakeRanks) -> Ranks:
     return make_ranks(survives_deaths=True)
 
 
+def failure_of(ranks: Ranks, ref: int, rank: int = 0) -> Failure:
+    value = ranks.value(rank, ref)
+    assert isinstance(value, Failure)
+    return value
+
+
 def test_a_task_runs_again_elsewhere(ranks: Ranks) -> None:
-    # ref = f.remote(); get(ref)        # its rank dies meanwhile
+    # ref = f.remote(); get(ref)
     ref = ranks.call(ranks.function(n_retries_max=1))
-    waiter = ranks.get(0, ref)
     assert ranks.running == {ref: 1}
     ranks.kill(1)
-    assert ranks.running == {ref: 2} or ranks.running == {ref: 0}
+    assert ranks.running == {ref: 2}
+    waiter = ranks.get(0, ref)
     ranks.returns(ref, b"42")
     assert ranks.woken[waiter].values == [b"42"]
     ranks.drop(0, ref)
+
+
+def test_a_task_that_may_not_be_tried_again_fails(ranks: Ranks) -> None:
+    # ref = f.options(max_retries=0).remote(); get(ref)
+    ref = ranks.call(ranks.function())
+    waiter = ranks.get(0, ref)
+    ranks.kill(1)
+    (failure,) = ranks.woken[waiter].values
+    assert isinstance(failure, Failure)
+    assert failure.kind == CRASHED
+    assert "(function) was on rank 1 when that died. Rank 1 on host host1 (process 101) died: It was" in failure.text
+    assert "It may not be tried again. Allow more: @remote(max_retries=N)" in failure.text
+    assert not ranks.running
+    ranks.drop(0, ref)
+
+
+def test_each_death_counts_as_a_retry(make_ranks: MakeRanks) -> None:
+    # ref = f.options(max_retries=1).remote(); get(ref)
+    ranks = make_ranks(4, survives_deaths=True)
+    ref = ranks.call(ranks.function(n_retries_max=1))
+    ranks.kill(ranks.running[ref])
+    ranks.kill(ranks.running[ref])
+    failure = failure_of(ranks, ref)
+    assert failure.kind == CRASHED
+    assert "It has had its 1 retries." in failure.text
+    ranks.drop(0, ref)
+
+
+def test_two_ranks_at_once(make_ranks: MakeRanks) -> None:
+    # ref = f.remote(); get(ref)        # rank 1 dies, and the rank that the task is sent to next is dead, too
+    ranks = make_ranks(4, survives_deaths=True)
+    ref = ranks.call(ranks.function(n_retries_max=3))
+    ranks.kill(1, 2)
+    assert ranks.running == {ref: 3}
+    ranks.returns(ref)
+    ranks.drop(0, ref)
+
+
+def test_a_retry_goes_to_a_rank_whose_death_is_not_known_yet(make_ranks: MakeRanks) -> None:
+    # ref = f.remote(); get(ref)
+    ranks = make_ranks(4, survives_deaths=True)
+    ref = ranks.call(ranks.function(n_retries_max=3))
+    assert ranks.running == {ref: 1}
+    ranks.kill(2, unaware=(0, 3))
+    ranks.kill(1)
+    assert not ranks.running, "It was sent to rank 2."
+    for rank in (0, 3):
+        ranks.hear(rank, 2)
+    ranks.settle()
+    assert ranks.running == {ref: 3}
+    ranks.returns(ref)
+    ranks.drop(0, ref)
+
+
+def test_what_stands_behind_comes_back_in_order(ranks: Ranks) -> None:
+    # refs = [f.options(NodeAffinity(1, soft=True)).remote() for _ in range(4)]; get(refs)
+    f = ranks.function(on=1, affinity_soft=True, n_retries_max=1)
+    first = ranks.call(f)
+    ranks.returns(first)
+    refs = [ranks.call(f) for _ in range(4)]
+    assert len(ranks.running) == 1
+    n_pushed = len(ranks.sent(TaskPushed))
+    assert n_pushed == 5, "Three of them wait on rank 1."
+    ranks.kill(1)
+    order = []
+    while ranks.running:
+        (ref,) = ranks.running
+        order.append(ref)
+        ranks.returns(ref)
+    assert order == refs
+    ranks.drop(0, first, *refs)
+
+
+def test_what_was_handed_back_before_is_no_retry(ranks: Ranks) -> None:
+    # a, b = f.remote(), f.remote()     # b is handed back, because a takes long; then the rank dies
+    f = ranks.function(on=1, affinity_soft=True)
+    first = ranks.call(f)
+    ranks.returns(first)
+    a, b = ranks.call(f), ranks.call(f)
+    assert ranks.running == {a: 1}
+    ranks.pass_time(1.0)
+    assert len(ranks.sent(TasksHandedBack, 1)) == 1
+    ranks.kill(1)
+    assert failure_of(ranks, a).kind == CRASHED
+    assert ranks.running == {b: 2}
+    ranks.returns(b)
+    ranks.drop(0, first, a, b)
+
+
+def test_a_cancelled_task_ends_as_cancelled(ranks: Ranks) -> None:
+    # ref = f.remote(); cancel(ref); get(ref)
+    ref = ranks.call(ranks.function(n_retries_max=3))
+    ranks.held.append((0, 1))
+    ranks.tell(0, CancelRequested(ref, False))
+    ranks.kill(1)
+    assert failure_of(ranks, ref).kind == CANCELLED
+    assert not ranks.running
+    ranks.drop(0, ref)
+
+
+def test_what_has_ended_before_stays(ranks: Ranks) -> None:
+    # ref = f.remote(); get(ref)        # f has returned when its rank dies
+    ref = ranks.call(ranks.function())
+    ranks.returns(ref, b"42")
+    ranks.kill(1)
+    assert ranks.value(0, ref) == b"42"
+    ranks.drop(0, ref)
+
+
+def test_a_result_that_was_under_way_is_made_again(ranks: Ranks) -> None:
+    # ref = f.remote(); get(ref)        # f has returned when its rank dies, and nobody has heard
+    ref = ranks.call(ranks.function(n_retries_max=1))
+    ranks.held.append((1, 0))
+    ranks.returns(ref, b"lost")
+    ranks.kill(1)
+    assert ranks.running == {ref: 2}
+    ranks.returns(ref, b"found")
+    assert ranks.value(0, ref) == b"found"
+    ranks.drop(0, ref)
+
+
+def test_children_of_a_lost_parent_are_cancelled_and_made_anew(ranks: Ranks) -> None:
+    # @remote
+    # def outer(): return get([inner.remote(), inner.remote()])
+    # get(outer.remote())               # the rank of outer dies
+    outer, inner = ranks.function(on=1, affinity_soft=True, n_retries_max=1), ranks.function(1, on=2)
+    task = ranks.call(outer)
+    children = [ranks.call(inner, parent=task) for _ in range(2)]
+    ranks.get(1, *children, parent=task)
+    assert ranks.running == {task: 1, children[0]: 2}
+    ranks.kill(1)
+    assert ranks.interrupted == [children[0]]
+    ranks.raises(children[0], Failure(CANCELLED))
+    assert ranks.running == {task: 2}
+    again = ranks.call(ranks.function(2, on=2), parent=task)
+    ranks.get(2, again, parent=task)
+    ranks.returns(again)
+    ranks.drop(2, again)
+    ranks.returns(task, b"both")
+    assert ranks.value(0, task) == b"both"
+    ranks.drop(0, task)
+
+
+def test_what_orphans_have_called_is_cancelled_as_well(make_ranks: MakeRanks) -> None:
+    # @remote
+    # def outer(): return get(middle.remote())
+    # def middle(): return get(inner.remote())      # outer on rank 1, which dies, middle on 2, inner on 3
+    ranks = make_ranks(4, survives_deaths=True)
+    outer, middle, inner = ranks.function(on=1), ranks.function(1, on=2), ranks.function(2, on=3)
+    a = ranks.call(outer)
+    b = ranks.call(middle, parent=a)
+    c = ranks.call(inner, parent=b)
+    ranks.get(2, c, parent=b)
+    ranks.kill(1)
+    assert len(ranks.sent(TaskCancelled, 2)) == 1
+    assert sorted(ranks.interrupted) == sorted([b, c])
+    ranks.raises(c, Failure(CANCELLED))
+    ranks.drop(2, c)
+    ranks.raises(b, Failure(CANCELLED))
+    ranks.drop(0, a)
+
+
+def test_an_orphan_that_returns_all_the_same_tells_nobody(ranks: Ranks) -> None:
+    # @remote
+    # def outer(): return inner.remote()            # inner stores a large value, with a ref inside
+    outer, inner = ranks.function(on=1), ranks.function(1, on=2)
+    a = ranks.call(outer)
+    b = ranks.call(inner, parent=a)
+    child = ranks.call(ranks.function(2, on=2), parent=b)
+    ranks.kill(1)
+    own = ranks.put(2)
+    ranks.returns(b, b"large", (own,), is_large=True)
+    ranks.drop(2, own, child)
+    assert not [place for place in ranks.segments if place[0] == 2]
+    assert failure_of(ranks, a).kind == CRASHED
+    ranks.drop(0, a)
+
+
+def test_a_generator_goes_on_where_it_was(ranks: Ranks) -> None:
+    # for item in g.remote(): …         # the rank dies after one item
+    g = ranks.function(n_returns=STREAMING, n_retries_max=1)
+    task = ranks.call(g, n_ahead=1)
+    first = ranks.yields(task, b"first")
+    assert ranks.value(0, first) == b"first"
+    ranks.kill(1)
+    assert ranks.running == {task: 2}
+    assert ranks.yields(task, b"first") == 0
+    second = ranks.new_id(0)
+    ranks.tell(0, StreamAdvanced(task, (second,)))
+    ranks.settle()
+    # The name that tells the end was kept back, and is given out now.
+    item = ranks.yields(task, b"second")
+    assert ranks.value(0, item) == b"second"
+    ranks.ends(task)
+    assert failure_of(ranks, second).kind == ENDED
+    ranks.drop(0, first, item, second)
+
+
+def test_a_generator_of_a_dead_consumer_ends(ranks: Ranks) -> None:
+    # @remote
+    # def consume(): for item in g.remote(): …      # its rank dies while g waits for it to take items
+    outer, g = ranks.function(on=1), ranks.function(1, on=2, n_returns=STREAMING)
+    a = ranks.call(outer)
+    b = ranks.call(g, n_ahead=1, parent=a)
+    ranks.yields(b)
+    ranks.tell(2, RunHeldBack(b))
+    ranks.kill(1)
+    assert ranks.interrupted == [b]
+    ranks.raises(b, Failure(CANCELLED))
+    ranks.drop(0, a)
+
+
+def test_a_thread_that_waits_runs_what_comes_back(make_ranks: MakeRanks) -> None:
+    # get(f.remote())                   # on two ranks, one of which dies
+    ranks = make_ranks(2, survives_deaths=True)
+    ref = ranks.call(ranks.function(n_retries_max=1))
+    assert ranks.running == {ref: 1}
+    waiter = ranks.get(0, ref, may_run=True)
+    ranks.kill(1)
+    assert ranks.running == {ref: 0}
+    ranks.returns(ref, b"42")
+    assert ranks.woken[waiter].values == [b"42"]
+    ranks.drop(0, ref)
+
+
+def test_a_lease_that_the_dead_would_have_granted(make_ranks: MakeRanks) -> None:
+    # ref = f.remote(); get(ref)        # the rank dies before it grants the lease
+    ranks = make_ranks(3, survives_deaths=True)
+    ranks.held.append((1, 0))
+    ref = ranks.call(ranks.function())
+    assert not ranks.running
+    ranks.kill(1)
+    assert ranks.running == {ref: 2}
+    ranks.returns(ref)
+    ranks.drop(0, ref)
+
+
+def test_all_leases_were_on_ranks_that_die(make_ranks: MakeRanks) -> None:
+    # refs = [f.remote() for _ in range(6)]; get(refs)
+    ranks = make_ranks(4, survives_deaths=True)
+    f = ranks.function(n_retries_max=1)
+    refs = [ranks.call(f) for _ in range(6)]
+    assert sorted(ranks.running.values()) == [1, 2, 3]
+    ranks.kill(1, 2, 3)
+    assert not ranks.running, "The driver does not wait."
+    waiter = ranks.get(0, *refs)
+    while ranks.running:
+        (ref,) = ranks.running
+        ranks.returns(ref)
+    assert ranks.woken[waiter].object_ids == refs
+    ranks.drop(0, *refs)
+
+
+def test_tasks_bound_to_a_dead_rank(ranks: Ranks) -> None:
+    # a, b = f.options(NodeAffinity(1)).remote(), g.options(NodeAffinity(1)).remote(h.remote())
+    # the rank dies; c = f.remote(); get(a), get(b), get(c)
+    f, h = ranks.function(on=1, n_retries_max=3), ranks.function(on=2)
+    a, queued = ranks.call(f), ranks.call(f)
+    needed = ranks.call(h)
+    b = ranks.call(f, (needed,))
+    ranks.kill(1)
+    c = ranks.call(f)
+    for ref in (a, queued, b, c):
+        failure = failure_of(ranks, ref)
+        assert failure.kind == UNSCHEDULABLE
+        assert "is bound to rank 1. Rank 1 on host host1 (process 101) died: It was killed." in failure.text
+    ranks.returns(needed)
+    ranks.drop(0, a, queued, b, c, needed)
+
+
+def test_resources_that_only_the_dead_had(make_ranks: MakeRanks) -> None:
+    # ref = f.options(num_gpus=1).remote(); get(ref)
+    ranks = make_ranks(survives_deaths=True, extra={1: {"GPU": 1}})
+    f = ranks.function(resources=GPU, n_retries_max=3)
+    a, b = ranks.call(f), ranks.call(f)
+    ranks.kill(1)
+    for ref in (a, b):
+        failure = failure_of(ranks, ref)
+        assert failure.kind == UNSCHEDULABLE
+        assert "asks for CPU 1, GPU 1; of the ranks that are left none can ever give it that. Rank 1" in failure.text
+    ranks.drop(0, a, b)
+
+
+def test_a_spare_takes_part_when_another_rank_has_died(make_ranks: MakeRanks) -> None:
+    # refs = [f.remote() for _ in range(2)]; get(refs)
+    ranks = make_ranks(4, n_spares=1, survives_deaths=True)
+    f = ranks.function(n_retries_max=1)
+    refs = [ranks.call(f) for _ in range(3)]
+    assert sorted(ranks.running.values()) == [1, 2]
+    ranks.kill(2)
+    assert sorted(ranks.running.values()) == [1, 3]
+    while ranks.running:
+        ranks.returns(next(iter(ranks.running)))
+    ranks.drop(0, *refs)
+
+
+def test_queued_tasks_find_a_spare_at_once(make_ranks: MakeRanks) -> None:
+    # a, b = f.remote(), f.remote()     # rank 1 is busy; rank 2, on which b waits for a lease, dies
+    ranks = make_ranks(4, n_spares=1, survives_deaths=True)
+    f = ranks.function(n_retries_max=1)
+    refs = [ranks.call(f) for _ in range(4)]
+    ranks.kill(2)
+    assert LeaseRequested in [type(message) for source, rank, message in ranks.log if (source, rank) == (0, 3)]
+    assert 3 in ranks.running.values()
+    while ranks.running:
+        ranks.returns(next(iter(ranks.running)))
+    ranks.drop(0, *refs)
+
+
+def test_the_death_of_a_spare_changes_nothing(make_ranks: MakeRanks) -> None:
+    # ref = f.remote(); get(ref)
+    ranks = make_ranks(4, n_spares=2, survives_deaths=True)
+    ref = ranks.call(ranks.function())
+    ranks.kill(3)
+    assert ranks.running == {ref: 1}
+    ranks.returns(ref)
+    assert ranks.hands[0].core.membership.active == (0, 1)
+    ranks.drop(0, ref)
+
+
+def test_others_have_the_room_of_a_dead_owner_at_once(make_ranks: MakeRanks) -> None:
+    # rank 2 runs a task of rank 1, behind which another one waits, when rank 1 dies; rank 0 wants rank 2
+    ranks = make_ranks(survives_deaths=True)
+    outer, f, g = ranks.function(on=1), ranks.function(1, on=2), ranks.function(on=2)
+    a = ranks.call(outer)
+    first = ranks.call(f, parent=a)
+    ranks.returns(first)
+    b = [ranks.call(f, parent=a) for _ in range(3)]
+    c = ranks.call(g)
+    assert b[0] in ranks.running
+    assert c not in ranks.running
+    ranks.kill(1)
+    assert ranks.interrupted == [b[0]]
+    ranks.raises(b[0], Failure(CANCELLED))
+    assert ranks.running == {c: 2}
+    ranks.returns(c)
+    ranks.drop(0, a, c)
+
+
+def test_a_wait_that_was_covered_goes_on(make_ranks: MakeRanks) -> None:
+    # @remote
+    # def outer(): return get(inner.remote())       # of rank 1, on rank 2, which runs inner on its own stack
+    ranks = make_ranks(survives_deaths=True)
+    top, outer, inner = ranks.function(on=1), ranks.function(1, on=2), ranks.function(2, on=2)
+    a = ranks.call(top)
+    b = ranks.call(outer, parent=a)
+    c = ranks.call(inner, parent=b)
+    ranks.get(2, c, parent=b, may_run=True)
+    assert ranks.running[c] == 2
+    ranks.kill(1)
+    assert sorted(ranks.interrupted) == sorted([b, c])
+    ranks.raises(c, Failure(CANCELLED))
+    ranks.drop(2, c)
+    ranks.raises(b, Failure(RAISED))
+    ranks.drop(0, a)
