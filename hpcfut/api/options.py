@@ -28,7 +28,7 @@ class NodeAffinitySchedulingStrategy:
 
     Args:
         node_id: The rank, as an integer or as ``nodes()`` gives it (``NodeID``).
-        soft: Run elsewhere if that rank can never run the task, instead of failing.
+        soft: Run elsewhere if that rank can never run the task, is dead, or was a spare, instead of failing.
 
     Raises:
         ValueError: ``node_id`` is no number of a rank.

@@ -82,7 +82,10 @@ class Membership:
         if ranks is None:
             resources, affinity, is_soft, _ = key
             ranks = able = tuple(rank for rank in self.active if self._has(rank, resources))
-            if affinity >= 0 and (affinity in able or not is_soft):
+            if is_soft:
+                # One for a spare never counts, or tasks that are elsewhere by now would have no business there any more.
+                ranks = (affinity,) if affinity in able and not self.roster[affinity].is_spare else able
+            elif affinity >= 0:
                 ranks = (affinity,) if affinity in able else ()
             self._candidates[key] = ranks
         return ranks

@@ -201,6 +201,19 @@ def test_a_soft_wish_is_forgotten(make_core: MakeCore) -> None:
     hand.release(hand.own(1))
 
 
+def test_a_soft_wish_for_a_spare_never_counts(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=4, n_spares=1, survives_deaths=True)
+    hand.define(for_spare := TaskTemplate(26, "softly", b"", affinity=3, affinity_soft=True))
+    assert asked(hand.submit(1, for_spare)) == [1]
+    assert pushed(hand.grant()) == [(1, hand.own(1))]
+    lose(hand, 2)
+    assert pushed(hand.submit(2, for_spare)) == []
+    assert hand.core.membership.candidates(for_spare.key) == (0, 1, 3)
+    hand.get(1, TaskDone(hand.own(1), b""))
+    hand.get(1, TaskDone(hand.own(2), b""))
+    hand.release(hand.own(1), hand.own(2))
+
+
 def test_what_only_the_dead_had(make_core: MakeCore) -> None:
     hand = make_core(survives_deaths=True, extra={2: {"GPU": 1}})
     hand.define(ON_GPU)

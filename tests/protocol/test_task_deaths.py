@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hpcfut.core.events import CancelRequested, RunHeldBack, StreamAdvanced
-from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNRECOVERABLE, UNSCHEDULABLE, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.wire.messages import LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack
 from tests.protocol.wired import Ranks
@@ -393,3 +393,117 @@ def test_a_wait_that_was_covered_goes_on(make_ranks: MakeRanks) -> None:
     ranks.drop(2, c)
     ranks.raises(b, Failure(RAISED))
     ranks.drop(0, a)
+
+
+def test_arguments_that_were_stored_there_are_made_again_first(ranks: Ranks) -> None:
+    # a = make.remote(); b = use.remote(a); get(b)      # a is stored where b runs; that rank dies
+    make, use = (ranks.function(on=1, affinity_soft=True, n_retries_max=1) for _ in range(2))
+    a = ranks.call(make)
+    ranks.returns(a, b"a", is_large=True)
+    b = ranks.call(use, (a,))
+    assert ranks.running == {b: 1}
+    n_pushed = len(ranks.sent(TaskPushed))
+    ranks.kill(1)
+    (again,) = ranks.running
+    assert again not in (a, b)
+    assert len(ranks.sent(TaskPushed)) == n_pushed + 1
+    ranks.returns(again, b"a", is_large=True)
+    assert list(ranks.running) == [b]
+    ranks.returns(b, b"b")
+    assert ranks.value(0, b) == b"b"
+    assert ranks.value(0, a) == b"a"
+    ranks.drop(0, a, b)
+
+
+def test_arguments_that_cannot_be_made_again(ranks: Ranks) -> None:
+    # a = make.options(max_retries=0).remote(); b = use.remote(a); get(b)
+    make = ranks.function(on=1)
+    a = ranks.call(make)
+    ranks.returns(a, b"a", is_large=True)
+    b = ranks.call(ranks.function(on=1, affinity_soft=True, n_retries_max=3), (a,))
+    ranks.kill(1)
+    failure = failure_of(ranks, b)
+    assert failure.kind == UNRECOVERABLE
+    assert "Rank 1 on host host1 (process 101) died: It was killed." in failure.text
+    ranks.drop(0, a, b)
+
+
+def test_a_rank_dies_while_what_another_had_is_made_again(make_ranks: MakeRanks) -> None:
+    # a = make.remote(); b = use.remote(a); get(b)
+    ranks = make_ranks(4, survives_deaths=True)
+    make, use = (ranks.function(n_retries_max=3) for _ in range(2))
+    a = ranks.call(make)
+    ranks.returns(a, b"a", is_large=True)
+    b = ranks.call(use, (a,))
+    ranks.kill(1)
+    (again,) = ranks.running
+    ranks.kill(ranks.running[again])
+    assert list(ranks.running) == [again]
+    ranks.returns(again, b"a", is_large=True)
+    assert list(ranks.running) == [b]
+    ranks.kill(ranks.running[b])
+    waiter = ranks.get(0, b)
+    (again,) = ranks.running
+    ranks.returns(again, b"a", is_large=True)
+    ranks.returns(b, b"b")
+    assert ranks.woken[waiter].values == [b"b"]
+    ranks.drop(0, a, b)
+
+
+def test_items_that_were_stored_there_are_made_again(ranks: Ranks) -> None:
+    # for item in g.remote(): …         # the rank dies after one large item, which is still wanted
+    g = ranks.function(n_returns=STREAMING, n_retries_max=3)
+    task = ranks.call(g, n_ahead=2)
+    (first,) = ranks.names[task][:1]
+    ranks.yields(task, b"first", is_large=True)
+    ranks.kill(1)
+    waiter = ranks.get(0, first)
+    runs = list(ranks.running)
+    assert task in runs
+    while ranks.running:
+        run = next(iter(ranks.running))
+        ranks.yields(run, b"first", is_large=True)
+        if run == task:
+            ranks.yields(task, b"second")
+        if run in ranks.running:
+            ranks.ends(run)
+    assert ranks.woken[waiter].object_ids == [first]
+    ranks.drop(0, *(first + n for n in range(3)))
+
+
+def test_what_a_task_was_covered_for_may_have_been_handed_on(make_ranks: MakeRanks) -> None:
+    # x = put(…); f.remote([x]); del x              # f hands x on to g, on another rank, and dies
+    ranks = make_ranks(4, survives_deaths=True)
+    f, g = ranks.function(on=1), ranks.function(1, on=2)
+    x = ranks.put(0)
+    a = ranks.call(f, nested=(x,))
+    ranks.drop(0, x)
+    ranks.hold(1, x)
+    b = ranks.call(g, nested=(x,), parent=a)
+    ranks.hold(2, x)
+    ranks.kill(1, unaware=(2,))
+    assert ranks.knows(0, x), "Rank 2 has it, and has not noted the death."
+    ranks.hear(2, 1)
+    ranks.settle()
+    assert ranks.value(2, x) == b"value"
+    ranks.raises(b, Failure(CANCELLED))
+    ranks.drop(2, x)
+    assert not ranks.knows(0, x)
+    ranks.drop(0, a)
+
+
+def test_a_death_while_somebody_asks_for_a_place_on_an_idle_rank(make_ranks: MakeRanks) -> None:
+    # on rank 2: refs = [f.remote() for _ in range(3)]; rank 1 dies before it has answered anything
+    ranks = make_ranks(4, survives_deaths=True)
+    outer = ranks.call(ranks.function(on=2))
+    ranks.held += [(1, 2), (3, 2)]
+    f = ranks.function(2)
+    refs = [ranks.call(f, parent=outer) for _ in range(3)]
+    ranks.kill(1)
+    ranks.held.clear()
+    ranks.settle()
+    while len(ranks.running) > 1:
+        ranks.returns(next(ref for ref in ranks.running if ref != outer))
+    ranks.returns(outer)
+    ranks.drop(2, *refs)
+    ranks.drop(0, outer)

@@ -294,11 +294,13 @@ class Ranks:
         self.tell(self.running.pop(task_id), e.RunRaised(task_id, failure, is_retriable))
         self.settle()
 
-    def yields(self, task_id: int, value: bytes = b"item") -> int:
-        """The generator makes its next item; gives its id."""
+    def yields(self, task_id: int, value: bytes = b"item", *, is_large: bool = False) -> int:
+        """The generator makes its next item; gives its id, 0 for one that is thrown away."""
         object_id = self.names[task_id].pop(0)
         self.n_made[task_id] += 1
-        self.tell(self.running[task_id], e.RunYielded(task_id, object_id, Result(value, len(value))))
+        rank = self.running[task_id]
+        result = self.seal(rank, object_id, value, is_large=is_large and object_id > 0)
+        self.tell(rank, e.RunYielded(task_id, object_id, result))
         self.settle()
         return object_id
 
