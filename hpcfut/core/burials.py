@@ -66,9 +66,12 @@ class Burials:
     def check(self) -> None:
         """Assert what must hold between turns."""
         buried = self._references.buried
+        apart, own = self._context.apart, self._context.rank
         for object_id, owned in self._owned.items():
+            if any(rank in apart for rank in (*(owned.askers or ()), *(owned.keepers or ())) if rank != own):
+                raise InvariantError(f"The dead wait for object {name_of(object_id)}, or keep it: {owned}.")
             if any(reporter in buried or borrower in buried for reporter, borrower in owned.borrowers or ()):
                 raise InvariantError(f"Object {name_of(object_id)} is kept for the dead: {owned}.")
         for borrowed in self._references.borrowing.objects.values():
-            if any(rank in self._context.apart for rank in borrowed.reports or () if rank != self._context.rank):
+            if any(rank in apart for rank in borrowed.reports or () if rank != own):
                 raise InvariantError(f"Reports of the dead count here: {borrowed}.")

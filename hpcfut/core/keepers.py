@@ -37,10 +37,11 @@ class Keepers:
             _note(record, rank)
 
     def forget(self, rank: int) -> None:
-        """A rank is dead, and keeps nothing."""
+        """A rank is dead: it keeps nothing, and waits for nothing."""
         for record in self._objects.values():
-            if record.keepers:
-                record.keepers.pop(rank, None)
+            for ranks in (record.keepers, record.askers):
+                if ranks is not None:
+                    ranks.pop(rank, None)
 
     def free(self, record: OwnedObject) -> None:
         """An object with a source is collected."""
