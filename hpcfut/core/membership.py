@@ -83,7 +83,7 @@ class Membership:
             resources, affinity, is_soft, _ = key
             ranks = able = tuple(rank for rank in self.active if self._has(rank, resources))
             if is_soft:
-                # One for a spare never counts, or tasks that are elsewhere by now would have no business there any more.
+                # One for a spare never counts, or tasks that are elsewhere by now would have no business there later.
                 ranks = (affinity,) if affinity in able and not self.roster[affinity].is_spare else able
             elif affinity >= 0:
                 ranks = (affinity,) if affinity in able else ()
