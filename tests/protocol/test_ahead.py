@@ -171,3 +171,40 @@ def test_the_object_is_freed_before_the_read_begins(make_ranks: MakeRanks) -> No
     ranks.settle()
     assert calls.at(1) == [0]
     calls.end()
+
+
+def test_what_stood_ahead_on_a_rank_that_dies_goes_elsewhere(make_ranks: MakeRanks) -> None:
+    ranks = make_ranks(3, hosts="abc", survives_deaths=True)
+    calls = Calls(ranks, ranks.function(n_retries_max=1))
+    calls.call(4)
+    ranks.pass_time(0.025)  # They do not wait any longer for rank 0, where their arguments are.
+    assert calls.running() == {0: 1, 1: 2}
+    assert len(calls.at(1)) == len(calls.at(2)) == 2
+    ranks.kill(1)
+    for _ in range(4):
+        ((n, rank),) = calls.running().items()
+        assert rank == 2
+        calls.returns(n)
+    calls.end()
+
+
+def test_a_rank_that_dies_sends_nothing_ahead(make_ranks: MakeRanks) -> None:
+    # refs = [make.options(NodeAffinity(1)).remote() for _ in range(2)]; [use.options(NodeAffinity(2)).remote(r) …]
+    ranks = make_ranks(3, hosts="abc", survives_deaths=True)
+    make, use = ranks.function(on=1, affinity_soft=True, n_retries_max=1), ranks.function(on=2)
+    refs = []
+    for _ in range(2):
+        refs.append(ranks.call(make))
+        ranks.returns(refs[-1], b"large", is_large=True)
+    first = ranks.call(use, (refs[0],))
+    ranks.jammed.append((1, 2))
+    second = ranks.call(use, (refs[1],))
+    assert ranks.sent(ArgumentsFollow)
+    ranks.kill(1)
+    assert ranks.running[first] == 2, "It has its argument."
+    ranks.returns(first)
+    while second not in ranks.running:
+        ranks.returns(next(iter(ranks.running)), b"large", is_large=True)
+    for task in list(ranks.running):
+        ranks.returns(task, b"large", is_large=task != second)
+    ranks.drop(0, *refs, first, second)

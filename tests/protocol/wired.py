@@ -134,7 +134,6 @@ class Ranks:
     def hear(self, rank: int, *dead: int) -> None:
         """A rank hears that others are dead; what it had under way with them has ended before."""
         for other in dead:
-            self._heard.append((rank, other))
             for reader, transfer_id in list(self._reads):
                 if reader == rank and self._asked[reader, transfer_id] == other:
                     self._break_read(reader, transfer_id)
@@ -142,10 +141,11 @@ class Ranks:
                 if entry[0] == rank and entry[1].rank == other:
                     self._stuck.remove(entry)
                     self.tell(rank, e.SendCompleted(entry[1].object_id))
+            self._heard.append((rank, other))
             self.tell(rank, e.RankLost(other, "It was killed"))
 
     def _break_read(self, reader: int, transfer_id: int) -> None:
-        del self._reads[reader, transfer_id]
+        self.segments[reader, self._reads.pop((reader, transfer_id))] = b""
         failure = Failure(LOST, f"Rank {self._asked.pop((reader, transfer_id))} was to send it, and is dead.")
         self.tell(reader, e.ReadFailed(transfer_id, failure))
 
