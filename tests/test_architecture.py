@@ -48,6 +48,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "runtime": ("core", "ports", "wire", "model"),
     # The one composition root.
     "runtime.job": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host"),
+    # Watches a rank from outside its engine: the process that it was started by, and the notes for `hpcfut run`.
+    "runtime.rank_watch": ("runtime", "core", "ports", "wire", "model", "edges.host"),
     # And that of the child processes in which isolated tasks run.
     "runtime.child": ("runtime", "core", "ports", "wire", "model", "edges.host"),
     "runtime.bootstrap": ("runtime", "core", "ports", "wire", "model", "edges.mpi", "edges.host", "version"),
@@ -56,6 +58,8 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "cli": ("api", "edges.host", "model"),
     # The part of `hpcfut doctor` that runs on ranks of its own, and measures the real transport.
     "cli.probe": ("cli", "edges.host", "edges.mpi", "model"),
+    # A script that it runs, as users write them.
+    "cli.dying_ranks": ("",),
     "exceptions": ("model.errors", "wire.exceptions", "wire.pickling"),
     "version": (),
     # ``import hpcfut``, and ``python -m hpcfut``.

@@ -46,23 +46,35 @@ def run(
     ] = "",
     spmd: Annotated[bool, typer.Option("--spmd", help="Every rank runs the script, and serves the others.")] = False,
     mpi: Annotated[str, typer.Option(help="auto, openmpi or mpich; auto takes what mpi4py loads.")] = "auto",
+    fault_tolerance: Annotated[
+        str,
+        typer.Option(help="auto, on or off: whether the job goes on when ranks other than rank 0 die (Open MPI 5)."),
+    ] = "auto",
+    spares: Annotated[int, typer.Option(help="Further ranks, kept aside for those that die.")] = 0,
     launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
 ) -> None:
     """Run a script on N ranks, and exit with its exit status."""
     from hpcfut.cli.command import RunOptions, n_ranks_of_hosts, rank_command
+    from hpcfut.cli.fault_tolerance import WISHES
     from hpcfut.cli.run import run_job
 
     if n is None:
-        n = n_ranks_of_hosts(hosts) if hosts else int(os.environ.get("SLURM_NTASKS") or 0) or None
+        # All that there is room for.
+        n_places = n_ranks_of_hosts(hosts) if hosts else int(os.environ.get("SLURM_NTASKS") or 0)
+        n = n_places - max(spares, 0) if n_places else None
     if n is None:
         _refuse("How many ranks? Say it with -n, as in `hpcfut run -n 4 script.py`.")
     if mpi not in ("auto", "openmpi", "mpich"):
         _refuse(f"--mpi {mpi} is unknown: it is auto, openmpi or mpich.")
+    if fault_tolerance not in WISHES:
+        _refuse(f"--fault-tolerance {fault_tolerance} is unknown: it is auto, on or off.")
     if not script.is_file():
         what = "is a folder, and no script" if script.is_dir() else "does not exist"
         _refuse(f"'{script}' {what} (seen from {Path.cwd()}).")
     options = RunOptions(
         n_ranks=n,
+        n_spares=spares,
+        fault_tolerance=fault_tolerance,
         hosts=hosts,
         cpus_per_rank=cpus_per_rank or 0,
         n_slots=slots or 0,

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.cli.fault_tolerance import ARGUMENTS, TCP_FLAGS, TCP_FLAGS_VARIABLE
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE
@@ -18,6 +19,7 @@ from hpcfut.model.resources import split_resources, unknown_rank
 CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
 SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
 RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
+SPARES_VARIABLE: Final = "HPCFUT_SPARES"
 #: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
 _FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER", FOLDER_VARIABLE)
 _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
@@ -26,7 +28,12 @@ _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked `hpcfut run` for."""
 
+    #: Without the spare ones.
     n_ranks: int
+    #: Further ranks, which are kept aside until others have died.
+    n_spares: int = 0
+    #: auto, on or off.
+    fault_tolerance: str = "off"
     hosts: str = ""
     #: 0: not said.
     cpus_per_rank: int = 0
@@ -38,18 +45,31 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: The script and its arguments.
     script: Sequence[str] = ()
 
+    @property
+    def n_started(self) -> int:
+        """All ranks of the job."""
+        return self.n_ranks + self.n_spares
+
 
 def complaint(options: RunOptions) -> str:
     """The sentence for options that make no sense; empty if they do."""
     if options.n_ranks < 1:
         return f"-n {options.n_ranks} was asked for, but a job has at least one rank."
+    if options.n_spares < 0:
+        return f"--spares {options.n_spares} was asked for, but there are 0 spare ranks or more."
+    if options.n_spares and options.n_ranks == 1:
+        return (
+            f"--spares {options.n_spares} helps nothing with -n 1: rank 0 does all the work then, and its death ends "
+            f"the job. Ask for more ranks, as in -n 2 --spares {options.n_spares}."
+        )
     for host in options.hosts.split(",") if options.hosts else ():
         if not _HOST.fullmatch(host):
             return f"'{host}' in --hosts {options.hosts} is no host: write name or name:ranks, as in --hosts a:4,b:4."
     if options.hosts and all(":" in host for host in options.hosts.split(",")):
         n_places = n_ranks_of_hosts(options.hosts)
-        if n_places < options.n_ranks:
-            return f"--hosts {options.hosts} has room for {n_places} ranks, but -n asks for {options.n_ranks}."
+        if n_places < options.n_started:
+            spares = f" and --spares for {options.n_spares} more" if options.n_spares else ""
+            return f"--hosts {options.hosts} has room for {n_places} ranks, but -n asks for {options.n_ranks}{spares}."
     if options.resources:
         try:
             given = msgspec.json.decode(options.resources, type=dict[str, float | dict[str, float]])
@@ -62,7 +82,7 @@ def complaint(options: RunOptions) -> str:
             _, by_rank = split_resources(given)
         except ValueError as error:
             return f"--resources {options.resources} makes no sense. {error}"
-        return unknown_rank(by_rank, options.n_ranks)
+        return unknown_rank(by_rank, options.n_started)
     return ""
 
 
@@ -82,6 +102,8 @@ def rank_environment(options: RunOptions, job_id: str, scratch: str) -> dict[str
         variables[SLOTS_VARIABLE] = str(options.n_slots)
     if options.resources:
         variables[RESOURCES_VARIABLE] = options.resources
+    if options.n_spares:
+        variables[SPARES_VARIABLE] = str(options.n_spares)
     return variables
 
 
@@ -95,7 +117,7 @@ def launcher_environment(
         # Its session folder vanishes with our scratch, whatever becomes of it.
         "PRTE_MCA_prte_local_tmpdir_base": scratch,
         # At thread level MULTIPLE a receiver that dies in mid-transfer would hang its sender; it is faster as well.
-        "OMPI_MCA_btl_tcp_flags": "send",
+        TCP_FLAGS_VARIABLE: TCP_FLAGS,
         # A step over TCP brings one fragment. With the default, 128 KiB, transfers cost half as much time again.
         "OMPI_MCA_btl_tcp_max_send_size": str(512 << 10),
     }
@@ -115,10 +137,13 @@ def rank_command(options: RunOptions) -> list[str]:
     return [sys.executable, "-m", "hpcfut", *(["--spmd"] if options.is_spmd else []), *options.script]
 
 
-def launcher_command(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int) -> list[str]:
+def launcher_command(
+    launcher: Launcher, options: RunOptions, environ: Mapping[str, str], *, n_cores: int, survives: bool = False
+) -> list[str]:
     """The command line in front of what the ranks run.
 
-    ``n_cores`` are those of this host; on other hosts the launcher counts by itself.
+    ``n_cores`` are those of this host; on other hosts the launcher counts by itself. ``survives``: the job is to go on
+    when a rank dies.
 
     Ranks are bound to cores where the cores are ours: when the user says how many a rank gets, or in an allocation.
     Elsewhere two jobs on one machine would both be bound to its first cores.
@@ -126,14 +151,16 @@ def launcher_command(launcher: Launcher, options: RunOptions, environ: Mapping[s
     n_cpus = options.cpus_per_rank or 1
     is_ours = bool(options.cpus_per_rank) or "SLURM_JOB_ID" in environ
     is_one_host = not options.hosts and environ.get("SLURM_JOB_NUM_NODES", "1") == "1"
-    is_bound = is_ours and not (is_one_host and n_cpus * options.n_ranks > n_cores)
+    is_bound = is_ours and not (is_one_host and n_cpus * options.n_started > n_cores)
     if launcher.family == "openmpi":
-        return _openmpi(launcher, options, environ, n_cpus if is_bound else 0)
+        return _openmpi(launcher, options, environ, n_cpus if is_bound else 0, ARGUMENTS if survives else ())
     return _mpich(launcher, options, n_cpus if is_bound else 0)
 
 
-def _openmpi(launcher: Launcher, options: RunOptions, environ: Mapping[str, str], n_cpus: int) -> list[str]:
-    command = [launcher.path, "-n", str(options.n_ranks)]
+def _openmpi(
+    launcher: Launcher, options: RunOptions, environ: Mapping[str, str], n_cpus: int, more: Sequence[str]
+) -> list[str]:
+    command = [launcher.path, *more, "-n", str(options.n_started)]
     if options.hosts:
         command += ["--host", options.hosts]
     if n_cpus:

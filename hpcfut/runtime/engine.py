@@ -234,6 +234,11 @@ class Engine(Turns):
         self._pass_on()
 
     @property
+    def turned_at(self) -> float:
+        """When it turned last."""
+        return self._turned_at
+
+    @property
     def is_driven(self) -> bool:
         """Whether some thread drives at the moment."""
         return self._lead.locked()

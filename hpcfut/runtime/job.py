@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,11 +22,11 @@ import msgspec
 
 from hpcfut.core.rank import RankCore
 from hpcfut.edges.host.arena import HostArena
+from hpcfut.edges.host.exits import Exits
 from hpcfut.edges.host.fork_server import ForkServer
 from hpcfut.edges.host.guard import RankGuard
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import Cores
-from hpcfut.edges.host.parent import ParentWatch
 from hpcfut.edges.host.spill_files import SpillFiles
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE, find_spill_folder
 from hpcfut.edges.host.task_output import TaskOutput
@@ -40,6 +39,7 @@ from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.isolation import Isolation
+from hpcfut.runtime.rank_watch import RankWatch
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.wire.isolation import ChildStart, encode
 from hpcfut.wire.sessions import EndHindered, JobClosed, SessionOpened, decode_session, encode_session, is_session
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
 #: How long a rank that waits for a session sleeps, if all others can ring it, and if not.
 SLEEP_MAX_S, SLEEP_MAX_UNRUNG_S = 0.05, 0.002
-PARENT_CHECK_S = 0.5
 #: A rank that has not come to the end of a session this long after its grace is given up.
 CLOSE_WITHIN_S = 2.5
 
@@ -78,6 +77,8 @@ class Job:
         guard: RankGuard | None = None,
         expose: Callable[[memoryview], None] | None = None,
         common: MpiMemory | None = None,
+        *,
+        exits: Exits | None = None,
     ) -> None:
         self._world = world
         self._files = files
@@ -86,6 +87,8 @@ class Job:
         self._expose = expose
         #: For ranks that cannot map the memory of others of their host: that which they have together instead.
         self._common = common
+        #: Where others must hear of it if this rank leaves in an unseemly way.
+        self._exits = exits
         self._transport = transport
         self._doorbell = doorbell
         self._hearing = Hearing(doorbell)
@@ -98,9 +101,9 @@ class Job:
         self._isolation: Isolation
         #: Whether every rank runs the script.
         self.is_spmd = False
-        if world is not None:
-            watch = ParentWatch()
-            threading.Thread(target=_watch_parent, args=(watch,), name="hpcfut-parent-watch", daemon=True).start()
+        self._watch = RankWatch(roster, transport.rank, files, os.environ)
+        if world is not None or files is not None:
+            self._watch.start()
         #: Why ranks could not end a session together, if this rank knows.
         self.hindrance = ""
         #: Frames that came before a session was opened here; those of another one, or damaged, the session tells apart.
@@ -207,6 +210,7 @@ class Job:
         runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
         start = ChildStart(self.rank, list(sys.path), list(sys.argv), arena.guide(), config.nbytes_inline_max)
         self._isolation = Isolation(runtime, lambda: ForkServer(encode(start), os.environ), arena.find)
+        self._watch.engine = engine
         executor = runtime.executor
         executor.on_marked_end = self._output.finish
         self._output.install(executor.task_of_thread, executor.mark, is_driver=self.has_driver)
@@ -224,6 +228,7 @@ class Job:
         runtime.helper.close()
         self._isolation.close()
         runtime.engine.close()
+        self._watch.engine = None
         if self.has_driver:
             self._output.remove()
         if end.failure:
@@ -266,6 +271,7 @@ class Job:
 
     def leave(self, status: int) -> None:
         """End this process's part in an orderly way; after the last session, on all ranks together."""
+        self._watch.rest()
         if self.rank == 0:
             frame = encode_session(JobClosed(status))
             for rank in range(1, self.n_ranks):
@@ -275,6 +281,8 @@ class Job:
                 sys.stderr.write(f"hpcfut: {self.hindrance}\n")
             self.abort(status or 1)
         self._output.remove()
+        if self._exits is not None:
+            self._exits.allow()
         if self._files is not None:
             self._files.note_end(self.rank)
         if self._world is not None:
@@ -292,9 +300,12 @@ class Job:
 
     def abort(self, status: int) -> None:
         """End the whole job at once; does not return."""
+        self._watch.rest()
         self._output.finish_all()
         sys.stdout.flush()
         sys.stderr.flush()
+        if self._exits is not None:
+            self._exits.allow()
         if self._files is not None:
             self._files.note_abort()
             self._files.note_end(self.rank)
@@ -313,13 +324,6 @@ def is_interactive() -> bool:
 def is_typed() -> bool:
     """Whether this code comes from the standard input."""
     return is_interactive() and sys.argv[:1] in ([], [""], ["-"])
-
-
-def _watch_parent(watch: ParentWatch) -> None:
-    """A rank whose launcher is gone has nobody left to end it."""
-    while not watch.is_orphaned():
-        time.sleep(PARENT_CHECK_S)  # Beside the kernel's signal, which some containers swallow.
-    os._exit(1)
 
 
 def _with_resources(record: RankRecord, config: Config, incarnation: int) -> RankRecord:

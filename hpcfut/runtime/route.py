@@ -36,7 +36,12 @@ def trouble_with_route(environ: Mapping[str, str]) -> str:
 
 def has_means(environ: Mapping[str, str]) -> bool:
     """Whether this rank has the hardware to be read from, and need not survive deaths."""
-    return os.path.isdir(_RDMA) and environ.get(_FAULT_TOLERANCE, "0") == "0"
+    return os.path.isdir(_RDMA) and not is_fault_tolerant(environ)
+
+
+def is_fault_tolerant(environ: Mapping[str, str]) -> bool:
+    """Whether the launcher wants ranks to survive the death of others."""
+    return environ.get(_FAULT_TOLERANCE, "0") not in ("", "0")
 
 
 def is_one_sided(

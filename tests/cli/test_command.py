@@ -89,6 +89,18 @@ def test_ranks_are_told_what_was_asked_for() -> None:
     }
 
 
+def test_spare_ranks_are_started_as_well_and_told_of() -> None:
+    options = RunOptions(n_ranks=4, n_spares=2)
+    assert rank_environment(options, "id", "/scratch")["HPCFUT_SPARES"] == "2"
+    line = " ".join(launcher_command(OPENMPI, options, {}, n_cores=8, survives=True))
+    assert line.startswith("/env/bin/mpiexec --with-ft ulfm -n 6 ")
+    assert "-x HPCFUT_SPARES" in line
+    # Six ranks share five cores.
+    line = " ".join(launcher_command(OPENMPI, options, {"SLURM_JOB_ID": "7"}, n_cores=5))
+    assert "--with-ft" not in line
+    assert "--bind-to none" in line
+
+
 def environment(launcher: Launcher, *, is_root: bool = False, has_rdma: bool = False, **environ: str) -> dict[str, str]:
     return launcher_environment(launcher, "/scratch", environ, is_root=is_root, has_rdma=has_rdma)
 
@@ -117,6 +129,9 @@ def test_what_the_user_has_set_is_left_alone() -> None:
         ({"n_ranks": 2, "hosts": "a:0"}, "'a:0' in --hosts"),
         ({"n_ranks": 2, "hosts": "a:1,"}, "'' in --hosts"),
         ({"n_ranks": 9, "hosts": "a:4,b:4"}, "room for 8 ranks, but -n asks for 9"),
+        ({"n_ranks": 8, "n_spares": 1, "hosts": "a:4,b:4"}, "room for 8 ranks, but -n asks for 8 and --spares for 1"),
+        ({"n_ranks": 2, "n_spares": -1}, "--spares -1 was asked for"),
+        ({"n_ranks": 1, "n_spares": 1}, "as in -n 2 --spares 1"),
         ({"n_ranks": 1, "resources": "disk=2"}, "no JSON object"),
         ({"n_ranks": 1, "resources": '{"CPU": 2}'}, "is set with --cpus-per-rank"),
         ({"n_ranks": 2, "resources": '{"2": {"disk": 2}}'}, "given to rank 2, but the job has 2 ranks"),
@@ -134,6 +149,7 @@ def test_nonsense_is_a_sentence(options: dict[str, Any], message: str) -> None:
     [
         {"n_ranks": 8, "hosts": "a:4,node-1.cluster:4"},
         {"n_ranks": 8, "hosts": "a,b"},
+        {"n_ranks": 6, "n_spares": 2, "hosts": "a:4,b:4", "resources": '{"7": {"disk": 2}}'},
         {"n_ranks": 1, "resources": "{}"},
         {"n_ranks": 2, "resources": '{"disk": 2, "1": {"disk": 3}}'},
     ],

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.mpi.jobs import CompletedJob, How, Mpi, RunningJob, run_job
@@ -68,8 +68,18 @@ class Faults:
         self.mpi = mpi
         self.folder = folder
 
-    def run(self, how: How, n_ranks: int, text: str, act: Act, *, mark: str = "ready") -> CompletedJob:
-        """Runs a script, and calls ``act`` when the script has made its mark."""
+    def run(
+        self,
+        how: How,
+        n_ranks: int,
+        text: str,
+        act: Act,
+        *,
+        mark: str = "ready",
+        options: Sequence[str] = ("--fault-tolerance", "off"),
+        env: Mapping[str, str] | None = None,
+    ) -> CompletedJob:
+        """Runs a script, and calls ``act`` when the script has made its mark; ``options`` are those of `hpcfut run`."""
         script = self.folder / "script.py"
         script.write_text(HEAD + textwrap.dedent(text))
 
@@ -78,7 +88,8 @@ class Faults:
             victim.wait_for(mark)
             act(victim)
 
-        return run_job(self.mpi, n_ranks, script, self.folder, how=how, act=act_in_time)
+        given = options if how == "hpcfut run" else ()
+        return run_job(self.mpi, n_ranks, script, self.folder, how=how, act=act_in_time, options=given, env=env)
 
     def pid(self, rank: int) -> int:
         """The process of a rank, living or not."""

@@ -112,6 +112,14 @@ class RunningJob:
             time.sleep(0.01)
         return path.read_text()
 
+    def wait_for_words(self, words: str, timeout_s: float = 30.0) -> None:
+        """Waits until the job has printed this to its standard error."""
+        deadline = time.monotonic() + timeout_s
+        while words not in (printed := (self.outputs / "err").read_text(errors="replace")):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"The job has not printed '{words}', but:\n{printed}")
+            time.sleep(0.01)
+
     def child(self, *names: str) -> psutil.Process:
         """The process of this name (any of them) below the one that was started."""
         children = psutil.Process(self.process.pid).children(recursive=True)

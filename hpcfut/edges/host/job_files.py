@@ -29,6 +29,8 @@ ID_VARIABLE: Final = "HPCFUT_JOB_ID"
 SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
 #: Of the file that a rank holds open for as long as it lives.
 ALIVE_SUFFIX: Final = ".alive"
+#: Of the file to which a rank that has stalled writes where its threads are.
+_STACKS_SUFFIX: Final = ".stacks"
 #: A file that is given up when there is no room for a note, and its size: for each rank some blocks.
 _RESERVE: Final = "reserve"
 _NBYTES_RESERVE, _NBYTES_RESERVE_OF_RANK = 1 << 15, 1 << 14
@@ -117,6 +119,30 @@ class JobFiles:
         for path in self.scratch.glob("rank-*.pid"):
             notes.append(msgspec.json.decode(path.read_bytes(), type=RankNote))
         return sorted(notes, key=lambda note: note.rank)
+
+    def note_death(self, note: RankNote) -> None:
+        """Say that a rank has died, and the job goes on; by rank 0 alone, which knows that of all hosts."""
+        self._write(f"rank-{note.rank}.died", msgspec.json.encode(note))
+
+    def read_deaths(self) -> list[RankNote]:
+        """The ranks that rank 0 knows to have died."""
+        notes = [msgspec.json.decode(path.read_bytes(), type=RankNote) for path in self.scratch.glob("rank-*.died")]
+        return sorted(notes, key=lambda note: note.rank)
+
+    def open_stacks(self, rank: int) -> int:
+        """A descriptor for where the threads of this rank are when it has stalled."""
+        path = self.scratch / f"rank-{rank}{_STACKS_SUFFIX}"
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def read_stacks(self) -> dict[int, str]:
+        """What ranks have written there, by rank."""
+        found = {}
+        with os.scandir(self.scratch) as entries:
+            for entry in entries:
+                if entry.name.endswith(_STACKS_SUFFIX) and entry.stat().st_size:
+                    rank = int(entry.name.removeprefix("rank-").removesuffix(_STACKS_SUFFIX))
+                    found[rank] = Path(entry.path).read_text(errors="replace")
+        return found
 
     def has_ended(self, rank: int) -> bool:
         """Whether the rank has said that it is done."""
