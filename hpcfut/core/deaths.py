@@ -54,7 +54,6 @@ from hpcfut.wire.messages import (
     LoanReturned,
     ObjectAsked,
     ObjectFailed,
-    ObjectLost,
 )
 
 
@@ -120,7 +119,7 @@ class Deaths:
         dead, message = undelivered.rank, undelivered.message
         if isinstance(message, Told):
             self._orphans.on_undelivered(dead, message)
-        elif isinstance(message, ObjectAsked | ObjectLost):
+        elif isinstance(message, ObjectAsked):
             self._answers.on_answer(dead, ObjectFailed(message.object_id, self._died(dead)))
         elif isinstance(message, BorrowAdded):
             self._references.on_borrow_confirmed(BorrowConfirmed(message.object_id))

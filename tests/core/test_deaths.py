@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from hpcfut.core.effects import ForgetArena, FreeSegment, SendObject
-from hpcfut.core.events import CancelRequested, ObjectPut, RankLost, RefsAdded, RefsReleased, SendCompleted
+from hpcfut.core.effects import ForgetArena, FreeSegment, SendObject, StartRead
+from hpcfut.core.events import (
+    CancelRequested,
+    ObjectPut,
+    RankLost,
+    ReadCompleted,
+    RefsAdded,
+    RefsReleased,
+    SendCompleted,
+)
 from hpcfut.core.membership import DEAD
 from hpcfut.model.failure import OWNER_DIED
 from hpcfut.wire.messages import (
     BorrowAdded,
     BorrowConfirmed,
     BorrowReleased,
+    CopyGone,
     DeathNoted,
     LoanRequested,
     ObjectAsked,
     ObjectLocated,
     ObjectResolved,
+    ReadRedirected,
     ReadRequested,
+    RedirectionEnded,
 )
 from tests.core.cores import LARGE, SMALL, Hand, MakeCore, foreign, of, only, place_of, sent, takes
 
@@ -123,6 +134,23 @@ def test_a_late_report_of_a_dead_borrower_is_confirmed_and_forgotten(make_core: 
     assert sent(hand.get(1, BorrowAdded(hand.own(1), 2))) == [(1, BorrowConfirmed(hand.own(1)))]
     assert hand.stale("report of a dead borrower") == 1
     hand.release(hand.own(1))
+
+
+def test_a_reader_that_is_redirected_to_a_dead_rank_comes_back(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=4, survives_deaths=True)
+    object_id = foreign(1, 1)
+    hand.tell(RefsAdded([object_id]))
+    hand.start_waiting(object_id)
+    start = only(hand.get(1, ObjectLocated(object_id, 1, LARGE.nbytes)), StartRead)
+    hand.tell(RankLost(2, REASON))
+    effects = hand.get(1, ReadRedirected(object_id, start.transfer_id, 2))
+    assert sent(effects) == [(1, CopyGone(object_id, 2))]
+    again = only(effects, StartRead)
+    assert again.rank == 1
+    hand.tell(ReadCompleted(again.transfer_id))
+    hand.release(object_id)
+    hand.get(1, RedirectionEnded(object_id), DeathNoted(2))
+    hand.get(3, DeathNoted(2))
 
 
 def test_what_the_dead_were_to_be_sent_or_lent(make_core: MakeCore) -> None:

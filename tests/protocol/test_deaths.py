@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hpcfut.model.failure import OWNER_DIED, UNRECOVERABLE, Failure
-from hpcfut.wire.messages import BorrowAdded, DeathNoted, LoanRequested
+from hpcfut.wire.messages import BorrowAdded, DeathNoted, LoanRequested, TaskPushed
 from tests.protocol.wired import Ranks
 
 MakeRanks = Callable[..., Ranks]
@@ -91,6 +91,24 @@ def test_what_a_dead_executor_has_handed_on_lives(ranks: Ranks, late: int) -> No
     assert ranks.value(2, x) == b"x"
     ranks.drop(2, x)
     assert not ranks.knows(0, x)
+
+
+def test_what_was_inside_an_argument_of_a_dead_executor(ranks: Ranks) -> None:
+    # x = put([y]); outer.remote(x) on rank 1 hands y to rank 2; rank 1 dies, and the driver drops x and y.
+    y = ranks.put(0, b"y")
+    x = ranks.put(0, b"[y]", (y,))
+    outer = ranks.call(ranks.function(on=1), (x,))
+    ranks.hold(1, y)
+    inner = ranks.call(ranks.function(1, on=2), nested=(y,), parent=outer)
+    ranks.hold(2, y)
+    ranks.kill(1, unaware=(2,))
+    ranks.drop(0, x, y, outer)
+    ranks.hear(2, 1)
+    ranks.settle()
+    ranks.returns(inner)
+    assert ranks.value(2, y) == b"y"
+    ranks.drop(2, y)
+    assert not ranks.knows(0, y)
 
 
 def test_the_caller_of_a_dead_executor_is_not_the_owner(four: Ranks) -> None:
@@ -235,6 +253,20 @@ def test_a_report_of_a_rank_that_has_been_buried(four: Ranks) -> None:
     assert not ranks.knows(3, x)
 
 
+def test_what_is_returned_to_a_rank_that_has_been_buried(near: Ranks) -> None:
+    # Rank 1 has called a task on rank 2, and dies; it returns a large value with a ref inside all the same.
+    outer = near.call(near.function(on=1))
+    function = near.function(1, on=2)
+    one = near.call(function, parent=outer)
+    near.kill(1)
+    y = near.put(2, b"y")
+    near.returns(one, b"[y]", (y,), is_large=True)
+    near.drop(2, y)
+    assert not near.knows(2, y)
+    assert not near.segments
+    near.drop(0, outer)
+
+
 # -- what the dead owned -----------------------------------------------------------------------------------------------
 
 
@@ -288,17 +320,39 @@ def test_a_ref_that_is_handed_on_after_the_death_of_its_owner(ranks: Ranks) -> N
     ranks.drop(2, x)
 
 
-def test_a_task_that_has_its_arguments_goes_on_without_their_owner(near: Ranks) -> None:
+def test_a_task_that_has_its_arguments_goes_on_without_their_owner(make_ranks: MakeRanks) -> None:
     # f.remote(x) runs on rank 2 when rank 1, which has put x, dies; g.remote(x), which is queued, fails.
-    x = borrow(near, 1, is_large=True)
-    function = near.function(on=2)
-    f, g = near.call(function, (x,)), near.call(function, (x,))
-    assert near.running == {f: 2}
+    ranks = make_ranks(survives_deaths=True, hosts="aaa", lease_depth_max=1)
+    x = borrow(ranks, 1, is_large=True)
+    function = ranks.function(on=2)
+    f, g = ranks.call(function, (x,)), ranks.call(function, (x,))
+    assert ranks.running == {f: 2}
+    ranks.kill(1)
+    assert ranks.running == {f: 2}
+    assert failure_of(ranks, 0, g).kind == OWNER_DIED
+    ranks.returns(f, b"f(x)")
+    assert ranks.value(0, f) == b"f(x)"
+    ranks.drop(0, x, f, g)
+
+
+def test_who_waits_for_bytes_is_told_that_their_owner_died(near: Ranks) -> None:
+    # Rank 1 returns [make.remote()], which rank 2 has stored; the driver has asked rank 2 for it when rank 1 dies.
+    outer = near.call(near.function(on=1))
+    made = near.call(near.function(1, on=2), parent=outer)
+    near.returns(made, b"made", is_large=True)
+    near.returns(outer, b"[ref]", (made,))
+    assert near.value(0, outer) == b"[ref]"
+    near.hold(0, made)
+    near.drop(0, outer)
+    near.drop(1, made)
+    near.held.append((0, 2))
+    waiter = near.get(0, made)
+    assert waiter not in near.woken
     near.kill(1)
-    assert near.running == {f: 2}
-    near.returns(f, b"f(x)")
-    assert near.value(0, f) == b"f(x)"
-    near.drop(0, x, f, g)
+    (value,) = near.woken[waiter].values
+    assert isinstance(value, Failure)
+    assert value.kind == OWNER_DIED
+    near.drop(0, made)
 
 
 def test_a_report_to_a_dead_owner_counts_as_confirmed(ranks: Ranks) -> None:
@@ -330,23 +384,28 @@ def test_what_a_dead_rank_owned_is_freed_where_it_is_stored(ranks: Ranks) -> Non
 # -- what the dead stored ----------------------------------------------------------------------------------------------
 
 
-def test_what_a_dead_rank_stored_is_made_again(ranks: Ranks) -> None:
+def test_what_a_dead_rank_stored_is_made_again(make_ranks: MakeRanks) -> None:
     # a = make.remote(); b = change.remote(a), both on rank 1, which dies; get(b)
+    ranks = make_ranks(survives_deaths=True, lease_depth_max=1)
     function = ranks.function(n_retries_max=3)
     a = ranks.call(function)
     ranks.returns(a, b"a", is_large=True)
     b = ranks.call(function, (a,))
-    assert ranks.running == {b: 1}
+    other = ranks.call(function)  # So there is room on rank 2.
+    assert ranks.running == {b: 1, other: 2}
     ranks.returns(b, b"b", is_large=True)
+    ranks.returns(other)
+    n_pushed = len(ranks.sent(TaskPushed))
     ranks.kill(1)
     waiter = ranks.get(0, b)
     for value in (b"a", b"b"):
         assert waiter not in ranks.woken
         (task_id,) = ranks.running
         ranks.returns(task_id, value, is_large=True)
+    assert len(ranks.sent(TaskPushed)) == n_pushed + 2, "Nobody looks for a where it was."
     assert ranks.value(0, b) == b"b"
     assert ranks.value(0, a) == b"a"
-    ranks.drop(0, a, b)
+    ranks.drop(0, a, b, other)
 
 
 def test_what_cannot_be_made_again_says_who_died(ranks: Ranks) -> None:
@@ -476,6 +535,32 @@ def test_a_reader_dies_while_others_are_redirected_to_it(make_ranks: MakeRanks) 
     assert ranks.sends == [(0, 1), (0, 2)]
     ranks.returns(second)
     ranks.drop(0, x, first, second)
+
+
+def test_a_rank_dies_that_waits_for_what_another_one_reads(make_ranks: MakeRanks) -> None:
+    # x of the driver is read by rank 1 for its host; rank 2 of that host asks for it, and dies.
+    ranks = make_ranks(4, survives_deaths=True, hosts="abbc")
+    x = ranks.put(0, b"x", is_large=True)
+    ranks.jammed.append((0, 1))
+    first = ranks.call(ranks.function(on=1), (x,))
+    second = ranks.call(ranks.function(on=2), (x,))
+    ranks.kill(2)
+    ranks.unjam()
+    ranks.returns(first)
+    ranks.drop(0, x, first, second)
+
+
+def test_a_rank_dies_that_waits_for_a_result(ranks: Ranks) -> None:
+    # def wait(refs): return get(refs[0]) runs on rank 2, for slow.remote() on rank 1; rank 2 dies.
+    slow = ranks.call(ranks.function(on=1))
+    task = ranks.call(ranks.function(on=2), nested=(slow,))
+    ranks.hold(2, slow)
+    ranks.get(2, slow, parent=task)
+    ranks.kill(2)
+    inner = ranks.put(1, b"inner")
+    ranks.returns(slow, b"[inner]", (inner,))
+    ranks.drop(1, inner)
+    ranks.drop(0, slow, task)
 
 
 def test_the_holder_dies_from_whom_a_read_was_redirected(make_ranks: MakeRanks) -> None:
