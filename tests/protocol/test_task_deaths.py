@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcfut.core.events import CancelRequested, RunHeldBack, StreamAdvanced
+from hpcfut.core.events import CancelRequested, RunHeldBack, StreamAdvanced, WaitStarted
 from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNRECOVERABLE, UNSCHEDULABLE, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
-from hpcfut.wire.messages import LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack
+from hpcfut.wire.messages import LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack, WaitersAsked
 from tests.protocol.wired import Ranks
 
 MakeRanks = Callable[..., Ranks]
@@ -507,3 +507,32 @@ def test_a_death_while_somebody_asks_for_a_place_on_an_idle_rank(make_ranks: Mak
     ranks.returns(outer)
     ranks.drop(2, *refs)
     ranks.drop(0, outer)
+
+
+def test_a_standstill_is_found_although_a_rank_dies_that_was_asked(make_ranks: MakeRanks) -> None:
+    # @remote(resources={"tape": 1})
+    # def outer(): return get(inner.remote())       # inner wants a tape, too; ranks 1 and 2 have one each
+    # a, b = outer.remote(), outer.remote()
+    tape = (("CPU", RESOURCE_UNIT), ("tape", RESOURCE_UNIT))
+    ranks = make_ranks(extra={1: {"tape": 1}, 2: {"tape": 1}}, n_slots=2, survives_deaths=True)
+    outers, inners = [], []
+    for rank in (1, 2):
+        outers.append(ranks.call(ranks.function(on=rank, resources=tape)))
+        inners.append(ranks.call(ranks.function(rank, on=rank, resources=tape), parent=outers[-1]))
+        wait = WaitStarted(1000 + rank, inners[-1:], 1, True, False, outers[-1], True)
+        ranks.tell(rank, wait)
+        ranks.settle()
+    ranks.held.append((2, 1))
+    ranks.pass_time(ranks.hands[1].core.context.config.standstill_after_s)
+    assert ranks.sent(WaitersAsked, 1)
+    assert 1001 not in ranks.woken
+    ranks.kill(2)
+    assert 1001 not in ranks.woken
+    ranks.pass_time(ranks.hands[1].core.context.config.standstill_after_s)
+    (failure,) = ranks.woken[1001].values
+    assert isinstance(failure, Failure)
+    assert failure.kind == UNSCHEDULABLE
+    assert "function on rank 1 (tape 1)" in failure.text
+    ranks.returns(outers[0])
+    ranks.drop(1, inners[0])
+    ranks.drop(0, *outers)
