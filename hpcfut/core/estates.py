@@ -35,6 +35,8 @@ class Estates:
                 copy.askers = [asker for asker in copy.askers if asker[0] != dead]
             if copy.state == ASKED and copy.rank == dead:
                 self.refuse(dead, copy.object_id, sentence)
+            elif self._is_lent_by(dead, copy):
+                copy.is_recalled = False  # The dead need no memory, and lend nothing anew.
         self.read[dead] = None
         self.note_returned(dead)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcfut.core.effects import ForgetArena, FreeSegment, SendObject, StartRead
+from hpcfut.core.effects import CloseArgument, ForgetArena, FreeSegment, RunTask, SendObject, StartRead
 from hpcfut.core.events import (
     CancelRequested,
     ObjectPut,
@@ -10,16 +10,20 @@ from hpcfut.core.events import (
     ReadCompleted,
     RefsAdded,
     RefsReleased,
+    RunReturned,
     SendCompleted,
 )
 from hpcfut.core.membership import DEAD
 from hpcfut.model.failure import OWNER_DIED
 from hpcfut.wire.messages import (
+    Argument,
     BorrowAdded,
     BorrowConfirmed,
     BorrowReleased,
+    BytesLent,
     CopyGone,
     DeathNoted,
+    LoanRecalled,
     LoanRequested,
     ObjectAsked,
     ObjectLocated,
@@ -134,6 +138,28 @@ def test_a_late_report_of_a_dead_borrower_is_confirmed_and_forgotten(make_core: 
     assert sent(hand.get(1, BorrowAdded(hand.own(1), 2))) == [(1, BorrowConfirmed(hand.own(1)))]
     assert hand.stale("report of a dead borrower") == 1
     hand.release(hand.own(1))
+
+
+def test_a_loan_that_the_dead_have_recalled_is_kept(make_core: MakeCore) -> None:
+    hand = make_core(1, cpus=1, neighbours=(0, 1, 2), hosts="aaa", survives_deaths=True)
+    hand.lend()
+    hand.core.scheduler.grants[0, 1].depth = 4
+    object_id = foreign(0, 50)
+    lent = Argument(object_id, None, 2, 100)
+    hand.accept(1, arguments=(lent,))
+    hand.get(2, BytesLent(object_id, 640, 100))
+    for n in (2, 3):
+        hand.accept(n, arguments=(lent,))
+    hand.get(2, LoanRecalled(object_id))
+    hand.tell(RankLost(2, REASON))
+    hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
+    effects = hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
+    assert only(effects, RunTask).task_id == foreign(0, 3)
+    assert not of(effects, CloseArgument), "It is open for the third."
+    effects = hand.tell(RunReturned(foreign(0, 3), (SMALL,)))
+    assert of(effects, CloseArgument)
+    assert only(effects, ForgetArena).rank == 2
+    hand.get(0, DeathNoted(2))
 
 
 def test_a_reader_that_is_redirected_to_a_dead_rank_comes_back(make_core: MakeCore) -> None:
