@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hpcfut.model.place import Place
@@ -14,6 +14,9 @@ class Transport(Protocol):
     """Frames and bulk data between ranks.
 
     Frames between two ranks arrive whole and in order. No method blocks, and only one thread at a time is inside.
+
+    Where the job survives deaths, no method raises for one but ``is_barrier_done``, and that for rank 0 only. Frames
+    and data for dead ranks go nowhere; of what is under way when a rank dies its frames may be lost, the last ones.
     """
 
     @property
@@ -23,6 +26,14 @@ class Transport(Protocol):
     @property
     def n_ranks(self) -> int:
         """The number of ranks of the job."""
+
+    @property
+    def deaths(self) -> Mapping[int, str]:
+        """The dead ranks whose death the job survives, in the order in which they were found, and how that was.
+
+        It grows in ``poll``: nothing is under way with a rank when it is named here, no frame of it comes after that,
+        and ``failed_data`` names the transfers that have not completed.
+        """
 
     def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         """Send a frame to another rank; the transport keeps the bytes until they have left.
@@ -49,6 +60,12 @@ class Transport(Protocol):
     def completed_data(self) -> Sequence[tuple[bool, int, int]]:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
 
+    def failed_data(self) -> Sequence[tuple[bool, int, int]]:
+        """Transfers that ended because the other rank is dead, since the last call, as (is_send, rank, transfer_id).
+
+        Their buffers are free, also those of transfers that were started with a rank that was dead already.
+        """
+
     @property
     def is_busy(self) -> bool:
         """Whether frames or data are still under way from here, so that the rank should go on polling."""
@@ -59,7 +76,7 @@ class Transport(Protocol):
     def is_barrier_done(self) -> bool:
         """Whether every rank has started the barrier and nothing is under way; frames may still be polled meanwhile.
 
-        Once it has been, no buffer is in use any more, and the transport begins anew.
+        Once it has been, no buffer is in use any more, and the transport begins anew. The dead are not waited for.
         """
 
     def close(self) -> None:
@@ -105,6 +122,9 @@ class Window(Protocol):
 
     def view(self, place: Place) -> memoryview:
         """A sealed object, read-only and without a copy; it counts as viewed while anything built over it lives."""
+
+    def forget(self, rank: int) -> None:
+        """A rank is dead, and nothing of its memory is read any more."""
 
 
 class CommonMemory(Protocol):
@@ -188,6 +208,9 @@ class Doorbell(Protocol):
 
     def get_up(self) -> None:
         """Say that this rank is awake."""
+
+    def forget(self, rank: int) -> None:
+        """A rank is dead, and is not rung any more."""
 
     def hear(self, queues: Sequence[int]) -> None:
         """From now on these event queues of this process, and no others, end a sleep when they are readable."""

@@ -159,7 +159,11 @@ MAY_BLOCK: Final = {
     ("edges.mpi.one_sided", "OneSided.expose"),
     ("edges.mpi.one_sided", "OneSided.hide"),
     # Groups of ranks, which are local.
-    ("edges.mpi.failures", "_failed_ranks"),
+    ("edges.mpi.deaths", "failed_ranks"),
+    # Not that of MPI, but of the transport, which does not block.
+    ("edges.mpi.surviving", "SurvivingTransport.send"),
+    # On a communicator of this rank alone.
+    ("edges.mpi.deaths", "tells_of_deaths"),
 }
 
 #: State that outlives a call, besides that of objects: (module, name).

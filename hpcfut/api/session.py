@@ -246,7 +246,8 @@ def serve(job: Job) -> int:
         end = opened.engine.end
         assert end is not None
         if not job.close_session(opened):
-            _leave_end_to_rank_0(opened)
+            if not job.has_lost_rank_0:
+                _leave_end_to_rank_0(opened)
             if failure := end.failure or job.hindrance:
                 sys.stderr.write(f"hpcfut: {failure}\n")
             job.abort(end.status or 1)

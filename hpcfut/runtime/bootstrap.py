@@ -101,8 +101,10 @@ def _has_user_started_mpi() -> bool:
 def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
     from hpcfut.edges.mpi.common_memory import MpiMemory
+    from hpcfut.edges.mpi.deaths import TCP_VARIABLE, tells_of_deaths, trouble_with_tcp
     from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
+    from hpcfut.edges.mpi.surviving import SurvivingTransport
     from hpcfut.edges.mpi.transport import MpiTransport
 
     version = library_version()
@@ -112,12 +114,17 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ, is_interactive=is_interactive())
     settle_mpi(launch, environ)
+    is_tolerant = is_fault_tolerant(environ)
+    if is_tolerant and not _has_user_started_mpi():
+        environ.setdefault(TCP_VARIABLE, "send")
     world = start_mpi()
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
     _refuse(disagreement(outfits), launch, files, world, guard)
     _refuse(trouble_with_route(environ), launch, files, world, guard)
-    spares_trouble = trouble_with_spares(environ, world.n_ranks, survives=is_fault_tolerant(environ))
+    spares_trouble = trouble_with_spares(environ, world.n_ranks, survives=is_tolerant)
     _refuse(spares_trouble or stall_s_of(environ)[1], launch, files, world, guard)
+    _refuse(trouble_with_tcp(environ, world.thread_level) if is_tolerant else "", launch, files, world, guard)
+    survives_deaths = is_tolerant and b"0" not in world.gather(b"%d" % tells_of_deaths())
     places = world.gather_records(own_place())
     place, neighbours = places[world.rank], ranks_on_host_of(places, world.rank)
     segments = StartSegments()
@@ -134,9 +141,10 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     one_host = environ.get(ONE_HOST_VARIABLE, "")
     readers = [world.rank] if one_host in (AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI) else neighbours
     arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
-    common = (
-        None if one_host == AS_BETWEEN_HOSTS else MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
-    )
+    common = None
+    # Ranks make memory in common together, for each session anew, and one that is dead would be missed.
+    if one_host != AS_BETWEEN_HOSTS and not survives_deaths:
+        common = MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
     if common is not None:
         # Who reads objects in place is of one host to the core, too.
         place = msgspec.structs.replace(place, host_key=f"{place.machine_key} {min(common.ranks)}")
@@ -149,13 +157,16 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
         lambda: b"0" not in world.gather(b"%d" % has_means(environ)),
         lambda reader, target: reads_without_target(world, reader, target),
     )
-    transport = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
+    if survives_deaths:
+        transport: MpiTransport = SurvivingTransport(world.comm, doorbell)
+    else:
+        transport = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
     if not doorbell.reaches_all:
         doorbell.hear(event_queues())
     if files is not None:
         files.note_segments(world.rank)
     expose = transport.expose if is_read else None
-    exits = Exits() if is_fault_tolerant(environ) else None
+    exits = Exits() if survives_deaths else None
     return Job(world, transport, doorbell, arena, roster, sharing, files, guard, expose, common, exits=exits)
 
 

@@ -87,7 +87,7 @@ class Job:
         self._expose = expose
         #: For ranks that cannot map the memory of others of their host: that which they have together instead.
         self._common = common
-        #: Where others must hear of it if this rank leaves in an unseemly way.
+        #: Only where the job survives deaths: makes others hear of it if this rank leaves in an unseemly way.
         self._exits = exits
         self._transport = transport
         self._doorbell = doorbell
@@ -124,6 +124,16 @@ class Job:
         """The number of ranks of the job."""
         return len(self._roster)
 
+    @property
+    def survives_deaths(self) -> bool:
+        """Whether any rank but 0 may die, and the others go on; not if a script runs on it."""
+        return self._exits is not None and not self.is_spmd
+
+    @property
+    def has_lost_rank_0(self) -> bool:
+        """Whether nobody else will end the job."""
+        return 0 in self._transport.deaths
+
     def trouble_with(self, config: Config) -> str:
         """The sentence that says why no session can have this configuration; empty if one can."""
         is_folder_chosen = config.spill_folder or os.environ.get(FOLDER_VARIABLE)
@@ -138,6 +148,7 @@ class Job:
     def open_session(self, config: Config, hooks: RefHooks) -> Runtime:
         """Rank 0: begin a session on all ranks."""
         self._n_sessions += 1
+        config = msgspec.structs.replace(config, survives_deaths=self.survives_deaths)
         record = SessionOpened(self._n_sessions, config, list(sys.path), list(sys.argv))
         frame = encode_session(record)
         for rank in range(1, self.n_ranks):
@@ -154,6 +165,9 @@ class Job:
                 frames = self._transport.poll()
                 hearing.note_look(len(frames))
                 self._early += [(source, bytes(frame)) for source, frame in frames]
+            if self.has_lost_rank_0:
+                sys.stderr.write("hpcfut: Rank 0 died between two sessions, and nobody else begins one.\n")
+                self.abort(1)
             opening = next((entry for entry in self._early if is_session(entry[1])), None)
             if opening is None:
                 # A sleep that grows: what a ring was for may take a moment, and from other hosts none comes.
@@ -289,7 +303,9 @@ class Job:
             if self._common is not None:
                 self._common.close()
             self._transport.close()
-            self._world.finalize()
+            # Where ranks may die they leave MPI as it is (``edges/mpi/surviving.py``).
+            if self._exits is None:
+                self._world.finalize()
         if self._guard is not None:
             self._guard.dismiss()
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import FreeSegment, SendObject, StartRead
-from hpcfut.core.events import Event, ReadCompleted, ReadDenied, SendCompleted
-from hpcfut.model.failure import FULL, Failure
+from hpcfut.core.events import Event, ReadCompleted, ReadDenied, ReadFailed, SendCompleted
+from hpcfut.model.failure import FULL, LOST, Failure
 from hpcfut.ports import Transport, Window
 from hpcfut.wire.messages import Message, ReadRequested
 
@@ -90,4 +90,10 @@ class Movement:
                 read = self.reads.pop(transfer_id)
                 self._window.seal(read.offset, read.object_id, read.nbytes)
                 events.append(ReadCompleted(transfer_id))
+        for is_send, rank, transfer_id in self._transport.failed_data():
+            if is_send:
+                events.append(SendCompleted(self.sends.pop((rank, transfer_id))))
+            else:
+                del self.reads[transfer_id]
+                events.append(ReadFailed(transfer_id, Failure(LOST, f"Rank {rank}, where it was stored, has died.")))
         return events

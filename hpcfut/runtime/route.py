@@ -27,6 +27,11 @@ def trouble_with_route(environ: Mapping[str, str]) -> str:
     wanted = environ.get(ROUTE_VARIABLE, AUTO)
     if wanted not in (AUTO, RMA, TWO_SIDED):
         return f"{ROUTE_VARIABLE}={wanted} names no route. Set it to {RMA}, {TWO_SIDED} or {AUTO}, on all ranks."
+    if wanted == RMA and is_fault_tolerant(environ):
+        return (
+            f"{ROUTE_VARIABLE}={RMA} has ranks read each other's memory through windows of MPI, and a read from a dead "
+            f"rank never ends. Leave it out where ranks may die, or start the job with --fault-tolerance off."
+        )
     one_host = environ.get(ONE_HOST_VARIABLE, "")
     if one_host not in ("", AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI):
         names = f"{IN_MEMORY_OF_MPI} or {AS_BETWEEN_HOSTS}"

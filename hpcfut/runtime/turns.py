@@ -7,6 +7,7 @@ code, unpickles or waits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from hpcfut.core.effects import (
@@ -16,6 +17,7 @@ from hpcfut.core.effects import (
     DropSpilled,
     Effect,
     EndJob,
+    ForgetArena,
     ForgetTemplate,
     FreeSegment,
     GiveRoom,
@@ -103,12 +105,19 @@ class Turns:
         self._flushed_at = 0.0
         self._released_at = 0.0
         self._turned_at = self._polled_at = 0.0
+        #: Ranks of which the transport knows that they are dead; and how many of them the core has been told of.
+        self._deaths = transport.deaths
+        self._n_deaths_told = 0
         self._context = core.context
         self.open_arguments = OpenArguments(window)
         self.frames = Frames(core.context, transport, session, core.scheduler.load)
-        self.movement = movement = Movement(transport, window, core.context, self.frames.send)
-        self.spilling = spilling = Spilling(open_store, window, post)
-        self._perform: dict[type, Callable[..., None]] = {
+        self.movement = Movement(transport, window, core.context, self.frames.send)
+        self.spilling = Spilling(open_store, window, post)
+        self._perform = self._performers()
+
+    def _performers(self) -> dict[type, Callable[..., None]]:
+        movement, spilling = self.movement, self.spilling
+        return {
             RunTask: self._run_task,
             CloseArgument: self.open_arguments.close,
             WakeWaiter: self._wake,
@@ -116,6 +125,7 @@ class Turns:
             StartRead: movement.start_read,
             SendObject: movement.send_object,
             FreeSegment: movement.free_segment,
+            ForgetArena: lambda effect: self.window.forget(effect.rank),
             SpillObjects: spilling.spill,
             RestoreObject: spilling.restore,
             DropSpilled: spilling.drop,
@@ -210,10 +220,17 @@ class Turns:
         movement = self.movement
         try:
             self.frames.receive(events)
+            if len(self._deaths) > self._n_deaths_told:
+                self._tell_deaths(events)
             if movement.reads or movement.sends:
                 events += movement.take_completed()
         except RankLostError as error:
             events.append(RankLost(error.rank, error.reason))
+
+    def _tell_deaths(self, events: list[Event]) -> None:
+        """Tell of deaths that the transport has found; those of an earlier session are told at the first look."""
+        events += [RankLost(rank, reason) for rank, reason in islice(self._deaths.items(), self._n_deaths_told, None)]
+        self._n_deaths_told = len(self._deaths)
 
     def _do(self, effects: list[Effect]) -> None:
         frames, perform = self.frames, self._perform

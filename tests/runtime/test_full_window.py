@@ -44,6 +44,7 @@ class StubTransport:
     is_busy = False
 
     def __init__(self) -> None:
+        self.deaths: dict[int, str] = {}
         self.sent: list[Message] = []
         self.comes: list[Message] = []
         self.receives: list[tuple[int, int, int]] = []
@@ -66,6 +67,9 @@ class StubTransport:
         raise AssertionError("No read was given up.")
 
     def completed_data(self) -> list[tuple[bool, int, int]]:
+        return []
+
+    def failed_data(self) -> list[tuple[bool, int, int]]:
         return []
 
     def start_barrier(self) -> None: ...

@@ -239,11 +239,7 @@ class HostArena:
         return self.bare(offset, nbytes)
 
     def bare(self, offset: int, nbytes: int) -> memoryview:
-        """The same, but for who must not wait until its pages are ready; in memory in common they are made ready.
-
-        Raises:
-            MemoryError: There the system has no more pages.
-        """
+        """The same for who must not wait for its pages; in common memory they are made, or ``MemoryError`` raised."""
         start = _NBYTES_PROOF + NBYTES_HEADER + offset
         self._pages.expect(start, start + nbytes)
         return memoryview(self._own)[start : start + nbytes]
@@ -328,6 +324,11 @@ class HostArena:
         if place.rank not in self._maps:
             return f"{what}: it is out of reach from rank {self._rank}. This is a bug in hpcfut; please report it."
         return f"{what}: it is not there, or not any more. Keep a ref to an object for as long as it is read."
+
+    def forget(self, rank: int) -> None:
+        """A rank is dead, and nothing of its memory is read any more; what is still viewed of it stays as it is."""
+        self._cards.pop(rank, None)
+        self._maps.pop(rank, None)
 
     @property
     def n_pins(self) -> int:

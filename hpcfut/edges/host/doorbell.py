@@ -177,6 +177,13 @@ class HostDoorbell:
         """From now on these event queues of this process, and no others, end a sleep when they are readable."""
         self.heard = tuple(queue for queue in queues if queue < _DESCRIPTORS_MAX)
 
+    def forget(self, rank: int) -> None:
+        """A rank is dead, and is not rung any more."""
+        self.asleep[rank] = 0
+        pipe = self._pipes.pop(rank, None)
+        if pipe is not None:
+            os.close(pipe)
+
     def close(self) -> None:
         """Give everything back."""
         self.asleep.release()

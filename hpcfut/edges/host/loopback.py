@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from hpcfut.model.errors import HpcfutError
 
@@ -12,6 +13,7 @@ class LoopbackTransport:
 
     rank = 0
     n_ranks = 1
+    deaths: Mapping[int, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._frames: list[tuple[int, bytes]] = []
@@ -51,6 +53,10 @@ class LoopbackTransport:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
         completed, self._completed = self._completed, []
         return completed
+
+    def failed_data(self) -> Sequence[tuple[bool, int, int]]:
+        """Transfers that a death has broken off: none."""
+        return ()
 
     @property
     def is_busy(self) -> bool:

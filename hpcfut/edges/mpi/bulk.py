@@ -56,6 +56,8 @@ class Bulk:
         self._lines: dict[_Key, deque[_Transfer]] = {}
         self._open: deque[_Transfer] = deque()
         self._completed: list[tuple[bool, int, int]] = []
+        #: Transfers with dead ranks of which MPI has let go.
+        self.failed: list[tuple[bool, int, int]] = []
 
     @property
     def is_busy(self) -> bool:
@@ -129,6 +131,20 @@ class Bulk:
         result, self._completed = self._completed, []
         return result
 
+    def bury(self, rank: int) -> bool:
+        """End all transfers with a dead rank; returns whether MPI has let go of them. To be called until it has."""
+        self._open = deque(transfer for transfer in self._open if transfer.rank != rank)
+        lines = [key for key in self._lines if key[1] == rank]
+        for key in lines:
+            line = self._lines[key]
+            # Nothing of those behind the first has been posted.
+            while line[0].requests and has_ended(line[0].requests[0], self._error):
+                line[0].requests.popleft()
+            if not line[0].requests:
+                self.failed += [(t.is_send, t.rank, t.transfer_id) for t in line if not t.is_abandoned]
+                del self._lines[key]
+        return not any(key in self._lines for key in lines)
+
     def _post(self, transfer: _Transfer) -> None:
         if transfer.is_abandoned:
             return
@@ -136,9 +152,9 @@ class Bulk:
         post = self.comm.Issend if transfer.is_send else self.comm.Irecv
         _, rank, tag = transfer.key
         while transfer.n_posted < len(transfer.data) and len(transfer.requests) < N_CHUNKS_IN_FLIGHT:
-            start = transfer.n_posted
-            transfer.n_posted = min(start + NBYTES_CHUNK, len(transfer.data))
-            transfer.requests.append(post(transfer.data[start : transfer.n_posted], rank, tag))
+            start, end = transfer.n_posted, min(transfer.n_posted + NBYTES_CHUNK, len(transfer.data))
+            transfer.requests.append(post(transfer.data[start:end], rank, tag))
+            transfer.n_posted = end
 
     def _finish(self, transfer: _Transfer) -> None:
         if not transfer.is_abandoned:
@@ -150,6 +166,14 @@ class Bulk:
             self._post(line[0])
         else:
             del self._lines[transfer.key]
+
+
+def has_ended(request: MPI.Request, error: type[Exception]) -> bool:
+    """Whether MPI has let go of a request that has no future: it may raise when that is so."""
+    try:
+        return bool(request.Test())
+    except error:
+        return True
 
 
 def _cancel(transfer: _Transfer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpcfut.edges.mpi.deaths import failed_ranks
 from hpcfut.model.errors import HpcfutError, RankLostError
 
 if TYPE_CHECKING:
@@ -22,20 +23,10 @@ def explain(error: MPI.Exception, comm: MPI.Comm, doing: str) -> HpcfutError:
 
     text = error.Get_error_string()
     if error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING):
-        dead = _failed_ranks(comm)
+        dead = failed_ranks(comm)
         if dead:
-            return RankLostError(dead[0], f"MPI found out while {doing} ({text}).")
+            return RankLostError(min(dead), f"MPI found out while {doing} ({text}).")
     return HpcfutError(
         f"MPI failed on rank {comm.Get_rank()} while {doing}: {text}. If another rank died just before, look at its "
         f"output first; otherwise `hpcfut doctor` tells what this MPI can do."
     )
-
-
-def _failed_ranks(comm: MPI.Comm) -> list[int]:
-    failed = comm.Get_failed()
-    own = comm.Get_group()
-    try:
-        return sorted(failed.Translate_ranks(list(range(failed.Get_size())), own))
-    finally:
-        failed.Free()
-        own.Free()

@@ -31,7 +31,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from hpcfut.edges.mpi.bulk import TAG_FRAME, Bulk
@@ -51,6 +51,7 @@ N_SLOTS: Final = 64
 #: Open MPI 5 refuses larger counts.
 NBYTES_FRAME_MAX: Final = (1 << 31) - 1
 
+#: Frames that fit into a slot have none of these tags, but 0; a transport that survives deaths has more of them.
 _TAG_WHOLE: Final = 0
 _TAG_ANNOUNCED: Final = 1
 #: A byte that is not 0, as every frame begins with one, and a size.
@@ -88,6 +89,8 @@ class MpiTransport:
             self._route = OneSided(notes_comm, self._bulk, tag_max, MPI.Exception)
         self.rank: int = self._comm.Get_rank()
         self.n_ranks: int = self._comm.Get_size()
+        #: Ranks whose death the job survives, and how it was found out.
+        self.deaths: dict[int, str] = {}
         self._error = MPI.Exception
         #: Whether this rank has begun to leave a session, and the barrier, once nothing of its own is under way.
         self._is_stopped = False
@@ -114,7 +117,7 @@ class MpiTransport:
             request.Start()
         # Looking these up anew for every frame would be a tenth of its cost.
         self._isend = self._comm.Isend
-        self._tests = [request.Test for request in self._receives]
+        self._tests: list[Callable[[MPI.Status], bool]] = [request.Test for request in self._receives]
         self._head = 0
         self._n_used = 0
 
@@ -131,7 +134,11 @@ class MpiTransport:
             if not request.Test():
                 self._sends.append((request, rank))
         except self._error as error:
-            raise explain(error, self._comm, f"sending a frame to rank {rank}") from error
+            self._take_error(error, f"sending a frame to rank {rank}")
+
+    def _take_error(self, error: MPI.Exception, doing: str) -> None:
+        """MPI has failed; here no death is survived."""
+        raise explain(error, self._comm, doing) from error
 
     def _send_large(self, rank: int, frame: bytes) -> None:
         if len(frame) > NBYTES_FRAME_MAX:
@@ -150,12 +157,12 @@ class MpiTransport:
 
     def poll(self) -> Sequence[tuple[int, Frame]]:
         """Make progress and return the frames that have arrived; they are valid until the next poll."""
+        arrived: list[tuple[int, Frame]] = []
         try:
             if self._n_used:
                 self._post_again()
             if self._sends:
                 self._test_sends()
-            arrived: list[tuple[int, Frame]] = []
             if self._is_probing:
                 self._probe(arrived)
                 return arrived
@@ -165,8 +172,8 @@ class MpiTransport:
                 source, frame = status.Get_source(), slots[head][: status.Get_count()]
                 self._n_used += 1
                 self._head = head = (head + 1) % N_SLOTS
-                if status.Get_tag() == _TAG_ANNOUNCED:
-                    self._receive_large(source, bytes(frame))
+                if tag := status.Get_tag():
+                    self._receive_note(tag, source, bytes(frame))
                 elif source in waiting:
                     waiting[source].append((None, bytes(frame)))
                 else:
@@ -174,9 +181,9 @@ class MpiTransport:
                 has_come = self._n_used < N_SLOTS and slots[head][0] and tests[head](status)
             if waiting:
                 self._collect(arrived)
-            return arrived
         except self._error as error:
-            raise explain(error, self._comm, "polling for frames") from error
+            self._take_error(error, "polling for frames")
+        return arrived
 
     def _probe(self, arrived: list[tuple[int, Frame]]) -> None:
         """Look for frames and receive them, as long as there are some."""
@@ -220,7 +227,8 @@ class MpiTransport:
                 if n_unfinished == _N_UNFINISHED_MAX:
                     return
 
-    def _receive_large(self, source: int, announcement: bytes) -> None:
+    def _receive_note(self, tag: int, source: int, announcement: bytes) -> None:
+        """Take in what is not a whole frame: here the announcement of a large one."""
         nbytes = _SIZE.unpack(announcement)[1] if len(announcement) == _SIZE.size else -1
         if not self._nbytes_whole < nbytes <= NBYTES_FRAME_MAX:
             raise FrameRefusedError(source, f"It announced a large frame with the bytes {announcement.hex()}.")
@@ -240,14 +248,14 @@ class MpiTransport:
         try:
             self._route.start(True, rank, transfer_id, data)
         except self._error as error:
-            raise explain(error, self._comm, f"sending {data.nbytes} bytes to rank {rank}") from error
+            self._take_error(error, f"sending {data.nbytes} bytes to rank {rank}")
 
     def receive_data(self, rank: int, transfer_id: int, buffer: memoryview) -> None:
         """Get ready for bulk data of exactly ``len(buffer)`` bytes from ``rank``."""
         try:
             self._route.start(False, rank, transfer_id, buffer)
         except self._error as error:
-            raise explain(error, self._comm, f"receiving {buffer.nbytes} bytes from rank {rank}") from error
+            self._take_error(error, f"receiving {buffer.nbytes} bytes from rank {rank}")
 
     def abandon_data(self, rank: int, transfer_id: int) -> None:
         """Forget a ``receive_data`` for which the other rank has said that it will send nothing."""
@@ -258,6 +266,10 @@ class MpiTransport:
         if not self._route.is_busy:
             return ()
         return self._route.completed()
+
+    def failed_data(self) -> Sequence[tuple[bool, int, int]]:
+        """Transfers that a death has broken off since the last call: none, where no death is survived."""
+        return ()
 
     @property
     def is_busy(self) -> bool:

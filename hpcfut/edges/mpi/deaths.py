@@ -1,0 +1,59 @@
+"""Deaths of ranks, as an MPI with fault tolerance (ULFM) tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+#: How Open MPI's TCP sends. With any other way than this one, a thread that sends to a rank which dies closes the
+#: connection in the middle of the send, meets its own lock and never returns, if several threads may be inside MPI.
+TCP_VARIABLE: Final = "OMPI_MCA_btl_tcp_flags"
+_SEND: Final = ("send", "1")
+
+
+def trouble_with_tcp(environ: Mapping[str, str], thread_level: str) -> str:
+    """The sentence that says why an MPI with fault tolerance must not be used as it was started; empty if it may."""
+    way = environ.get(TCP_VARIABLE, "")
+    if thread_level != "multiple" or way in _SEND:
+        return ""
+    how = f"with {TCP_VARIABLE}={way}" if way else f"without {TCP_VARIABLE}, by code of the user"
+    return (
+        f"MPI was initialised with fault tolerance and for many threads, but {how}. A rank that sends to another one "
+        f"which dies could then wait for ever. Set {TCP_VARIABLE}=send for all ranks; `hpcfut run` does."
+    )
+
+
+def tells_of_deaths() -> bool:
+    """Whether this MPI, as it was started, reports failures; found out by trying, on this rank alone.
+
+    Every mpi4py has the calls. Without fault tolerance those of MPICH do nothing, and Open MPI notes that somebody
+    revokes a communicator, but goes on using it.
+    """
+    from mpi4py import MPI
+
+    comm = MPI.COMM_SELF.Dup()
+    comm.Set_errhandler(MPI.ERRORS_RETURN)
+    try:
+        comm.Revoke()
+        comm.Iprobe(0, 0)
+        return False
+    except MPI.Exception as error:
+        return error.Get_error_class() == MPI.ERR_REVOKED
+    except NotImplementedError:
+        return False
+    finally:
+        comm.Free()
+
+
+def failed_ranks(comm: MPI.Comm) -> list[int]:
+    """The ranks of a communicator of which MPI knows that they are dead, in the order in which it found out."""
+    failed = comm.Get_failed()
+    own = comm.Get_group()
+    try:
+        return list(failed.Translate_ranks(list(range(failed.Get_size())), own))
+    finally:
+        failed.Free()
+        own.Free()
