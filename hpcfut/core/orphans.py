@@ -59,7 +59,6 @@ class Orphans:
         self._scheduler.forget_owner(rank)
         self._withdraw(rank)
         self._forget_templates(rank)
-        self._runs.dispatch()
 
     def covered(self, owner: int) -> list[int]:
         """What those of a dead rank that have not ended are covered for."""

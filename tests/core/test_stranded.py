@@ -163,11 +163,11 @@ def test_what_stood_in_the_line_of_a_dead_rank_goes_anywhere(make_core: MakeCore
 
 
 def test_who_waits_runs_what_came_back_itself(make_core: MakeCore) -> None:
-    hand = make_core(n_ranks=2, survives_deaths=True)
+    hand = make_core(n_ranks=2, n_blocked_max=0, survives_deaths=True)
     task = hand.push_to_1(template=RETRIED)
     hand.start_waiting(task, may_run=True)
     run = only(lose(hand, 1), RunTask)
-    assert run.task_id == task
+    assert (run.task_id, run.waiter_id) == (task, 1), "There are too many threads for a lease."
     hand.tell(RunReturned(task, (SMALL,)))
     hand.release(task)
 
