@@ -88,7 +88,6 @@ class Grants:
         """An owner is dead."""
         for key in [key for key in self.table if key[0] == owner]:
             self._forget(key)
-        self._served_at.pop(owner, None)
         self._share_anew()
 
     def _forget(self, key: GrantKey) -> None:
@@ -227,3 +226,6 @@ class Grants:
         for key, grant in self.table.items():
             if (key in self.closed) != (not grant.depth):
                 raise InvariantError(f"Grant {key} with depth {grant.depth} is in the wrong list.")
+        for key in (*self.closed, *self.expected):
+            if key not in self.table:
+                raise InvariantError(f"Grant {key} has gone, and is in a list.")

@@ -86,6 +86,10 @@ class KeyQueue(msgspec.Struct, gc=False, eq=False):
             raise InvariantError(f"Queue {self.key} counts {self.n_queued} tasks and holds {n_queued}.")
         if self.n_asking != sum(not (lease.depth or lease.n_there or lease.is_shut) for lease in self.leases.values()):
             raise InvariantError(f"Queue {self.key} counts {self.n_asking} leases that may open soon.")
+        lease_ids = [lease.lease_id for lease in self.leases.values()]
+        for lease_id in (*self.open, *self.lines, *self.unnamed):
+            if lease_id not in lease_ids:
+                raise InvariantError(f"Lease {lease_id} of queue {self.key} has gone, and is in a list.")
         for rank, lease in self.leases.items():
             where = f"Lease {lease.lease_id} on rank {rank}"
             has_room = lease.n_there < lease.depth

@@ -85,6 +85,20 @@ def test_a_lease_that_was_open_for_nobody_is_open_for_others(make_core: MakeCore
     assert of(lose(hand, 2), LeaseGranted) == [LeaseGranted(1, 1)]
 
 
+def test_other_owners_have_deeper_leases(make_core: MakeCore) -> None:
+    hand = make_core(1, survives_deaths=True)
+    horizon_s = hand.core.context.config.lease_horizon_s
+    hand.lend(owner=0)
+    for n in range(1, 20):
+        hand.accept(n)
+        hand.now += horizon_s / 8
+        hand.tell(RunReturned(foreign(0, n), (SMALL,)))
+    assert of(hand.lend(owner=2), LeaseGranted) == [LeaseGranted(1, 1), LeaseGranted(1, 3)]
+    assert [(rank, message) for rank, message in sent(lose(hand, 2)) if isinstance(message, LeaseGranted)] == [
+        (0, LeaseGranted(1, 7))
+    ]
+
+
 def test_functions_of_the_dead_are_forgotten_with_their_last_run(make_core: MakeCore) -> None:
     hand = make_core(1, survives_deaths=True)
     hand.lend(owner=2)
@@ -126,6 +140,8 @@ def test_an_inquiry_begins_anew(make_core: MakeCore) -> None:
     nothing = WaitersReported(1, (), (), (), ())
     hand.wait(wait_s)
     hand.get(0, nothing)
+    for _ in range(3):
+        hand.wait(wait_s)  # The next inquiry would come later and later.
     lose(hand, 2)
     assert hand.get(0, nothing) == []
     assert hand.stale("answer to a finished inquiry") == 1

@@ -13,7 +13,6 @@ from hpcfut.wire.messages import (
     LeaseRequested,
     ResourcesAsked,
     ResourcesReported,
-    Result,
     StreamCredit,
     TaskDone,
     TaskPushed,
@@ -38,6 +37,7 @@ from tests.core.cores import (
     pushed,
     sent,
 )
+from tests.core.test_locality import end, lease_on, store
 
 STUBBORN_GENERATOR = TaskTemplate(21, "stubborn", b"", n_returns=GENERATOR.n_returns, n_retries_max=1)
 SPREAD = TaskTemplate(22, "spread", b"", spread=True)
@@ -146,20 +146,17 @@ def test_an_idle_lease_of_a_dead_rank_is_not_returned(make_core: MakeCore) -> No
 
 
 def test_what_stood_in_the_line_of_a_dead_rank_goes_anywhere(make_core: MakeCore) -> None:
-    hand = make_core(hosts="abc", survives_deaths=True)
-    large = hand.push_to_1()
-    hand.get(1, TaskReturned(large, (Result(None, 10**6),)))
-    hand.submit(2, arguments=(large,))
-    hand.submit(3, arguments=(large,))
-    lease = hand.core.leases.leases[1]
-    assert [task.task_id for task in lease.line] == [hand.own(3)]
-    hand.get(1, TaskDone(hand.own(2), b""), LeaseGranted(1, 0))
-    hand.submit(4, arguments=(large,))
-    n_waiting = len(hand.core.leases.leases[1].line)
-    hand.may_keep = True
+    hand = make_core(n_ranks=4, hosts="abbc", survives_deaths=True)
+    large = store(hand, 2)
+    for n in range(1, 7):
+        hand.submit(n, arguments=(large,))
+    near, far = hand.core.leases.leases[2], hand.core.leases.leases[3]
+    assert [(near.rank, len(near.line)), (far.rank, len(far.line))] == [(2, 4), (1, 2)], "Both are on its host."
     lose(hand, 1)
-    assert n_waiting <= 1
-    assert all(task.awaits != 1 for task in hand.core.tasks.tasks.values())
+    assert [task.awaits for task in hand.core.tasks.tasks.values()] == [2, 2, 2, -1, 2, -1]
+    assert pushed(lease_on(hand, 3, 2)) == [(3, hand.own(4)), (3, hand.own(6))]
+    assert pushed(lease_on(hand, 2, 8)) == [(2, hand.own(n)) for n in (1, 2, 3, 5)]
+    end(hand, *((2, hand.own(n)) for n in (1, 2, 3, 5)), *((3, hand.own(n)) for n in (4, 6)))
 
 
 def test_who_waits_runs_what_came_back_itself(make_core: MakeCore) -> None:
