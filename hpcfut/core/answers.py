@@ -35,7 +35,7 @@ class Answers:
         record.rank = -1
         self._context.send(owner_of(record.object_id), ObjectLost(record.object_id, record.bytes_id, failure))
 
-    def fail(self, owner: int, failure: Failure) -> list[BorrowedObject]:
+    def fail(self, owner: int, failure_of: Callable[[int], Failure]) -> list[BorrowedObject]:
         """Borrower: the owner has died. Gives its objects; they have failed now, also where the value was known here.
 
         What was inside the values stays held with the objects, because tasks elsewhere may be reading them.
@@ -48,7 +48,7 @@ class Answers:
                 self._move_watchers(record)
                 self._references.free_cached(record)
             self._borrowing.move(record, "owner died")
-            record.payload, record.rank, record.failure = None, -1, failure
+            record.payload, record.rank, record.failure = None, -1, failure_of(record.object_id)
             if record.watchers:
                 self._context.ready.append(record.object_id)
         return records

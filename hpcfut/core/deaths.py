@@ -47,6 +47,7 @@ from hpcfut.core.standstills import Standstills
 from hpcfut.core.stranded import Stranded
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.failure import LOST, OWNER_DIED, Failure
+from hpcfut.model.ids import name_of, owner_of
 from hpcfut.wire.messages import (
     BorrowAdded,
     BorrowConfirmed,
@@ -100,17 +101,17 @@ class Deaths:
             self._references.report_covered(task.arguments, task.nested, dead)
         self._standstills.begin_anew()
         # What it owned, and what it stored, is waited for anew before any task is tried again that needs it.
-        self._recovery.fail_all(dead, self._died(dead))
+        self._recovery.fail_all(dead, self._died)
         self._recovery.lose_all(dead, Failure(LOST, f"{sentence}."))
         self.estates.settle(dead, sentence)
         self._stranded.come_back(tasks)
         self._orphans.forget_owner(dead)
         self.burials.note(dead, self._orphans.covered(dead))
 
-    def _died(self, owner: int) -> Failure:
+    def _died(self, object_id: int) -> Failure:
         return Failure(
             OWNER_DIED,
-            f"The rank that owned the object has died, and the object with it. {self._membership.obituaries[owner]}. "
+            f"Object {name_of(object_id)} is gone with its owner. {self._membership.obituaries[owner_of(object_id)]}. "
             f"Values that are to outlive other ranks belong to the driver: let it put them, or call what makes them.",
         )
 
@@ -120,7 +121,7 @@ class Deaths:
         if isinstance(message, Told):
             self._orphans.on_undelivered(dead, message)
         elif isinstance(message, ObjectAsked):
-            self._answers.on_answer(dead, ObjectFailed(message.object_id, self._died(dead)))
+            self._answers.on_answer(dead, ObjectFailed(message.object_id, self._died(message.object_id)))
         elif isinstance(message, BorrowAdded):
             self._references.on_borrow_confirmed(BorrowConfirmed(message.object_id))
         elif isinstance(message, LoanRequested):

@@ -21,6 +21,7 @@ object that is pending already is not made twice. Each attempt counts as a retry
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import BorrowedObject
@@ -93,9 +94,9 @@ class Recovery:
             if record.state == STORED and (record.n_uses or record.borrowers or not is_readable):
                 self.lose(record, failure)
 
-    def fail_all(self, owner: int, failure: Failure) -> None:
+    def fail_all(self, owner: int, failure_of: Callable[[int], Failure]) -> None:
         """The owner of objects that are borrowed here has died: nobody waits for them, or for it."""
-        for record in self._answers.fail(owner, failure):
+        for record in self._answers.fail(owner, failure_of):
             for _ in range(record.n_unconfirmed):
                 self._references.on_borrow_confirmed(BorrowConfirmed(record.object_id))
             if record.n_uses:

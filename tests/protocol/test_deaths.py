@@ -283,7 +283,7 @@ def test_what_a_dead_rank_owned_raises_everywhere(near: Ranks, is_large: bool, i
     for rank in (0, 2):
         failure = failure_of(near, rank, x)
         assert failure.kind == OWNER_DIED
-        assert "Rank 1 on host host1 (process 101) died: It was killed." in failure.text
+        assert "1.101 is gone with its owner. Rank 1 on host host1 (process 101) died: It was killed." in failure.text
         near.drop(rank, x)
 
 
