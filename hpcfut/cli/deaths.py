@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from hpcfut.cli.verdict import Death
-from hpcfut.edges.host.job_files import ALIVE_SUFFIX, JobFiles, RankNote
+from hpcfut.edges.host.job_files import ABORT_NAME, ALIVE_SUFFIX, JobFiles, RankNote
 from hpcfut.edges.host.processes import start_ticks
 
 _IN_CLOSE_WRITE: Final = 0x8
@@ -34,6 +34,7 @@ class DeathWatch:
         #: Negative where the user has too many watches already; then several ranks may count as the first.
         self._inotify: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         libc.inotify_add_watch(self._inotify, os.fsencode(files.scratch), _IN_CLOSE_WRITE)
+        self._has_seen_abort = False
         #: Ranks that have said that they have started, on any host.
         self.notes: Sequence[RankNote] = ()
         #: The rank that died first without having said that it had ended; several if their order is not known.
@@ -55,21 +56,21 @@ class DeathWatch:
         self.are_all_gone = bool(self.notes) and len(gone) == len(self.notes)
         # After the look at the processes: whoever is dead by then has an earlier entry here.
         closed = self._closed_ranks()
-        if 0 in self.all or self._files.was_aborted():
-            return  # What dies now dies of that.
         by_rank = {note.rank: note for note in self.notes}
         in_order = [by_rank[rank] for rank in closed if rank in by_rank]
-        # A rank has no entry if a child made by `fork` alone keeps its file open.
         in_order = [note for note in in_order if not self._files.has_ended(note.rank)]
+        # A rank has no entry if a child made by `fork` alone keeps its file open.
         others = [note for note in gone if not self._files.has_ended(note.rank)]
-        if not self.first:
+        was_aborted = self._files.was_aborted()
+        if not self.first and not was_aborted:
             self.first = [Death(note.rank, note.pid, note.host) for note in in_order[:1] or others]
-        # Of those on other hosts rank 0 knows.
-        for note in (*in_order, *others, *self._files.read_deaths()):
-            self.all.setdefault(note.rank, Death(note.rank, note.pid, note.host))
+        # Of those on other hosts rank 0 knows. What dies after the job was ended on purpose dies of that.
+        for note in (*in_order, *(() if was_aborted else (*others, *self._files.read_deaths()))):
+            if 0 not in self.all:
+                self.all.setdefault(note.rank, Death(note.rank, note.pid, note.host))
 
     def _closed_ranks(self) -> list[int]:
-        """The ranks whose files were closed since the last time, in that order."""
+        """The ranks whose files were closed since the last time, in that order, before one ended the job on purpose."""
         data = b""
         with suppress(OSError):
             while part := os.read(self._inotify, 1 << 16):
@@ -80,6 +81,7 @@ class DeathWatch:
             start += _EVENT.size
             name = data[start : start + nbytes_name].rstrip(b"\0").decode(errors="replace")
             start += nbytes_name
-            if match := _ALIVE.fullmatch(name):
+            self._has_seen_abort = self._has_seen_abort or name.startswith(ABORT_NAME)
+            if not self._has_seen_abort and (match := _ALIVE.fullmatch(name)):
                 ranks.append(int(match[1]))
         return ranks

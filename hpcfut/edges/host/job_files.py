@@ -29,6 +29,8 @@ ID_VARIABLE: Final = "HPCFUT_JOB_ID"
 SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
 #: Of the file that a rank holds open for as long as it lives.
 ALIVE_SUFFIX: Final = ".alive"
+#: Of the note that the job was ended on purpose.
+ABORT_NAME: Final = "aborted"
 #: Of the file to which a rank that has stalled writes where its threads are.
 _STACKS_SUFFIX: Final = ".stacks"
 #: A file that is given up when there is no room for a note, and its size: for each rank some blocks.
@@ -96,11 +98,11 @@ class JobFiles:
 
     def note_abort(self) -> None:
         """Say that this rank ends the whole job on purpose; other ranks die of it, and need not be named."""
-        self._write("aborted", b"")
+        self._write(ABORT_NAME, b"")
 
     def was_aborted(self) -> bool:
         """Whether a rank has ended the whole job on purpose."""
-        return (self.scratch / "aborted").exists()
+        return (self.scratch / ABORT_NAME).exists()
 
     def write_status(self, status: int, sentence: str = "") -> None:
         """Leave the exit status of the script; by rank 0 alone."""
