@@ -36,6 +36,7 @@ N_LEFT_MIN = 3
 N_LEAVES, DEPTH = 3, 2
 EMPTY_WITHIN_S = 20.0
 ENDS_WITHIN_S = 120.0
+LEFT_WITHIN_S = 5.0
 
 
 # -- the program -------------------------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ def demand_empty_tables() -> None:
 
 def run_program(options: argparse.Namespace) -> None:
     hpcfut.init()
+    print(f"the spare ranks are {[node['Rank'] for node in hpcfut.nodes() if node['Spare']]}")
     killer = Killer(options.every, options.seed)
     killer.start()
     until, n_rounds = time.monotonic() + options.seconds, 0
@@ -173,14 +175,30 @@ def processes_of(marker: str) -> list[int]:
     return found
 
 
+def segments_that_nobody_has() -> set[str]:
+    """Names in /dev/shm; those of other jobs, which have them mapped, do not count."""
+    found = {entry.name for entry in Path("/dev/shm").iterdir() if entry.is_file()}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            maps = (folder / "maps").read_text(errors="replace")
+        except OSError:  # It has ended meanwhile, or is another user's.
+            continue
+        found = {name for name in found if f"/dev/shm/{name}" not in maps}
+    return found
+
+
 def run_job(options: argparse.Namespace) -> None:
-    marker, segments = uuid.uuid4().hex, set(os.listdir("/dev/shm"))
+    marker, segments = uuid.uuid4().hex, segments_that_nobody_has()
     with tempfile.TemporaryDirectory() as scratch:
         command = [program("hpcfut"), "run", "-n", str(options.ranks), "--spares", str(options.spares)]
         command += ["--fault-tolerance", "on", __file__, *sys.argv[1:], "--inside"]
         environ = {**os.environ, MARKER: marker, "TMPDIR": scratch}
         status = subprocess.run(command, env=environ, timeout=options.seconds + ENDS_WITHIN_S, check=False).returncode
-        left = [*os.listdir(scratch), *(set(os.listdir("/dev/shm")) - segments), *processes_of(marker)]
+        deadline = time.monotonic() + LEFT_WITHIN_S
+        while left := [*os.listdir(scratch), *(segments_that_nobody_has() - segments), *processes_of(marker)]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.5)  # A segment of another job may have been made just now, and be mapped a moment later.
     if status:
         sys.exit(f"The job ended with {status}.")
     if left:
