@@ -46,7 +46,7 @@ INTERRUPT_STATUS: Final = 130
 _ABORT: Final = b"cmd=abort exitcode=%d\n"
 #: The temporary folder of Open MPI's launcher, which is named after its process.
 FOLDER_VARIABLE: Final = "PMIX_SERVER_TMPDIR"
-_FOLDER: Final = re.compile(r"(ompi|prte(run)?)\.(\w+\.)*(?P<pid>\d+)")
+_FOLDER: Final = re.compile(r"(ompi|prte(run|d)?)\.(\w+\.)*(?P<pid>\d+)")
 #: The launcher ends the guard together with the job, usually within milliseconds.
 _LAUNCHER_TAKES_S: Final = 5.0
 _READING_TAKES_S: Final = 1.0
