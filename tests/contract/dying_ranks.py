@@ -64,7 +64,7 @@ class Rank:
             self.look()
             return is_done()
 
-        wait_until(is_over, lambda: (self.rank, what, self.frames, self.completed, self.failed, self.transport.deaths))
+        wait_until(is_over, lambda: (self.rank, what, self.completed, self.failed, self.transport.deaths))
 
     def hear(self, source: int, frame: bytes) -> None:
         """Wait for this frame."""
@@ -103,6 +103,13 @@ class Rank:
             self.frames[other] += heard[end:]
         for dead in self.transport.deaths:
             self.transport.send(dead, b"nobody hears this")
+        # Nobody is killed before all others have heard it.
+        if self.rank:
+            self.transport.send(0, word + b" heard")
+        else:
+            for other in others:
+                self.hear(other, word + b" heard")
+                self.frames[other].remove(word + b" heard")
 
 
 def idle_rank_dies(rank: Rank, victim: int) -> None:

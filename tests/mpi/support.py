@@ -139,11 +139,11 @@ def _pass_by() -> None:
 
 
 def what_is_left(ignored: Sequence[str]) -> dict[int, dict[str, int]]:
-    """Asks every rank; a rank with nothing left is not in the answer."""
+    """Asks every living rank; a rank with nothing left is not in the answer."""
     own = _what_is_left()  # Before asking makes tasks and leases.
-    askers = [on_rank(_ask_what_is_left, rank) for rank in range(1, n_ranks_of_job())]
-    answers = hpcfut.get([asker.remote() for asker in askers], timeout=WAIT_S)
-    tables = dict(enumerate([own, *answers]))
+    others = [node["Rank"] for node in hpcfut.nodes() if node["Alive"] and node["Rank"]]
+    answers = hpcfut.get([on_rank(_ask_what_is_left, rank).remote() for rank in others], timeout=WAIT_S)
+    tables = {0: own, **dict(zip(others, answers, strict=True))}
     left = {rank: {name: size for name, size in sizes.items() if name not in ignored} for rank, sizes in tables.items()}
     return {rank: sizes for rank, sizes in left.items() if sizes}
 
