@@ -157,6 +157,10 @@ def test_this_machine(mpi: Mpi) -> None:
     assert findings["launcher"]["text"].startswith(mpi.program("mpiexec"))
     assert findings["thread level"]["text"] == "multiple"
     assert findings["ranks"]["text"].startswith("3 ranks on 1 host, ")
+    # One was killed to see it, where that need not end the job.
+    goes_on = {"openmpi": "2 of 3 ranks have gone on when one was killed", "mpich": "a job does not go on: MPICH ends"}
+    assert findings["deaths of ranks"]["text"].startswith(goes_on[mpi.name]), job.story()
+    assert "hpcfut: Rank" not in job.stderr, job.story()
     for name, unit in [("latency", "µs"), ("bandwidth", "GB/s")]:
         measured = re.match(rf"(\d+\.\d) {unit} for .* on one host$", findings[name]["text"])
         assert measured is not None, job.story()
