@@ -9,6 +9,7 @@ import msgspec
 
 from hpcfut.sim.explored import Bounds
 from hpcfut.sim.explorer import Counts, Explorer
+from hpcfut.sim.mortal import MORTAL
 from hpcfut.sim.ops import Body
 from hpcfut.sim.races import RACES
 from hpcfut.sim.scripts import SCRIPTS
@@ -19,6 +20,9 @@ BOUNDS: Final = {
     "": Bounds(),
     ", slow turns": Bounds(has_slow_turns=True),
     ", one early deadline": Bounds(n_early=1),
+    ", one death": Bounds(n_deaths=1),
+    ", two deaths": Bounds(n_deaths=2),
+    ", slow turns, one death": Bounds(has_slow_turns=True, n_deaths=1),
     ", slow turns, one early deadline": Bounds(has_slow_turns=True, n_early=1),
 }
 
@@ -37,12 +41,20 @@ class Case(msgspec.Struct, frozen=True):
         return Explorer(self.n_ranks, self.script, self.scenario, self.bounds)
 
 
+def programs() -> dict[str, tuple[Body, Scenario, tuple[int, ...]]]:
+    """All small programs by name: the script, the world, and for how many ranks it is interesting."""
+    return SCRIPTS | {name: (script, Scenario(), (2, 3)) for name, script in RACES.items()} | MORTAL
+
+
 def _cases() -> Iterator[Case]:
-    scripts = SCRIPTS | {name: (script, Scenario(), (2, 3)) for name, script in RACES.items()}
-    for name, (script, scenario, numbers) in scripts.items():
+    for name, (script, scenario, numbers) in programs().items():
         for n_ranks in numbers:
             for suffix, bounds in BOUNDS.items():
-                yield Case(f"{name}, {n_ranks} ranks{suffix}", n_ranks, script, scenario, bounds)
+                if name in MORTAL and not bounds.n_deaths:
+                    continue
+                config = msgspec.structs.replace(scenario.config, survives_deaths=bounds.n_deaths > 0)
+                world = msgspec.structs.replace(scenario, config=config)
+                yield Case(f"{name}, {n_ranks} ranks{suffix}", n_ranks, script, world, bounds)
 
 
 #: All of them, by name.

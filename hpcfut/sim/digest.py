@@ -40,11 +40,24 @@ PLAIN: Final[tuple[type, ...]] = (int, str, bytes, float, bool, type(None))
 
 #: Attributes that no later step looks at.
 NOT_TOLD: Final = frozenset(
-    ("world_rank", "rng", "world", "_world", "_rank", "_perform", "_on_message", "_n_turns", "effects", "horizon")
+    (
+        "world_rank",
+        "rng",
+        "world",
+        "_world",
+        "_rank",
+        "_perform",
+        "_on_message",
+        "_n_turns",
+        "effects",
+        "horizon",
+        "n_boundaries",
+    )
 )
 
-#: What changes of a task as user code knows it.
+#: What changes of a task as user code knows it; and what, besides, a death may make a difference to.
 OF_SPEC: Final = ("n_attempts", "running_on", "has_succeeded", "failures", "is_cancelled", "is_cancelled_below")
+OF_MORTAL_SPEC: Final = (*OF_SPEC, "ran_on", "is_told", "n_crashes", "is_unschedulable")
 
 
 class Digest:
@@ -82,14 +95,18 @@ class Digest:
 
     def add_rank(self, rank: SimRank) -> None:
         """Put a rank down: its core and its user code. Its window is not part of it: others look into it."""
+        if rank.is_dead:
+            self._words.append("dead")
+            return
         self.add(rank.core)
         self._add_fields(rank, (name for name in vars(rank) if name not in ("core", "threads", "window", "turn_at")))
         self._add_fields(rank.threads, vars(rank.threads))
+        self._words.append(sorted(rank.views.items()))
 
-    def add_spec(self, spec: Spec) -> None:
+    def add_spec(self, spec: Spec, *, is_mortal: bool) -> None:
         """Put down what has become of a task."""
         self._words.append(spec.task_id)
-        self._add_fields(spec, OF_SPEC)
+        self._add_fields(spec, OF_MORTAL_SPEC if is_mortal else OF_SPEC)
 
     def _choose(self, kind: type) -> Callable[[Any], None]:
         if issubclass(kind, CONSTANT):

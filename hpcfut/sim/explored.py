@@ -3,7 +3,8 @@
 An *action* is one thing that can happen to one rank: it hears a frame, takes a turn, one of its threads goes on, a
 transfer or a file is done. Frames between two ranks stay in order, all else is free. Time stands still while there are
 actions: it passes, to the next deadline, when there are none left, and before that only as often as the bounds allow.
-What may happen so many times in a run, and no more, is kept in one place (``_faults``): a death belongs there as well.
+What may happen so many times in a run, and no more, is kept in one place (``_faults``): deaths, too. When a rank has
+died, each other one hears of it by an action of its own; until then it may hear what the dead had sent.
 
 Chance has no part in it: whatever a seed would decide besides is decided in the middle.
 """
@@ -25,7 +26,9 @@ from hpcfut.sim.frame import Thread
 from hpcfut.sim.ops import Body, Program, Wait
 from hpcfut.sim.rank import SimRank
 from hpcfut.sim.trace import SimulationError
+from hpcfut.sim.transfers import Read, Send
 from hpcfut.sim.world import Scenario, SimWorld
+from hpcfut.sim.writers import Writers
 
 #: (rank to which it happens, what it is, which of these).
 ActionKey = tuple[int, str, int]
@@ -46,6 +49,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     has_slow_turns: bool = False
     #: How often a deadline may come while something else could happen first.
     n_early: int = 0
+    #: How many ranks, other than the first, may die.
+    n_deaths: int = 0
 
 
 Choose = Callable[["ExploredWorld", list[ActionKey]], ActionKey]
@@ -78,6 +83,7 @@ class ExploredWorld(SimWorld):
         self._timers: list[tuple[float, int, Deed]] = []
         self._n_timers = 0
         self._n_early_left = bounds.n_early
+        self._n_deaths_left = bounds.n_deaths
         #: Digests of ranks that nothing has happened to since.
         self._digests: dict[int, bytes] = {}
         super().__init__(n_ranks, 0, program, scenario, EvenRandom(0))
@@ -88,7 +94,9 @@ class ExploredWorld(SimWorld):
 
     def schedule(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
         """Note what can happen from now on, whenever a seed would have it happen."""
-        self._actions.setdefault(self._key_of(action, argument), deque()).append((action, argument))
+        key = self._key_of(action, argument)
+        if not self.ranks[key[0]].is_dead:
+            self._actions.setdefault(key, deque()).append((action, argument))
 
     def set_timer(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
         """Note what happens when its time has come."""
@@ -106,13 +114,18 @@ class ExploredWorld(SimWorld):
             return argument.stack[-1].rank, "goes on with", argument.stack[0].task_id
         if isinstance(argument, SimRank):
             return argument.rank, "drops its globals", 0
-        if action == self._has_left:
-            return argument[0].rank, "has sent", argument[1]
-        if action == self._has_arrived:
+        if isinstance(argument, Send):
+            return argument.holder.rank, "has sent", argument.object_id
+        if isinstance(argument, Read):
+            return argument.reader.rank, "has not received", argument.transfer_id
+        if action == self.transfers.has_arrived:
             return argument[0].reader.rank, "has received", argument[0].transfer_id
+        if action == self.deaths.notice:
+            return argument[0].rank, "hears of the death of", argument[1]
         # All else is what a rank waits for, with its number: room, a file.
-        rank: SimRank = action.__self__  # type: ignore[attr-defined]
-        return rank.rank, action.__name__.strip("_").replace("_", " "), argument[0]
+        who: SimRank | Writers = action.__self__  # type: ignore[attr-defined]
+        rank = who.rank if isinstance(who, SimRank) else who.number
+        return rank, action.__name__.strip("_").replace("_", " "), argument[0]
 
     def _is_due(self, rank: SimRank) -> bool:
         return bool(rank.mailbox) or rank.turn_at <= self.now
@@ -130,7 +143,10 @@ class ExploredWorld(SimWorld):
 
     def _faults(self) -> list[ActionKey]:
         """What may happen at any moment, but not often."""
-        return [EARLY] if self._n_early_left and self._next_time() < REST_S else []
+        faults = [EARLY] if self._n_early_left and self._next_time() < REST_S else []
+        if self._n_deaths_left:
+            faults += [(rank.rank, "dies", 0) for rank in self.survivors()[1:]]
+        return faults
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -163,6 +179,9 @@ class ExploredWorld(SimWorld):
             self._pass_time()
             return
         self._digests.pop(key[0], None)
+        if key[1] == "dies":
+            self._kill(key[0])
+            return
         if key not in self._actions:
             self._take_turn(self.ranks[key[0]])
             return
@@ -171,6 +190,24 @@ class ExploredWorld(SimWorld):
         if not queue:
             del self._actions[key]
         action(argument)
+
+    def _kill(self, dead: int) -> None:
+        self._n_deaths_left -= 1
+        self.deaths.kill(dead)
+        for survivor in self.survivors():
+            self.schedule(self.now, self.deaths.notice, (survivor, dead))
+
+    def forget_actions(self) -> None:
+        """The dead do nothing more, and who has heard of a death has nothing more of the dead."""
+        for key, queue in list(self._actions.items()):
+            rank = self.ranks[key[0]]
+            is_deaf = key[1] == "hears rank" and key[2] in rank.has_lost
+            if key[1] == "has sent":
+                queue = self._actions[key] = deque(deed for deed in queue if not deed[1].is_over)
+            elif key[1] == "has received" and not self.transfers.is_open(queue[0][1][0]):
+                queue = deque()
+            if rank.is_dead or is_deaf or not queue:
+                del self._actions[key]
 
     def _pass_time(self) -> None:
         self.now = self._next_time()
@@ -188,7 +225,7 @@ class ExploredWorld(SimWorld):
         yield Wait([], 1, may_run=False, timeout_s=REST_S)
         self._n_scripts_open -= 1
         if not self._n_scripts_open:
-            for rank in self.ranks:
+            for rank in self.survivors():
                 self.schedule(self.now, self._drop_globals, rank)
         return None
 
@@ -205,7 +242,7 @@ class ExploredWorld(SimWorld):
     def check(self) -> None:
         """Let every checker look at this state, at every rank."""
         for rank in self.ranks:
-            if rank.ended is None:
+            if rank.ended is None and not rank.is_dead:
                 for check in self._state_checks:
                     check(rank)
 
@@ -218,7 +255,15 @@ class ExploredWorld(SimWorld):
                 self._digests[rank.rank] = digest.value()
         digest = Digest()
         digest.add([self._digests[rank.rank] for rank in self.ranks])
-        digest.add([self.now, self._n_early_left, self._n_scripts_open, *(rank.turn_at for rank in self.ranks)])
+        digest.add(
+            [
+                self.now,
+                self._n_early_left,
+                self._n_deaths_left,
+                self._n_scripts_open,
+                *(rank.turn_at for rank in self.ranks),
+            ]
+        )
         for key in sorted(self._actions):
             digest.add(key)
             digest.add(self._actions[key])
@@ -228,9 +273,9 @@ class ExploredWorld(SimWorld):
         for rank in self.ranks:
             digest.add(rank.window.segments)
         for task_id in sorted(self.truth.specs):
-            digest.add_spec(self.truth.specs[task_id])
-        for read in sorted(self._reads):
-            digest.add(self._reads[read])
-        digest.add([self.truth.injected, self.truth.given_up, self.truth.n_denied])
+            digest.add_spec(self.truth.specs[task_id], is_mortal=self._bounds.n_deaths > 0)
+        for read in sorted(self.transfers.reads):
+            digest.add(self.transfers.reads[read])
+        digest.add([list(self.truth.injected.values()), self.truth.given_up, self.truth.n_denied])
         digest.add(self.checks.all)
         return digest.value()

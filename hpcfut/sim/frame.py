@@ -194,7 +194,7 @@ class Frame:
             template.resources,
             self.horizon if self.horizon >= 0 else len(world.truth.age),
         )
-        spec.is_unschedulable = not world.candidates(template)
+        spec.is_unschedulable = not world.candidates(template, rank.has_lost)
         truth = world.truth
         truth.specs[task_id] = spec
         world.note_submitted()
@@ -224,7 +224,7 @@ class Frame:
         """A value that is about to be put."""
         truth = self.world_rank.world.truth
         object_id = self.world_rank.new_id()
-        value = Value(f"put {name_of(object_id)}".encode(), tuple(contained), is_stored)
+        value = Value(f"put {name_of(object_id)}".encode(), tuple(contained), is_stored, rank=self.rank)
         truth.values[object_id] = value
         truth.age[object_id] = len(truth.age)
         return object_id, value

@@ -142,15 +142,16 @@ def through_one_rank_twice(me: Frame) -> Program:
     # [x] = get(put_one.remote()); y = echo.remote([x]); del x; [x] = get(y); del y; z = use.remote([x], x); get(z)
     (made,) = me.submit(on(me, 2), put_one)
     yield get(made, may_run=False)
-    x = me.refs[-1]
+    inside = [object_id for object_id in me.refs if object_id != made]
     template_id = on(me, 1)
-    (y,) = me.submit(template_id, echo, nested=[x])
-    me.release([made, x])
+    (y,) = me.submit(template_id, echo, nested=inside)
+    me.release([made, *inside])
     yield get(y, may_run=False)
     me.release([y])
-    (z,) = me.submit(template_id, use, [x], [x])
+    inside = list(me.refs)
+    (z,) = me.submit(template_id, use, inside, inside)
     yield Sleep(0)
-    me.release([x])
+    me.release(inside)
     yield get(z, may_run=False)
     return []
 

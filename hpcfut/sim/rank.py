@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hpcfut.core import effects as f
 from hpcfut.core import events as e
+from hpcfut.core.context import increment
 from hpcfut.core.rank import RankCore
 from hpcfut.model.failure import INTERNAL, LOST, Failure
 from hpcfut.model.ids import first_id, name_of
@@ -17,17 +18,13 @@ from hpcfut.sim.disk import SimDisk
 from hpcfut.sim.fabric import Frame as Batch
 from hpcfut.sim.ops import Wait
 from hpcfut.sim.threads import Threads
-from hpcfut.sim.truth import Value
-from hpcfut.sim.window import NBYTES_STORED, SimWindow
-from hpcfut.wire.messages import Message, ReadRequested, Result
+from hpcfut.sim.trace import SimulationError
+from hpcfut.sim.window import SimWindow
+from hpcfut.sim.writers import Writers
+from hpcfut.wire.messages import Message, ReadRequested
 
 if TYPE_CHECKING:
     from hpcfut.sim.world import SimWorld
-
-#: One of so many stored values is built in place.
-_DRAFT_EVERY: Final = 4
-#: With one of so many, room is taken for what never becomes a value.
-_WASTE_EVERY: Final = 10
 
 
 class SimRank:
@@ -53,11 +50,20 @@ class SimRank:
         self.templates: list[int] = []
         self.ended: f.EndJob | None = None
         self.is_dead = False
+        #: Ranks that this one has heard are dead; and those whose memory it has let go of since.
+        self.has_lost: dict[int, None] = {}
+        self.has_forgotten: dict[int, None] = {}
+        #: Those of which its core knew before the present turn.
+        self.knew_dead: dict[int, None] = {}
+        #: What it has told and heard, thing by thing.
+        self.n_boundaries = 0
+        #: Until then it does nothing, as if it were dead.
+        self.pauses_until = 0.0
+        #: (rank, object) → values of user code here that are built over that memory.
+        self.views: dict[tuple[int, int], int] = {}
         self._last_id = first_id(rank, 0) - 1
         self._outgoing: dict[int, list[Message]] = {}
-        #: Threads that wait for room to write a value: what each does when it is given some, or not.
-        self._writers: dict[int, Callable[[bool], None]] = {}
-        self._n_writers = 0
+        self.writers = Writers(self)
         self.disk = SimDisk(world.scenario.n_spilled_max)
         self._perform: dict[type, Callable[[Any], None]] = {
             f.SendMessage: self._send_message,
@@ -71,12 +77,13 @@ class SimRank:
             f.RestoreObject: self._restore_object,
             f.ReadSource: self._read_source,
             f.DropSpilled: self._drop_spilled,
-            f.GiveRoom: self._give_room,
-            f.DenyRoom: self._deny_room,
+            f.GiveRoom: self.writers.give_room,
+            f.DenyRoom: self.writers.deny_room,
             f.FreeSegment: self._free_segment,
             f.InterruptTask: self.threads.interrupt,
             f.ResumeGenerator: self.threads.resume,
             f.ForgetTemplate: self._forget_template,
+            f.ForgetArena: self._forget_arena,
             f.AnswerQuery: self._answer_query,
             f.EndJob: self._end_job,
         }
@@ -96,36 +103,58 @@ class SimRank:
 
     def turn_if_due(self, at: float) -> None:
         """Take the turn that was to come at this instant, if it has not been taken earlier."""
-        if at == self.turn_at and not self.is_dead:
-            self.turn_at = float("inf")
-            self.turn()
+        if at != self.turn_at or self.is_dead:
+            return
+        if self.pauses_until > self.world.now:
+            self.turn_at = self.pauses_until
+            self.world.schedule_turn(self, self.turn_at)
+            return
+        self.turn_at = float("inf")
+        self.turn()
+
+    def die(self) -> None:
+        """It does nothing more, and what it holds, or reads in place, it does so no more."""
+        self.is_dead = True
+        self.turn_at = float("inf")
+        self.threads.die()
+        for object_id, n in self.held.items():
+            for _ in range(n):
+                self.world.truth.release(object_id)
+        for (rank, object_id), n in self.views.items():
+            self.world.ranks[rank].window.segments[object_id].n_views -= n
+        for table in (self.mailbox, self.held, self.stash, self.templates, self.views, self.writers.waiting):
+            table.clear()
 
     def turn(self) -> None:
         """Take one turn of the core and perform its effects."""
         events, self.mailbox = self.mailbox, []
         self.threads.turn_begins()
-        self._tell(events)
+        self.tell(events)
         self.threads.turn_ends()
-        if self.ended is None:
+        if self.has_lost:
+            self.knew_dead = dict(self.has_lost)
+        if self.ended is None and not self.is_dead:
             for check in self.world.checks.after_turn:
                 check(self)
 
-    def _tell(self, events: list[e.Event]) -> None:
+    def tell(self, events: list[e.Event]) -> None:
+        """Tell the core, now, and perform its effects; in the middle of them the rank may die."""
         world = self.world
         effects: list[f.Effect] = []
         world.trace.entries.append((world.now, self.rank, events, effects))
 
         def perform(some: list[f.Effect]) -> None:
-            effects.extend(some)
             for effect in some:
-                self._perform[type(effect)](effect)
+                if not self.is_dead:
+                    effects.append(effect)
+                    self._perform[type(effect)](effect)
 
         self.core.turn(events, world.now, perform)
         outgoing, self._outgoing = self._outgoing, {}
         for destination, messages in outgoing.items():
             batch = Batch(self.rank, destination, self.core.load, messages)
             world.fabric.send(batch, world.now, world.deliver)
-        deadline = self.core.next_deadline()
+        deadline = self.core.next_deadline() if not self.is_dead else None
         if deadline is not None and deadline < self.turn_at:
             self.turn_at = max(deadline, world.now)
             world.schedule_turn(self, self.turn_at)
@@ -151,6 +180,8 @@ class SimRank:
 
     def release_refs(self, object_ids: list[int]) -> None:
         """User code here dropped refs."""
+        if self.is_dead:
+            return
         held = self.held
         for object_id in object_ids:
             held[object_id] -= 1
@@ -159,81 +190,6 @@ class SimRank:
             self.world.truth.release(object_id)
         if object_ids:
             self.post(e.RefsReleased(object_ids))
-
-    def seal(self, object_id: int, value: Value, then: Callable[[Result], None]) -> None:
-        """Store a value here if it is large, as soon as there is room; ``then`` is given what the core is told.
-
-        Who finds no room makes do with a small value.
-        """
-        small = Result(value.payload, len(value.payload), value.contained)
-        if not value.is_stored or self.ended is not None or self.is_dead:
-            then(small)
-            return
-        if object_id % _WASTE_EVERY == 0:
-            self._waste_room()
-        is_draft = object_id % _DRAFT_EVERY == 0
-        room_id = self.new_id() if is_draft else object_id
-        rng = self.world.rng
-
-        def write(is_given: bool) -> None:
-            if is_given and rng.random() < 0.02:
-                self.post(e.RoomReturned(room_id))
-                is_given = False
-            if not is_given:
-                then(small)
-                return
-            if is_draft:
-                self._take_draft(room_id, object_id)
-            self.window.store(object_id, value.payload)
-            then(Result(None, NBYTES_STORED, value.contained))
-            if is_draft:
-                # The array is dropped at once, which may be told before or after what it has become.
-                self.post(e.ViewsClosed([object_id]))
-
-        writer = self._ask_for_room(room_id, write)
-        if rng.random() < 0.05:
-            self.world.set_timer(self.world.now + rng.random() * 0.05, self._stop_waiting, (writer, room_id))
-
-    def _ask_for_room(self, object_id: int, write: Callable[[bool], None]) -> int:
-        self._n_writers += 1
-        self._writers[self._n_writers] = write
-        self.post(e.RoomWanted(self._n_writers, object_id, NBYTES_STORED))
-        return self._n_writers
-
-    def _stop_waiting(self, what: tuple[int, int]) -> None:
-        """A thread does not wait for room any more."""
-        writer, room_id = what
-        write = self._writers.pop(writer, None)
-        if write is not None:
-            self.post(e.RoomReturned(room_id))
-            write(False)
-
-    def _take_draft(self, draft_id: int, object_id: int) -> None:
-        self.window.rename(draft_id, object_id)
-        self._tell([e.DraftBegun(draft_id), e.DraftTaken(draft_id, object_id)])
-
-    def _waste_room(self) -> None:
-        """User code here cannot write a value, drops an array that it builds, and cannot store what follows one."""
-        unwritten, dropped, draft, given_up = (self.new_id() for _ in range(4))
-
-        def cannot_write(is_given: bool) -> None:
-            if is_given:
-                self.post(e.RoomReturned(unwritten))
-
-        def drop(is_given: bool) -> None:
-            if is_given:
-                self._tell([e.DraftBegun(dropped)])
-                self.post(e.ViewsClosed([dropped]))
-
-        def give_up(is_given: bool) -> None:
-            if is_given:
-                self._take_draft(draft, given_up)
-                self.post(e.RoomReturned(given_up))
-                self.post(e.ViewsClosed([given_up]))
-
-        self._ask_for_room(unwritten, cannot_write)
-        self._ask_for_room(dropped, drop)
-        self._ask_for_room(draft, give_up)
 
     def keeps(self, object_id: int) -> bool:
         """Whether the bytes of an object are complete here, in memory or in a file."""
@@ -249,12 +205,20 @@ class SimRank:
     def open_views(self, places: Sequence[Place]) -> None:
         """User code here builds values over segments of this rank or of others of its host."""
         for place in places:
+            if place.rank in self.has_forgotten:
+                name = name_of(place.object_id)
+                text = f"Rank {self.rank} opens object {name} in memory of the dead that it has let go."
+                raise SimulationError(text, [place.object_id])
             self.world.ranks[place.rank].window.open(place)
+            increment(self.views, (place.rank, place.object_id), 1)
 
     def close_views(self, places: list[Place]) -> None:
         """These values are gone."""
+        if self.is_dead:
+            return
         for place in places:
             self.world.ranks[place.rank].window.close(place)
+            increment(self.views, (place.rank, place.object_id), -1)
         if places:
             self.post(e.ViewsClosed([place.object_id for place in places]))
 
@@ -289,33 +253,18 @@ class SimRank:
         for check in self.world.checks.on_message:
             check(self, effect.rank, effect.message)
         self._outgoing.setdefault(effect.rank, []).append(effect.message)
+        self.world.deaths.note_boundary(self)
 
     def _start_read(self, effect: f.StartRead) -> None:
         self.window.receive(effect.object_id, effect.offset)
-        self.world.open_read(self, effect)
-        self._send_message(f.SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id)))
+        self.world.transfers.open(self, effect)
+        if effect.rank not in self.has_lost:
+            self._send_message(f.SendMessage(effect.rank, ReadRequested(effect.object_id, effect.transfer_id)))
 
     def _send_object(self, effect: f.SendObject) -> None:
         for check in self.world.checks.on_send:
             check(self, effect)
-        self.world.send_object(self, effect)
-
-    def _give_room(self, effect: f.GiveRoom) -> None:
-        self.window.give(effect.object_id, effect.offset)
-        self._answer_writer(effect.waiter_id, is_given=True)
-
-    def _deny_room(self, effect: f.DenyRoom) -> None:
-        self.world.truth.n_denied += 1
-        self._answer_writer(effect.waiter_id, is_given=False)
-
-    def _answer_writer(self, waiter_id: int, *, is_given: bool) -> None:
-        write = self._writers.pop(waiter_id, None)
-        if write is not None:
-            self.world.schedule(self.world.now, self._go_on_writing, (waiter_id, write, is_given))
-
-    def _go_on_writing(self, what: tuple[int, Callable[[bool], None], bool]) -> None:
-        _, write, is_given = what
-        write(is_given)
+        self.world.transfers.send(self, effect)
 
     def _spill_objects(self, effect: f.SpillObjects) -> None:
         world = self.world
@@ -325,6 +274,8 @@ class SimRank:
 
     def _end_spill(self, what: tuple[int, dict[int, bytes], tuple[int, int] | None]) -> None:
         spill_id, payloads, in_place_of = what
+        if self.is_dead:
+            return
         for object_id in payloads:
             self.window.end_send(object_id)
         is_refused = self.world.rng.random() < self.world.scenario.p_disk_full
@@ -348,13 +299,15 @@ class SimRank:
 
     def _end_read(self, what: tuple[int, int, bytes, str]) -> None:
         transfer_id, object_id, payload, where = what
+        if self.is_dead:
+            return
         world = self.world
         if world.rng.random() < world.scenario.p_broken_read:
             self.window.break_off(object_id)
             kind = LOST if where == "file" else INTERNAL
             world.truth.lost[object_id] = None
             failure = broken_file(object_id, self.rank, where, kind)
-            world.truth.injected.append(failure)
+            world.truth.note_injected(failure, object_id)
             self.post(e.ReadFailed(transfer_id, failure))
         else:
             self.window.arrive(object_id, payload)
@@ -364,12 +317,20 @@ class SimRank:
         self.disk.drop(effect.file_id, effect.object_id)
 
     def _free_segment(self, effect: f.FreeSegment) -> None:
-        self.world.cancel_read(self, effect.object_id)
+        self.world.transfers.cancel(self, effect.object_id)
         self.window.free(effect.object_id)
 
     def _forget_template(self, effect: f.ForgetTemplate) -> None:
         nested = self.functions.pop(effect.template_id, ())
         self.release_refs(list(nested))
+
+    def _forget_arena(self, effect: f.ForgetArena) -> None:
+        if effect.rank not in self.has_lost or effect.rank in self.has_forgotten:
+            raise SimulationError(f"Rank {self.rank} forgets the memory of rank {effect.rank}: not dead, or once more.")
+        viewed = [object_id for rank, object_id in self.views if rank == effect.rank]
+        if viewed:
+            raise SimulationError(f"Rank {self.rank} forgets memory of rank {effect.rank} that it reads.", viewed[:3])
+        self.has_forgotten[effect.rank] = None
 
     def _answer_query(self, effect: f.AnswerQuery) -> None:
         for check in self.world.checks.on_answer:
@@ -382,8 +343,3 @@ class SimRank:
 def broken_file(object_id: int, rank: int, where: str, kind: str) -> Failure:
     """The failure of an object that cannot be read back."""
     return Failure(kind, f"The {where} of object {name_of(object_id)} on rank {rank} is damaged.")
-
-
-def broken_link(object_id: int, rank: int) -> Failure:
-    """The failure of a read that the fabric breaks off."""
-    return Failure(INTERNAL, f"The link to rank {rank} broke while object {name_of(object_id)} was read.")

@@ -1,6 +1,7 @@
 """Small user programs by name, each for a few ranks: short enough that every order of events can be tried.
 
-Rank 0 has the script. Where the others come in is counted round: with two ranks, ranks 2 and 0 are the same one.
+Rank 0 has the script. Where the others come in is counted round: with two ranks, ranks 2 and 0 are the same one. Each
+of them may die, so nothing is sure to be there.
 """
 
 from __future__ import annotations
@@ -135,10 +136,10 @@ def borrow_passed_on(me: Frame) -> Program:
 
     (outer,) = me.submit(on(me, 1), put_one)
     yield get(outer, may_run=False)
-    (x,) = (object_id for object_id in me.refs if object_id != outer)
-    (done,) = me.submit(on(me, 2), give, nested=[x])
+    given = [object_id for object_id in me.refs if object_id != outer]
+    (done,) = me.submit(on(me, 2), give, nested=given)
     yield Sleep(0)
-    me.release([outer, x])
+    me.release([outer, *given])
     yield get(done, may_run=False)
     return []
 
@@ -157,9 +158,9 @@ def generator(me: Frame) -> Program:
     items = list(spec.return_ids)
     yield get(items[0], may_run=False)
     items += me.advance(spec)
-    (inside,) = (object_id for object_id in me.refs if object_id not in items)
-    (done,) = me.submit(on(me, 2), use, nested=[inside])
-    me.release([inside])
+    inside = [object_id for object_id in me.refs if object_id not in items]
+    (done,) = me.submit(on(me, 2), use, nested=inside)
+    me.release(inside)
     yield get(items[1], done, may_run=False)
     me.cancel(spec.task_id)
     me.release(items)
@@ -186,7 +187,7 @@ def retry(me: Frame) -> Program:
     me.release([x])
     yield get(y, may_run=False)
     me.release([y])
-    (done,) = me.submit(on(me, 1), use, nested=[x])
+    (done,) = me.submit(on(me, 1), use, nested=me.refs[:])
     yield get(done, may_run=False)
     return []
 

@@ -10,8 +10,10 @@ from hpcfut.core.effects import ReadSource, RestoreObject, SendMessage, SpillObj
 from hpcfut.core.events import WaitStarted, WatchStarted
 from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
+from hpcfut.sim.deaths import AT_THE_END, Death
 from hpcfut.sim.fabric import Weather
 from hpcfut.sim.programs import Mix, RandomProgram
+from hpcfut.sim.trace import NeverHeard
 from hpcfut.sim.window import NBYTES_STORED
 from hpcfut.sim.world import Row, Scenario, SimWorld
 from hpcfut.wire.messages import (
@@ -98,7 +100,48 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         scenario = msgspec.structs.replace(scenario, p_disk_full=rng.choice((0.0, 0.0, 0.3, 1.0)))
     scenario = msgspec.structs.replace(scenario, n_ranks_on_host=rng.choice((1, 2, 2, 3)))
     scenario = msgspec.structs.replace(scenario, n_spilled_max=rng.choice((0, 0, 3)))
+    if not is_cut and n_drivers == 1 and n_ranks > 1:
+        scenario, mix = _with_deaths(Random(f"deaths of {seed}"), n_ranks, scenario, mix)
     return n_ranks, scenario, mix
+
+
+def _with_deaths(rng: Random, n_ranks: int, scenario: Scenario, mix: Mix) -> tuple[Scenario, Mix]:
+    """The same world, in which perhaps ranks die, or pause for longer than anybody would wait."""
+    replace = msgspec.structs.replace
+    if rng.random() < 0.2:
+        pauses = tuple(
+            (rng.randrange(1, N_TASKS_MIN), rng.randrange(n_ranks), rng.choice((0.05, 5.0, 100.0)))
+            for _ in range(rng.randrange(1, 4))
+        )
+        scenario = replace(scenario, pauses=pauses)
+    if rng.random() < 0.5:
+        return scenario, mix
+    n_spares = rng.choice((0, 0, 0, 1, 2)) if n_ranks > 3 else 0
+    deaths: list[Death] = []
+    for n_tasks in rng.sample(range(3, N_TASKS_MIN + 1), rng.choice((1, 1, 2, 4))):
+        # One rank, some, or all of a host.
+        ranks = [rng.randrange(1, n_ranks)]
+        draw = rng.random()
+        if draw < 0.2:
+            ranks = rng.sample(range(1, n_ranks), rng.randrange(1, n_ranks))
+        elif draw < 0.4:
+            host = ranks[0] // scenario.n_ranks_on_host
+            ranks = [rank for rank in range(1, n_ranks) if rank // scenario.n_ranks_on_host == host]
+        notices_s = rng.choice(((0.012,), (0.001, 0.012, 3.0), (0.0,), (1e-4,), (0.2, 20.0)))
+        delay_s = rng.choice((0.0, 0.001, 0.05))
+        when = rng.random()
+        if when < 0.1:
+            death = Death(ranks=tuple(ranks), n_tasks=AT_THE_END, delay_s=0.001, notices_s=notices_s)
+        elif when < 0.3:
+            n_boundaries = rng.randrange(1, 200)
+            death = Death(ranks=tuple(ranks), n_boundaries=n_boundaries, notices_s=notices_s)
+        else:
+            death = Death(ranks=tuple(ranks), n_tasks=n_tasks, delay_s=delay_s, notices_s=notices_s)
+        deaths.append(death)
+    config = replace(scenario.config, survives_deaths=True)
+    # With losses besides, programs are made so that much is made again.
+    mix = replace(mix, n_retries=rng.choice(((0, 1, 3, 9), (3, 9), mix.n_retries)))
+    return replace(scenario, deaths=tuple(deaths), n_spares=n_spares, config=config), mix
 
 
 def world_of(seed: int, n_ranks: int | None = None) -> SimWorld:
@@ -146,6 +189,9 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "loans": _n_messages(world, LoanReturned),
         "reads redirected": _n_messages(world, ReadRedirected),
         "fetches ahead": _n_messages(world, ArgumentsFollow),
+        "deaths": len(world.deaths.dead),
+        "deaths heard of late": sum(type(event) is NeverHeard for entry in world.trace.entries for event in entry[2]),
+        "tasks that crashed": sum(spec.n_crashes for spec in specs),
         "tasks run again": sum(spec.first is not None for spec in specs),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hpcfut.core import effects as f
@@ -13,8 +12,7 @@ from hpcfut.model.ids import name_of
 from hpcfut.model.place import Place
 from hpcfut.sim.frame import Frame, Thread, Watched
 from hpcfut.sim.ops import Body, Cancelled, Make, Put, Raised, Sleep, Wait
-from hpcfut.sim.truth import Value
-from hpcfut.wire.messages import Result
+from hpcfut.sim.results import Results
 
 if TYPE_CHECKING:
     from hpcfut.sim.rank import SimRank
@@ -35,6 +33,9 @@ class Threads:
         #: How many wait as a driver's, as far as the core has been told.
         self.n_drivers_waiting = 0
         self._n_waiters = 0
+        self._results = Results(rank, self)
+        #: Threads that user code here has started.
+        self._n_threads = 0
         #: Frames that have left a wait by themselves, and as whose it was: the core will be told, is being told.
         self._comes_back: list[tuple[Frame, int]] = []
         self._came_back: list[tuple[Frame, int]] = []
@@ -49,6 +50,15 @@ class Threads:
             self._count_waiting(frame, waits_as, -1)
         self._came_back.clear()
 
+    def die(self) -> None:
+        """The rank is dead, and user code here does nothing more."""
+        for frame in self.runs.values():
+            assert frame.spec is not None
+            frame.spec.running_on = -1
+        self._world.n_threads -= self._n_threads
+        for table in (self.waiters, self._watchers, self.runs, self.drivers, self._comes_back, self._came_back):
+            table.clear()
+
     # -- effects ---------------------------------------------------------------------------------------------------
 
     def run_task(self, effect: f.RunTask) -> None:
@@ -62,7 +72,7 @@ class Threads:
         thread = waiter.thread if waiter is not None else Thread()
         frame = Frame(self._rank, thread, spec, world.rng)
         frame.attempt = spec.n_attempts = spec.n_attempts + 1
-        spec.running_on = self._rank.rank
+        spec.running_on = spec.ran_on = self._rank.rank
         frame.return_ids = effect.return_ids
         frame.item_ids = deque(effect.item_ids)
         frame.n_names = len(effect.item_ids)
@@ -155,6 +165,7 @@ class Threads:
             frame.horizon = parent.horizon
         frame.refs += refs
         self._rank.add_refs(refs)
+        self._n_threads += 1
         self._world.n_threads += 1
         self._start(body, frame)
 
@@ -170,6 +181,9 @@ class Threads:
         thread.is_scheduled = False
         if self._rank.ended is not None or self._rank.is_dead:
             return
+        if self._rank.pauses_until > self._world.now:
+            self._world.schedule_step(thread, self._rank.pauses_until - self._world.now)
+            return
         frame = thread.stack[-1]
         frame.has_begun = True
         program = frame.program
@@ -181,7 +195,7 @@ class Threads:
             else:
                 op = program.send(self._take_result(frame))
         except StopIteration as stop:
-            self._return(frame, tuple(stop.value or ()))
+            self._results.make_all(frame, tuple(stop.value or ()))
             return
         except Cancelled:
             self._raise(frame, Failure(CANCELLED, "cancelled while it ran"), is_retriable=False)
@@ -198,10 +212,10 @@ class Threads:
         elif type(op) is Wait:
             self._wait(frame, op)
         elif type(op) is Put:
-            self._put(frame, op)
+            self._results.put(frame, op)
         else:
             assert type(op) is Make
-            self._make_item(frame, op)
+            self._results.make_item(frame, op)
 
     def _drop_views(self, frame: Frame, places: list[Place]) -> None:
         """Values go away, now or, because something still refers to them, later."""
@@ -290,85 +304,17 @@ class Threads:
         frame.is_held_back = False
         self._world.schedule_step(frame.thread, 0.0)
 
-    # -- generators and ends -----------------------------------------------------------------------------------------
-
-    def _store(self, frame: Frame, values: dict[int, Value], then: Callable[[list[Result]], None]) -> None:
-        """Store values one after the other; the frame gives way until there is room for all of them."""
-        left, results = deque(values.items()), list[Result]()
-        frame.is_writing = True
-
-        def go_on(result: Result | None) -> None:
-            if result is not None:
-                results.append(result)
-            if left:
-                self._rank.seal(*left.popleft(), go_on)
-            elif self._rank.ended is None and not self._rank.is_dead:
-                frame.is_writing = False
-                then(results)
-
-        go_on(None)
-
-    def _put(self, frame: Frame, op: Put) -> None:
-        object_id, value = frame.new_value(op.contained, is_stored=True)
-
-        def go_on(results: list[Result]) -> None:
-            frame.note_put(object_id, results[0])
-            self._world.schedule_step(frame.thread, 0.0)
-
-        self._store(frame, {object_id: value}, go_on)
-
-    def _make_item(self, frame: Frame, op: Make) -> None:
-        object_id = frame.item_ids.popleft()
-        frame.n_made += 1
-        if not object_id:
-            self._has_made(frame, 0, Result(b"", 0, ()))
-            return
-        payload = f"item {name_of(object_id)}, attempt {frame.attempt}".encode()
-        value = Value(payload, op.contained, op.is_stored, frame.task_id, frame.n_made)
-        self._world.truth.add(object_id, value)
-        self._store(frame, {object_id: value}, lambda results: self._has_made(frame, object_id, results[0]))
-
-    def _has_made(self, frame: Frame, object_id: int, result: Result) -> None:
-        self._rank.post(e.RunYielded(frame.task_id, object_id, result))
-        if not frame.item_ids and not frame.is_interrupted:
-            # It is not asked for the next item before there is a name for it.
-            frame.is_held_back = True
-            frame.n_waiting += 1
-            self._rank.post(e.RunHeldBack(frame.task_id))
-            return
-        self._world.schedule_step(frame.thread, self._world.rng.random() * 50e-6)
-
-    def _return(self, frame: Frame, made: tuple[Make, ...]) -> None:
-        if frame.spec is None:
-            self._leave(frame, frame.refs)
-            return
-        values = {}
-        for index, (object_id, make) in enumerate(zip(frame.return_ids, made, strict=False)):
-            payload = f"result {name_of(object_id)}, attempt {frame.attempt}".encode()
-            value = values[object_id] = Value(payload, make.contained, make.is_stored, frame.task_id, index)
-            self._world.truth.add(object_id, value)
-        self._store(frame, values, lambda results: self._has_returned(frame, made, results))
-
-    def _has_returned(self, frame: Frame, made: tuple[Make, ...], results: list[Result]) -> None:
-        assert frame.spec is not None
-        # Local variables that are not part of the result may die before it is sent.
-        early = []
-        if frame.rng.random() < 0.5:
-            kept = {object_id for make in made for object_id in make.contained}
-            early = [object_id for object_id in frame.refs if object_id not in kept]
-            frame.refs = [object_id for object_id in frame.refs if object_id in kept]
-            self._rank.release_refs(early)
-        self._rank.post(e.RunReturned(frame.task_id, tuple(results)))
-        frame.spec.has_succeeded = True
-        self._leave(frame, frame.refs)
+    # -- ends --------------------------------------------------------------------------------------------------------
 
     def _raise(self, frame: Frame, failure: Failure, is_retriable: bool) -> None:
         if frame.spec is not None:
             frame.spec.failures = [*frame.spec.failures, failure]
+            if is_retriable:
+                frame.spec.retriable = [*frame.spec.retriable, failure]
             self._rank.post(e.RunRaised(frame.task_id, failure, is_retriable))
-        self._leave(frame, frame.refs)
+        self.leave(frame, frame.refs)
 
-    def _leave(self, frame: Frame, refs: list[int]) -> None:
+    def leave(self, frame: Frame, refs: list[int]) -> None:
         """The frame ends: its refs are dropped, and the thread goes on with the frame below."""
         world = self._world
         frame.refs = []
@@ -385,6 +331,7 @@ class Threads:
             del self.runs[frame.task_id]
         else:
             world.n_threads -= 1
+            self._n_threads -= 1
             if not frame.task_id:
                 self.drivers.remove(frame)
         stack = frame.thread.stack

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from hpcfut.core.effects import Effect, SendMessage
-from hpcfut.core.events import Event, FrameReceived
+from hpcfut.core.events import Event, FrameReceived, RankLost
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.ids import name_of
+from hpcfut.wire.messages import Message
 
 INDENT = 4
 
@@ -23,7 +24,19 @@ NAMES = (
     *("arguments", "nested", "contained", "borrowed"),
 )
 
-Entry = tuple[float, int, Sequence[Event], Sequence[Effect]]
+
+class RankDied(msgspec.Struct):
+    """Here and now the rank dies."""
+
+
+class NeverHeard(msgspec.Struct):
+    """A rank has sent this and died, and it is lost."""
+
+    source: int
+    messages: list[Message]
+
+
+Entry = tuple[float, int, Sequence[Event | RankDied | NeverHeard], Sequence[Effect]]
 
 
 class SimulationError(HpcfutError):
@@ -42,10 +55,10 @@ class Trace:
         self.entries: list[Entry] = []
 
     def lines(self, about: int = 0) -> Iterator[str]:
-        """The trace as text; only what mentions this id, if one is given."""
+        """The trace as text; only what mentions this id, if one is given, and the deaths."""
         for at, rank, events, effects in self.entries:
             for verb, record in _said(events, effects):
-                if not about or about in ids_in(record):
+                if not about or isinstance(record, RankDied | RankLost) or about in ids_in(record):
                     yield f"{at * 1e3:11.3f} ms  {' ' * INDENT * rank}{rank} {verb} {describe(record)}"
 
     def digest(self) -> str:
@@ -66,12 +79,17 @@ class Trace:
         return "\n".join(parts)
 
 
-def _said(events: Sequence[Event], effects: Sequence[Effect]) -> Iterator[tuple[str, object]]:
+def _said(events: Sequence[Event | RankDied | NeverHeard], effects: Sequence[Effect]) -> Iterator[tuple[str, object]]:
     """What a rank heard and did in one turn, message by message."""
     for event in events:
         if isinstance(event, FrameReceived):
             for message in event.messages:
                 yield f"hears from {event.source}:", message
+        elif isinstance(event, NeverHeard):
+            for message in event.messages:
+                yield f"will never hear from {event.source}:", message
+        elif isinstance(event, RankDied):
+            yield "dies:", event
         else:
             yield "hears", event
     for effect in effects:

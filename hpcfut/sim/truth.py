@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import msgspec
 
 from hpcfut.core.effects import RunTask
 from hpcfut.core.effects import Value as Outcome
-from hpcfut.model.failure import CANCELLED, ENDED, FULL, UNRECOVERABLE, UNSCHEDULABLE, Failure
-from hpcfut.model.ids import RANK_SHIFT, is_again
+from hpcfut.core.events import TaskSubmitted
+from hpcfut.core.rank import RankCore
+from hpcfut.core.task import TaskRecord
+from hpcfut.model.config import NBYTES_LINEAGE_MAX
+from hpcfut.model.failure import Failure
+from hpcfut.model.ids import RANK_SHIFT, owner_of
 from hpcfut.model.place import Place
 from hpcfut.model.told import Argument
 from hpcfut.sim.ops import Body
+from hpcfut.sim.reasons import Reasons
+from hpcfut.wire.messages import Message, TaskDone, TaskPushed, TaskRaised, TaskReturned, TasksHandedBack
 
 
 class Value(msgspec.Struct, gc=False):
@@ -22,6 +30,8 @@ class Value(msgspec.Struct, gc=False):
     #: The task whose result it is, 0 for a put; and which of its results, or items.
     task_id: int = 0
     index: int = -1
+    #: Where it was made.
+    rank: int = -1
 
 
 class Spec(msgspec.Struct, eq=False):
@@ -45,9 +55,16 @@ class Spec(msgspec.Struct, eq=False):
     n_attempts: int = 0
     #: The rank that runs it now, -1 for none.
     running_on: int = -1
+    #: The rank that has run it last; whether it returned, and whether its owner has been told.
+    ran_on: int = -1
     has_succeeded: bool = False
-    #: What its attempts raised.
+    is_told: bool = False
+    #: What its attempts raised, and which of that may be tried again.
     failures: list[Failure] = []
+    retriable: list[Failure] = []
+    #: How often a rank died that it had been pushed to; and how often it was called once more, to make what was lost.
+    n_crashes: int = 0
+    n_repeats: int = 0
     #: Whether somebody asked to cancel it, and also what it submits.
     is_cancelled: bool = False
     is_cancelled_below: bool = False
@@ -56,22 +73,29 @@ class Spec(msgspec.Struct, eq=False):
     repeats: list[Spec] = []
 
     @property
-    def may_be_cancelled(self) -> bool:
-        """Whether a cancellation is a legal end of it."""
-        if self.is_cancelled:
-            return True
-        above = self.parent
-        while above is not None:
-            if above.is_cancelled_below:
-                return True
-            above = above.parent
-        return False
+    def original(self) -> Spec:
+        """The task as user code has submitted it."""
+        return self.first or self
+
+    @property
+    def family(self) -> list[Spec]:
+        """That, and all by which the core has run it again."""
+        original = self.original
+        return [original, *original.repeats]
 
 
 class Truth:
     """The omniscient model."""
 
-    def __init__(self, n_ranks: int, *, is_tight: bool) -> None:
+    def __init__(self, n_ranks: int, *, is_tight: bool, nbytes_lineage_max: int) -> None:
+        self.reasons = Reasons(self)
+        #: Ranks that have died.
+        self.dead: dict[int, None] = {}
+        #: Tasks of which nothing has been heard since they were sent to another rank: where, and their payload.
+        self._pushed: dict[int, tuple[int, bytes]] = {}
+        #: Owners that may have dropped lineage before its time.
+        self._capped: list[Callable[[], bool]] = []
+        self._is_capped = nbytes_lineage_max < NBYTES_LINEAGE_MAX
         #: Whether the stores are so small that a read may find no room.
         self.is_tight = is_tight
         #: How often there was no room for a value.
@@ -83,8 +107,8 @@ class Truth:
         #: Task, as user code has submitted it, and which of its results → under which ids that has been made.
         self.versions: dict[tuple[int, int], list[int]] = {}
         self._by_payload: dict[bytes, Spec] = {}
-        #: Failures that the fabric, not a program, has caused: any task or wait may see them.
-        self.injected: list[Failure] = []
+        #: Failures that the fabric, not a program, has caused → the bytes that it was about.
+        self.injected: dict[Failure, int] = {}
         #: Bytes that may be said to be where they are no more, because they were lost.
         self.lost: dict[int, None] = {}
         #: Tasks that were given up, because those that hold what they need wait for them.
@@ -101,24 +125,46 @@ class Truth:
         spec = self.specs.get(effect.task_id)
         if spec is not None:
             return spec
-        first = self._by_payload.get(effect.payload)
-        if first is None:
-            self._by_payload = {spec.payload: spec for spec in self.specs.values() if spec.first is None}
-            first = self._by_payload[effect.payload]
+        first = self._original_of(effect.payload)
         spec = msgspec.structs.replace(
             first,
             task_id=effect.task_id,
             return_ids=effect.return_ids,
             n_attempts=0,
             running_on=-1,
+            ran_on=-1,
             has_succeeded=False,
+            is_told=False,
             failures=[],
+            retriable=[],
             first=first,
             repeats=[],
         )
         first.repeats = [*first.repeats, spec]
         self.specs[effect.task_id] = spec
         return spec
+
+    def _original_of(self, payload: bytes) -> Spec:
+        first = self._by_payload.get(payload)
+        if first is None:
+            self._by_payload = {spec.payload: spec for spec in self.specs.values() if spec.first is None}
+            first = self._by_payload[payload]
+        return first
+
+    def watch(self, core: RankCore) -> None:
+        """Note which tasks a core calls once more, and whether it has had to let go of lineage."""
+        right = core.tasks.repeat
+
+        def repeat(event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
+            self._original_of(event.payload).n_repeats += 1
+            return right(event, n_retries, n_items)
+
+        core.tasks.repeat = repeat  # type: ignore[method-assign]
+        self._capped.append(lambda: core.lineage.has_given_way)
+
+    def is_capped(self, rank: int) -> bool:
+        """Whether a rank may have dropped lineage before its time."""
+        return self._is_capped or self._capped[rank]()
 
     def add(self, object_id: int, value: Value) -> None:
         """A task has made a value."""
@@ -156,6 +202,60 @@ class Truth:
         """Whether something has been made as the value of an object."""
         return made_id == object_id or (made_id in self.values and made_id in self._versions_of(object_id))
 
+    def is_version_of(self, bytes_id: int, object_id: int) -> bool:
+        """Whether these are, or were, the bytes of an object."""
+        if not bytes_id or object_id not in self.values:
+            return bytes_id == object_id != 0
+        return bytes_id in self._versions_of(object_id)
+
+    def is_lost(self, object_id: int) -> bool:
+        """Whether bytes of an object were lost, by whatever cause."""
+        return object_id in self.values and any(bytes_id in self.lost for bytes_id in self._versions_of(object_id))
+
+    def note_injected(self, failure: Failure, bytes_id: int) -> None:
+        """The fabric causes a failure."""
+        self.injected[failure] = bytes_id
+
+    # -- deaths ------------------------------------------------------------------------------------------------------
+
+    def note_pushed(self, message: TaskPushed, rank: int, *, is_lost: bool) -> None:
+        """The owner of a task sends it to a rank, of whose death it may have heard in this very turn."""
+        if is_lost:
+            self._original_of(message.payload).n_crashes += 1
+        else:
+            self._pushed[message.task_id] = (rank, message.payload)
+
+    def note_replies(self, messages: Sequence[Message]) -> None:
+        """A rank is about to hear this."""
+        for message in messages:
+            if isinstance(message, TaskDone | TaskReturned | TaskRaised):
+                self._pushed.pop(message.task_id, None)
+                if not isinstance(message, TaskRaised):
+                    spec = self.specs[message.task_id]
+                    spec.is_told = spec.has_succeeded = True
+            elif isinstance(message, TasksHandedBack):
+                for task_id in message.task_ids:
+                    self._pushed.pop(task_id, None)
+
+    def note_death(self, rank: int) -> None:
+        """A rank has died: what it has done and not told is undone, and what it stored is lost."""
+        self.dead[rank] = None
+        for spec in self.specs.values():
+            if spec.ran_on == rank and not spec.is_told:
+                spec.has_succeeded = False
+        for object_id, value in self.values.items():
+            if value.rank == rank and value.is_stored:
+                self.lost[object_id] = None
+
+    def note_lost(self, survivor: int, dead: int) -> None:
+        """A rank is about to hear of a death, which is a failed attempt of its tasks that are there."""
+        for task_id, (rank, payload) in list(self._pushed.items()):
+            if rank == dead and owner_of(task_id) == survivor:
+                del self._pushed[task_id]
+                self._original_of(payload).n_crashes += 1
+
+    # -- refs --------------------------------------------------------------------------------------------------------
+
     def hold(self, object_id: int) -> None:
         """User code somewhere got a ref."""
         held = self.held[object_id >> RANK_SHIFT]
@@ -167,43 +267,3 @@ class Truth:
         held[object_id] -= 1
         if not held[object_id]:
             del held[object_id]
-
-    def may_fail(self, object_id: int, failure: Failure) -> bool:
-        """Whether this failure can be what becomes of the object."""
-        if failure in self.injected or (self.is_tight and failure.kind == FULL):
-            return True
-        if failure.kind == UNRECOVERABLE:
-            return "ended earlier" in failure.text or any(failure.text.startswith(it.text) for it in self.injected)
-        spec = self.makers.get(object_id)
-        return spec is not None and self._may_end(spec, failure, {})
-
-    def _may_end(self, spec: Spec, failure: Failure, seen: dict[int, None]) -> bool:
-        if spec.task_id in seen:
-            return False
-        seen[spec.task_id] = None
-        if any(failure in each.failures for each in (spec, *spec.repeats)):
-            return True
-        if failure.kind == CANCELLED and spec.may_be_cancelled:
-            return True
-        # An attempt to make something again that never began is nobody's here.
-        is_given_up = spec.task_id in self.given_up or any(map(is_again, self.given_up))
-        if failure.kind == UNSCHEDULABLE and (spec.is_unschedulable or is_given_up):
-            return True
-        if failure.kind == ENDED and spec.n_returns < 0:
-            return True
-        makers = self.makers
-        return any(
-            object_id in makers and self._may_end(makers[object_id], failure, seen) for object_id in spec.arguments
-        )
-
-    def may_fail_at_all(self, spec: Spec) -> bool:
-        """Whether there is any reason why a task may have no result."""
-        if spec.failures or spec.may_be_cancelled or spec.is_unschedulable or spec.task_id in self.given_up:
-            return True
-        if any(map(self.may_fail_at_all, spec.repeats)) or any(map(is_again, self.given_up)):
-            return True
-        if self.injected or self.is_tight or spec.n_returns < 0:
-            return True
-        makers = [self.makers[object_id] for object_id in spec.arguments if object_id in self.makers]
-        # A task has arguments that were made before it only, so this ends.
-        return any(self.may_fail_at_all(maker) for maker in makers)

@@ -10,30 +10,31 @@ from __future__ import annotations
 
 import heapq
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from random import Random
 from typing import Any
 
 import msgspec
 
-from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.core.context import Table, Transitions
 from hpcfut.core.ownership import STORED
 from hpcfut.core.rank import RankCore
 from hpcfut.model.config import Config
 from hpcfut.model.errors import HpcfutError
+from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import name_of, owner_of
-from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.sim.checkers import Checks
+from hpcfut.sim.deaths import Death, Deaths
 from hpcfut.sim.fabric import Fabric, Frame, Weather
 from hpcfut.sim.frame import Frame as UserFrame
 from hpcfut.sim.frame import Thread
 from hpcfut.sim.ops import Body, Program, Wait
-from hpcfut.sim.rank import SimRank, broken_link
+from hpcfut.sim.rank import SimRank
 from hpcfut.sim.trace import SimulationError, Trace, ids_in
+from hpcfut.sim.transfers import Transfers
 from hpcfut.sim.truth import Truth
 
 Row = tuple[str, str, str]
@@ -56,6 +57,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     #: rank 0 ends the session.
     cut_at_n_tasks: int = 0
     dies: int = -1
+    #: Deaths that the job survives; and how many ranks, the last ones, are kept aside until then.
+    deaths: tuple[Death, ...] = ()
+    n_spares: int = 0
+    #: Ranks that do nothing for a long while, but live: (after so many tasks, rank, seconds).
+    pauses: tuple[tuple[int, int, float], ...] = ()
     #: Bytes of large objects that a rank has room for.
     nbytes_store: int = 1 << 20
     #: Chance that objects cannot be spilled.
@@ -87,16 +93,6 @@ class HitTable(Table):
         return state
 
 
-class _Read(msgspec.Struct, gc=False):
-    """A transfer that a reader has got ready for."""
-
-    reader: SimRank
-    object_id: int
-    transfer_id: int
-    holder: int
-    is_sending: bool = False
-
-
 class SimWorld:
     """See the module's docstring.
 
@@ -119,25 +115,38 @@ class SimWorld:
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._n_scheduled = 0
         self.trace = Trace(n_ranks)
-        self.truth = Truth(n_ranks, is_tight=scenario.nbytes_store < (1 << 20))
+        self.truth = Truth(
+            n_ranks, is_tight=scenario.nbytes_store < (1 << 20), nbytes_lineage_max=scenario.config.nbytes_lineage_max
+        )
         self.templates: dict[int, TaskTemplate] = {}
         #: All rows of the transition tables of the cores, and those that were taken.
         self.rows: dict[Row, None] = {}
         self.hits: dict[Row, None] = {}
+        self.transfers = Transfers(self)
+        self.deaths = Deaths(self)
         self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
         store = {"object_store_memory": scenario.nbytes_store * RESOURCE_UNIT}
         amounts = [store | each for each in scenario.resources]
         self.roster = [
-            RankRecord(rank, 0, host, host, 1000 + rank, amounts[rank % len(amounts)])
+            RankRecord(
+                rank,
+                0,
+                host,
+                host,
+                1000 + rank,
+                amounts[rank % len(amounts)],
+                is_spare=rank >= n_ranks - scenario.n_spares,
+            )
             for rank in range(n_ranks)
             for host in [f"h{rank // scenario.n_ranks_on_host}"]
         ]
         self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]
         self.checks = Checks(self)
-        self._reads: dict[tuple[int, int], _Read] = {}
         #: Scripts that go on, and those that have not even passed the time until all others were done.
         self._n_scripts = self._n_scripts_open = scenario.n_drivers
         self.is_cut = False
+        #: Deaths and losses that will happen, or be heard of, and may make tasks run again.
+        self.n_faults_to_come = 0
         #: Threads of user code, the scripts included.
         self.n_threads = scenario.n_drivers
         for rank in self.ranks[: scenario.n_drivers]:
@@ -153,6 +162,7 @@ class SimWorld:
             neighbours=[other.rank for other in self.roster if other.host_key == self.roster[rank].host_key],
             make_table=self._make_table,
         )
+        self.truth.watch(core)
         return SimRank(self, rank, core)
 
     def _make_table(self, machine: str, transitions: Transitions) -> Table:
@@ -165,6 +175,9 @@ class SimWorld:
         """Let something happen at an instant."""
         self._n_scheduled += 1
         heapq.heappush(self._heap, (at, self._n_scheduled, action, argument))
+
+    def forget_actions(self) -> None:
+        """Some of what was to happen will not, because somebody is dead; it does nothing when its time has come."""
 
     def set_timer(self, at: float, action: Callable[[Any], None], argument: Any) -> None:
         """Let something happen when its time has come, which is what somebody waits for."""
@@ -189,6 +202,7 @@ class SimWorld:
                 for check in self.checks.at_rest:
                     check()
                 self.ranks[0].post(e.StopRequested(0, "", True))
+                self.deaths.note_end()
                 self._run_dry()
             for check in self.checks.at_end:
                 check()
@@ -224,29 +238,39 @@ class SimWorld:
         yield from program(me)
         self._n_scripts -= 1
         me.release(list(me.refs))
-        while self._n_scripts or self.n_threads > self._n_scripts_open or self._has_tasks():
+        while self._n_scripts or self.n_threads > self._n_scripts_open or self._has_tasks() or self.n_faults_to_come:
             # A rank with a driver works only while its driver waits, so the driver waits: for nothing, for a while.
             yield Wait([], 1, may_run=False, timeout_s=0.05)
         self._n_scripts_open -= 1
         if not self._n_scripts_open:
-            for rank in self.ranks:
+            for rank in self.survivors():
                 rank.drop_globals()
         return None
 
     def _has_tasks(self) -> bool:
         return any(
             rank.core.tasks.tasks or rank.threads.runs or any(type(event) is e.TaskSubmitted for event in rank.mailbox)
-            for rank in self.ranks
+            for rank in self.survivors()
         )
+
+    def survivors(self) -> list[SimRank]:
+        """The ranks that are alive."""
+        return [rank for rank in self.ranks if not rank.is_dead]
 
     # -- the fabric --------------------------------------------------------------------------------------------------
 
     def note_submitted(self) -> None:
         """User code has submitted a task."""
         if self.scenario.loses:
+            self.n_faults_to_come += 1
             self.schedule(self.now + self.rng.random() * 0.02, self._lose_something, None)
-        if len(self.truth.specs) == self.scenario.cut_at_n_tasks:
+        n_tasks = len(self.truth.specs)
+        if n_tasks == self.scenario.cut_at_n_tasks:
             self.schedule(self.now + self.rng.random() * 0.05, self._cut, None)
+        self.deaths.note_submitted(n_tasks)
+        for after, rank, seconds in self.scenario.pauses:
+            if after == n_tasks:
+                self.ranks[rank].pauses_until = self.now + seconds
 
     def _cut(self, _: None) -> None:
         """The session is cut short: by rank 0, or because a rank dies, of which others hear sooner or later."""
@@ -265,66 +289,48 @@ class SimWorld:
 
     def deliver(self, frame: Frame) -> None:
         """A frame arrives."""
-        self.ranks[frame.destination].post(e.FrameReceived(frame.source, frame.load, frame.messages))
-
-    def open_read(self, reader: SimRank, effect: f.StartRead) -> None:
-        """A reader is ready for bulk data."""
-        self._reads[reader.rank, effect.transfer_id] = _Read(reader, effect.object_id, effect.transfer_id, effect.rank)
-
-    def send_object(self, holder: SimRank, effect: f.SendObject) -> None:
-        """A holder sends bulk data; it leaves and arrives at different times."""
-        read = self._reads[effect.rank, effect.transfer_id]
-        read.is_sending = True
-        payload = holder.window.start_send(Place(effect.object_id, holder.rank, effect.offset, effect.nbytes))
-        left_at = self.now + 3 * self.fabric.latency()
-        self.schedule(left_at, self._has_left, (holder, effect.object_id))
-        self.schedule(left_at + self.fabric.latency(), self._has_arrived, (read, payload))
-
-    def _has_left(self, what: tuple[SimRank, int]) -> None:
-        holder, object_id = what
-        holder.window.end_send(object_id)
-        holder.post(e.SendCompleted(object_id))
-
-    def _has_arrived(self, what: tuple[_Read, bytes]) -> None:
-        read, payload = what
-        del self._reads[read.reader.rank, read.transfer_id]
-        reader = read.reader
-        if self.scenario.p_broken_read and self.rng.random() < self.scenario.p_broken_read:
-            reader.window.break_off(read.object_id)
-            failure = broken_link(read.object_id, read.holder)
-            self.truth.injected.append(failure)
-            reader.post(e.ReadFailed(read.transfer_id, failure))
-        else:
-            reader.window.arrive(read.object_id, payload)
-            reader.post(e.ReadCompleted(read.transfer_id))
+        if not self.deaths.is_heard(frame):
+            return
+        if self.scenario.config.survives_deaths:
+            self.truth.note_replies(frame.messages)
+        receiver = self.ranks[frame.destination]
+        receiver.post(e.FrameReceived(frame.source, frame.load, frame.messages))
+        self.deaths.note_boundary(receiver)
 
     def _lose_something(self, _: None) -> None:
         """An owner learns that the bytes of an object are lost; what cannot be made again is there all the same."""
-        tables = [rank.core.ownership.objects for rank in self.ranks]
+        self.n_faults_to_come -= 1
+        tables = [rank.core.ownership.objects for rank in self.survivors()]
         stored = [record for table in tables for record in table.values() if record.state == STORED]
         if stored:
             record = self.rng.choice(stored)
             owner = self.ranks[owner_of(record.object_id)]
+            reason = f"Object {name_of(record.object_id)} has gone."
             self.truth.lost[record.bytes_id] = None
-            owner.post(e.BytesLost(record.object_id, f"Object {name_of(record.object_id)} has gone."))
-
-    def cancel_read(self, reader: SimRank, object_id: int) -> None:
-        """A segment is freed: a read into it that was refused is not waited for any more."""
-        for key, read in self._reads.items():
-            if read.reader is reader and read.object_id == object_id and not read.is_sending:
-                reader.window.break_off(object_id)
-                del self._reads[key]
-                return
+            self.truth.note_injected(Failure(LOST, reason), record.bytes_id)
+            owner.post(e.BytesLost(record.object_id, reason))
 
     # -- what is so ------------------------------------------------------------------------------------------------
 
-    def candidates(self, template: TaskTemplate) -> list[int]:
+    def active(self, dead: Container[int]) -> list[int]:
+        """The ranks that may be given tasks, for one who knows of these deaths."""
+        n_active = sum(not record.is_spare for record in self.roster)
+        return [record.rank for record in self.roster if record.rank not in dead][:n_active]
+
+    def may_run(self, template: TaskTemplate, owner: int, rank: int) -> bool:
+        """Whether an owner may have sent a task to a rank, when it knew of the first so many of its deaths."""
+        known = list(self.ranks[owner].has_lost)
+        return any(rank in self.candidates(template, known[:n]) for n in range(len(known) + 1))
+
+    def candidates(self, template: TaskTemplate, dead: Container[int] = ()) -> list[int]:
         """The ranks that can ever run a task of this template, worked out anew."""
         able = [
-            record.rank
-            for record in self.roster
-            if all(record.resources.get(name, 0) >= amount for name, amount in template.resources)
+            rank
+            for rank in self.active(dead)
+            if all(self.roster[rank].resources.get(name, 0) >= amount for name, amount in template.resources)
         ]
-        if template.affinity < 0 or (template.affinity_soft and template.affinity not in able):
+        # Where a soft affinity is to a spare, or not to be had, it does not count.
+        is_soft = template.affinity_soft and (template.affinity not in able or self.roster[template.affinity].is_spare)
+        if template.affinity < 0 or is_soft:
             return able
         return [rank for rank in able if rank == template.affinity]

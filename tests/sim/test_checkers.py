@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
+from hpcfut.core.effects import SendMessage
 from hpcfut.core.leases import Leases
 from hpcfut.core.lineage import Lineage, Spec
 from hpcfut.core.ownership import STORED, OwnedObject
@@ -25,6 +27,7 @@ from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
 from hpcfut.sim import checkers
 from hpcfut.sim.checkers.attempts import Attempts
+from hpcfut.sim.checkers.departed import Departed
 from hpcfut.sim.checkers.emptiness import Emptiness
 from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
@@ -39,6 +42,7 @@ from hpcfut.sim.checkers.standstills import Standstills
 from hpcfut.sim.checkers.values import Values
 from hpcfut.sim.sweep import run_seed
 from hpcfut.sim.trace import SimulationError
+from hpcfut.wire.messages import Message
 
 N_SEEDS = 200
 
@@ -155,6 +159,18 @@ def forgets_what_nobody_can_wait_for(right: Callable[..., Any]) -> Callable[...,
     return wrong
 
 
+def answers_the_dead(right: Callable[..., Any]) -> Callable[..., Any]:
+    """What is sent to a rank that is known to be dead leaves all the same."""
+
+    def wrong(self: Context, rank: int, message: Message) -> None:
+        if rank == self.rank:
+            right(self, rank, message)
+        else:
+            self.effects.append(SendMessage(rank, message))
+
+    return wrong
+
+
 def frees_what_is_used(right: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(self: Copies, copy: Any) -> None:
         copy.n_sends = 0
@@ -180,6 +196,7 @@ FAULTS = (
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
     Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),
+    Fault(Departed, Context, "send", answers_the_dead, "sends a .* to rank .*, which it knows is dead"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
     Fault(Futures, Tasks, "submit", forgets_what_nobody_can_wait_for, "was submitted, and nothing has become of it"),
     Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpcfut.sim.checkers.attempts import Attempts
+from hpcfut.sim.checkers.departed import Departed
 from hpcfut.sim.checkers.emptiness import Emptiness
 from hpcfut.sim.checkers.futures import Futures
 from hpcfut.sim.checkers.invariants import Invariants
@@ -39,6 +40,7 @@ ALL = (
     Progress,
     Futures,
     Emptiness,
+    Departed,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpcfut.core.effects import RunTask
-from hpcfut.model.ids import name_of
+from hpcfut.model.ids import name_of, owner_of
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Attempts:
             wrong = f"has had all its {spec.n_attempts_max} attempts"
         elif any(other.running_on >= 0 for other in others):
             wrong = "is being run already, to make the same"
-        elif rank.rank not in world.candidates(world.templates[spec.template_id]):
+        elif not world.may_run(world.templates[spec.template_id], owner_of(spec.task_id), rank.rank):
             wrong = "may not run there"
         elif effect.waiter_id and effect.waiter_id in rank.threads.waiters:
             waiter = rank.threads.waiters[effect.waiter_id]

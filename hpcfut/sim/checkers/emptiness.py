@@ -22,7 +22,7 @@ class Emptiness:
 
     def at_rest(self) -> None:
         """All programs have ended and all refs are dropped."""
-        for rank in self._world.ranks:
+        for rank in self._world.survivors():
             self._check(rank)
 
     def _check(self, rank: SimRank) -> None:

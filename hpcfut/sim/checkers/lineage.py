@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hpcfut.core.lineage import Spec
 from hpcfut.core.ownership import RETIRED, STORED
 from hpcfut.model.config import NBYTES_LINEAGE_MAX
-from hpcfut.model.ids import is_again, name_of
+from hpcfut.model.ids import name_of
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
@@ -52,10 +52,9 @@ class LineageInScope:
 
     def _is_barred(self, rank: SimRank, spec: Spec) -> bool:
         """Whether there is a reason for not running a task again that is known to be true."""
-        task = self._world.truth.specs[spec.task_id]
-        # An attempt to make something again may have ended before it began.
-        has_had_all = task.n_attempts >= task.n_attempts_max or is_again(spec.task.task_id)
-        return task.may_be_cancelled or has_had_all or self._is_capped or rank.core.lineage.has_given_way
+        task, reasons = self._world.truth.specs[spec.task_id], self._world.truth.reasons
+        is_barred = reasons.may_be_cancelled(task) or reasons.has_had_all(task)
+        return is_barred or self._is_capped or rank.core.lineage.has_given_way
 
     def _check_arguments(self, rank: SimRank, spec: Spec, arguments: tuple[int, ...]) -> None:
         owned = rank.core.ownership.objects

@@ -1,7 +1,8 @@
 """No use after free: what anybody can still reach is known to its owner; and every core knows the refs of its rank.
 
 Reachable are the refs in user code of any rank, the arguments and nested refs of unfinished tasks, the refs that live
-templates capture, and the refs inside reachable values.
+templates capture, and the refs inside reachable values. What a core holds is known to its owner as well, whether or not
+anybody can reach it. What a dead rank owned, nobody can reach.
 """
 
 from __future__ import annotations
@@ -53,12 +54,22 @@ class Lives:
         world = self._world
         for object_id in self.reachable():
             owner = world.ranks[owner_of(object_id)]
+            if owner.is_dead:
+                continue
             record = owner.core.ownership.objects.get(object_id)
             if not is_gone(record):
                 continue
             # What was made in this very moment is not yet known to its owner.
             if not owner.mailbox:
                 raise SimulationError(f"Object {name_of(object_id)} can be reached, but was collected.", [object_id])
+        for rank in world.survivors():
+            for object_id in rank.core.borrowing.objects:
+                owner = world.ranks[owner_of(object_id)]
+                if owner.is_dead or owner.mailbox:
+                    continue
+                if is_gone(owner.core.ownership.objects.get(object_id)):
+                    text = f"Rank {rank.rank} has borrowed object {name_of(object_id)}, which was collected."
+                    raise SimulationError(text, [object_id])
 
     def reachable(self) -> dict[int, None]:
         """Everything that user code could still ask for."""
@@ -67,7 +78,7 @@ class Lives:
         found: dict[int, None] = {}
         for held in truth.held:
             found.update(dict.fromkeys(held))
-        for rank in world.ranks:
+        for rank in world.survivors():
             for task in rank.core.tasks.tasks.values():
                 found.update(dict.fromkeys(task.arguments))
                 found.update(dict.fromkeys(task.nested))
@@ -86,11 +97,16 @@ class Lives:
     def _value_of(self, object_id: int) -> Value | None:
         """The value of an object as its owner has it, or will have."""
         truth, owner = self._world.truth, self._world.ranks[owner_of(object_id)]
+        if owner.is_dead:
+            return None
         record = owner.core.ownership.objects.get(object_id)
         if record is not None and record.payload is not None:
             return truth.find(object_id, record.payload)
         if record is None or not record.bytes_id:
-            return truth.values.get(object_id)
+            value = truth.values.get(object_id)
+            # What a task made on a rank that died, and its owner has not heard of, is made anew or never.
+            is_gone_for_good = value is not None and value.task_id and value.rank in owner.has_lost
+            return value if not is_gone_for_good else None
         return truth.values[record.bytes_id] if record.state == STORED else None
 
 

@@ -19,7 +19,7 @@ class Progress:
 
     def at_rest(self) -> None:
         """Nothing moves any more: nobody may be left waiting."""
-        for rank in self._world.ranks:
+        for rank in self._world.survivors():
             for waiter_id, frame in rank.threads.waiters.items():
                 assert frame.wait is not None
                 missing = [name_of(object_id) for object_id in frame.wait.object_ids]
@@ -36,9 +36,7 @@ class Progress:
 
     def at_end(self) -> None:
         """The session was ended: every rank must know."""
-        for rank in self._world.ranks:
-            if rank.is_dead:
-                continue
+        for rank in self._world.survivors():
             if rank.ended is None:
                 raise SimulationError(f"Rank {rank.rank} was not told that the session is over.")
             dies = self._world.scenario.dies if self._world.is_cut else -1

@@ -40,7 +40,8 @@ class Segments:
             self._check(message.bytes_id or message.object_id, message.rank)
 
     def _check(self, object_id: int, rank: int) -> None:
-        if object_id in self._world.truth.lost:
+        truth = self._world.truth
+        if object_id in truth.lost or rank in truth.dead:
             return  # A borrower has not heard of it, or the disk may tell them all the same.
         if not self._world.ranks[rank].keeps(object_id):
             raise SimulationError(

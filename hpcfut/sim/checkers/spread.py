@@ -37,7 +37,7 @@ class Spread:
         if copy is None or not copy.is_primary:
             return  # What is sent and not there the window complains of.
         host = self._world.roster[effect.rank].host_key
-        for other in self._world.ranks:
+        for other in self._world.survivors():
             if other.rank in (rank.rank, effect.rank) or self._world.roster[other.rank].host_key != host:
                 continue
             segment = other.window.segments.get(object_id)

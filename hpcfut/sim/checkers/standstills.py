@@ -40,7 +40,7 @@ class Standstills:
     def _check(self, task_id: int) -> None:
         world = self._world
         spec = world.truth.specs[task_id]
-        for rank in world.candidates(world.templates[spec.template_id]):
+        for rank in world.candidates(world.templates[spec.template_id], world.truth.dead):
             free = dict(world.roster[rank].resources)
             for holder, frame in world.ranks[rank].threads.runs.items():
                 if frame.wait is not None and frame.wait.timeout_s is None and frame.n_waiting:

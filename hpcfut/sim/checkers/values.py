@@ -69,7 +69,7 @@ class Values:
         truth = self._world.truth
         for object_id, value in zip(effect.object_ids, effect.values, strict=True):
             if isinstance(value, Failure):
-                if not truth.may_fail(object_id, value):
+                if not truth.reasons.may_fail(object_id, value):
                     raise SimulationError(f"Object {name_of(object_id)} has no reason to fail: {value}.", [object_id])
             elif is_fetching:
                 self._check(object_id, value)
@@ -89,5 +89,7 @@ class Values:
 
     def on_answer(self, rank: SimRank, effect: AnswerQuery) -> None:
         """A query is answered for every rank."""
-        if list(effect.answers) != list(range(len(self._world.ranks))):
+        # Who has died meanwhile may have answered before.
+        answered, n_ranks = list(effect.answers), len(self._world.ranks)
+        if answered != [each for each in range(n_ranks) if each in effect.answers or each not in rank.has_lost]:
             raise SimulationError(f"Rank {rank.rank} was told the answers of {list(effect.answers)} only.")
