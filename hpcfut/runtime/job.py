@@ -223,7 +223,13 @@ class Job:
         self._early = []
         runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
         start = ChildStart(self.rank, list(sys.path), list(sys.argv), arena.guide(), config.nbytes_inline_max)
-        self._isolation = Isolation(runtime, lambda: ForkServer(encode(start), os.environ), arena.find)
+
+        def find(view: memoryview) -> tuple[int, int] | None:
+            # A child that has not mapped the memory of a dead rank cannot do so any more: it is given the bytes.
+            found = arena.find(view)
+            return None if found is not None and found[0] in self._transport.deaths else found
+
+        self._isolation = Isolation(runtime, lambda: ForkServer(encode(start), os.environ), find)
         self._watch.engine = engine
         executor = runtime.executor
         executor.on_marked_end = self._output.finish

@@ -40,6 +40,11 @@ def double(array: Any, gate: Gate | None = None) -> Any:
     return 2 * array
 
 
+@hpcfut.remote(isolation="process")
+def isolated_sum(array: Any) -> int:
+    return int(array.sum())
+
+
 @hpcfut.remote(max_retries=0)
 def wait_once(gate: Gate) -> None:
     gate.wait()
@@ -99,7 +104,11 @@ def who_holds_dies(rank: int) -> None:
     arrays = [near(make, rank).remote(number) for number in range(5)]
     twice = [near(double, rank).remote(array) for array in arrays]
     hpcfut.wait(twice, num_returns=5, timeout=WAIT_S, fetch_local=False)
+    lent = hpcfut.get(arrays[1], timeout=WAIT_S)
     kill(rank)
+    # It is still read in place here, but a child process cannot map it any more.
+    total = near(isolated_sum, 0).remote(arrays[1])
+    assert hpcfut.get(total, timeout=WAIT_S) == lent.sum() == N_LARGE
     for number, array in enumerate(hpcfut.get(twice, timeout=WAIT_S)):
         assert (array == 2 * number).all()
 
