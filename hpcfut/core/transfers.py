@@ -133,6 +133,9 @@ class Transfers:
 
     def on_read_failed(self, transfer_id: int, failure: Failure) -> None:
         """The bytes will not come."""
+        if transfer_id not in self._reads:  # The rank that was asked has named another one, and died.
+            self._context.count_stale("end of a read that was turned elsewhere")
+            return
         copy = self._table[self._reads.pop(transfer_id)]
         if copy.source != copy.holder:
             self._go_back(copy, copy.source)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from hpcfut.core.effects import CloseArgument, ForgetArena, FreeSegment, RunTask, SendObject, StartRead
 from hpcfut.core.events import (
     CancelRequested,
+    FrameReceived,
     ObjectPut,
     RankLost,
     ReadCompleted,
+    ReadFailed,
     RefsAdded,
     RefsReleased,
     RunReturned,
     SendCompleted,
 )
 from hpcfut.core.membership import DEAD
-from hpcfut.model.failure import OWNER_DIED
+from hpcfut.model.failure import LOST, OWNER_DIED, Failure
 from hpcfut.wire.messages import (
     Argument,
     BorrowAdded,
@@ -194,3 +196,21 @@ def test_what_the_dead_were_to_be_sent_or_lent(make_core: MakeCore) -> None:
     assert only(freed, FreeSegment).object_id == object_id
     hand.get(2, DeathNoted(1), DeathNoted(3))
     assert place_of(object_id, 0, 1).rank == 0
+
+
+def test_the_edge_ends_a_read_that_the_dead_has_turned_elsewhere_in_the_same_turn(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=4, hosts="abcd", survives_deaths=True)
+    object_id = foreign(1, 1)
+    hand.tell(RefsAdded([object_id]))
+    hand.start_waiting(object_id)
+    first = only(hand.get(1, ObjectLocated(object_id, 2, LARGE.nbytes)), StartRead)
+    redirected = FrameReceived(2, 0, [ReadRedirected(object_id, first.transfer_id, 3)])
+    failure = Failure(LOST, "Rank 2 died.")
+    told = hand.tell(redirected, RankLost(2, REASON), ReadFailed(first.transfer_id, failure))
+    second = only(told, StartRead)
+    assert second.rank == 3
+    assert hand.stale("end of a read that was turned elsewhere") == 1
+    hand.tell(ReadCompleted(second.transfer_id))
+    hand.release(object_id)
+    hand.get(3, DeathNoted(2))
+    hand.get(1, DeathNoted(2))
