@@ -30,13 +30,16 @@ def main() -> None:
     if script in ("-h", "--help"):
         sys.stdout.write(USAGE)
         sys.exit(0)
-    if not script or script.startswith("-"):
+    # So hpcfut itself starts a process for a rank that has died; it gets the script's arguments from the job.
+    is_replacement = script == "--replacement"
+    if not script or (script.startswith("-") and not is_replacement):
         sys.stderr.write((f"hpcfut: {script} is unknown here.\n" if script else "") + USAGE)
         sys.exit(2)
     sys.argv[:] = sys.argv[1:]
-    sys.path[0] = str(Path(script).resolve().parent)
+    if not is_replacement:
+        sys.path[0] = str(Path(script).resolve().parent)
     try:
-        job = session.ensure_job(is_spmd=is_spmd)
+        job = session.ensure_job(is_spmd=is_spmd, is_replacement=is_replacement)
     except (Exception, KeyboardInterrupt) as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         sys.stderr.write("hpcfut: interrupted while it started\n" if is_interrupt else f"hpcfut: {error}\n")

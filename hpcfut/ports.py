@@ -209,6 +209,12 @@ class Doorbell(Protocol):
     def get_up(self) -> None:
         """Say that this rank is awake."""
 
+    def card(self) -> bytes:
+        """What ranks of the same host must know that come later."""
+
+    def admit(self, rank: int, card: bytes) -> bool:
+        """A rank of this host has come, whose card this is; returns whether it can be rung."""
+
     def forget(self, rank: int) -> None:
         """A rank is dead, and is not rung any more."""
 

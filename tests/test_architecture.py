@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "model": (),
     "ports": ("model",),
     "wire": ("model",),
-    "core": ("model", "wire.messages"),
+    "core": ("model", "wire.messages", "wire.joining"),
     "sim": ("core", "ports", "wire", "model"),
     "edges.mpi": ("ports", "wire", "model"),
     "edges.cuda": ("ports", "wire", "model"),
@@ -127,7 +127,7 @@ CHAIN: Final = words(
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
     "tasks stranded cancellations run grants scheduler runs orphans recalls streams wait waits watches recovery "
     "notices inventories "
-    "stuck standstills burials estates deaths statistics rank"
+    "stuck standstills burials estates arrivals replacements deaths statistics rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.
@@ -158,9 +158,12 @@ MAY_BLOCK: Final = {
     ("edges.mpi.common_memory", "MpiMemory.close"),
     ("edges.mpi.one_sided", "OneSided.expose"),
     ("edges.mpi.one_sided", "OneSided.hide"),
+    # On threads of their own, which may wait for ever.
+    *(("edges.mpi.links", function) for function in words("Pair.__init__ Pair.send Pair.receive spawn accept connect")),
     # Groups of ranks, which are local.
     ("edges.mpi.deaths", "failed_ranks"),
     # Not that of MPI, but of the transport, which does not block.
+    *(("edges.mpi.linked", f"LinkedTransport.{function}") for function in words("__init__ use dismiss _send")),
     ("edges.mpi.surviving", "SurvivingTransport.send"),
     # On a communicator of this rank alone.
     ("edges.mpi.deaths", "tells_of_deaths"),

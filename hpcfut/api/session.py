@@ -15,7 +15,7 @@ from hpcfut.api.refs import ObjectRef, id_of
 from hpcfut.api.settings import config_of
 from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError
-from hpcfut.runtime.bootstrap import start_job
+from hpcfut.runtime.bootstrap import join_job, start_job
 from hpcfut.runtime.job import Job, RefHooks, is_interactive
 from hpcfut.runtime.runtime import Runtime
 
@@ -215,8 +215,11 @@ def hooks() -> RefHooks:
     return RefHooks(ObjectRef, id_of_own, make_ref)
 
 
-def ensure_job(*, is_spmd: bool = False) -> Job:
-    """Meet the other ranks, once a process; ``is_spmd``: every rank runs the script."""
+def ensure_job(*, is_spmd: bool = False, is_replacement: bool = False) -> Job:
+    """Meet the other ranks, once a process.
+
+    ``is_spmd``: every rank runs the script. ``is_replacement``: this process was spawned for a rank that has died.
+    """
     _demand_own_process()
     if _session.has_left:
         raise SessionEndedError(
@@ -224,7 +227,7 @@ def ensure_job(*, is_spmd: bool = False) -> Job:
             "such threads before the script ends."
         )
     if _session.job is None:
-        _session.job = start_job(os.environ)
+        _session.job = join_job(os.environ) if is_replacement else start_job(os.environ)
         _session.job.is_spmd = is_spmd
         if is_spmd and _session.job.rank != 0:
             leave_interrupts_to_driver()
@@ -245,6 +248,8 @@ def serve(job: Job) -> int:
         opened.serve()
         end = opened.engine.end
         assert end is not None
+        if job.is_unused(opened):
+            job.leave_unused()
         if not job.close_session(opened):
             if not job.has_lost_rank_0:
                 _leave_end_to_rank_0(opened)

@@ -51,6 +51,9 @@ def run(
         typer.Option(help="auto, on or off: whether the job goes on when ranks other than rank 0 die (Open MPI 5)."),
     ] = "auto",
     spares: Annotated[int, typer.Option(help="Further ranks, kept aside for those that die.")] = 0,
+    respawn: Annotated[
+        bool, typer.Option(help="Start a process for each rank that dies, where the job goes on, on one host.")
+    ] = True,
     launcher_args: Annotated[str, typer.Option(help="Arguments for mpiexec, in one word.")] = "",
 ) -> None:
     """Run a script on N ranks, and exit with its exit status."""
@@ -74,6 +77,7 @@ def run(
     options = RunOptions(
         n_ranks=n,
         n_spares=spares,
+        respawns=respawn,
         fault_tolerance=fault_tolerance,
         hosts=hosts,
         cpus_per_rank=cpus_per_rank or 0,

@@ -20,6 +20,7 @@ CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
 SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
 RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
 SPARES_VARIABLE: Final = "HPCFUT_SPARES"
+RESPAWN_VARIABLE: Final = "HPCFUT_RESPAWN"
 #: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
 _FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER", FOLDER_VARIABLE)
 _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
@@ -32,6 +33,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     n_ranks: int
     #: Further ranks, which are kept aside until others have died.
     n_spares: int = 0
+    #: Whether ranks that die are replaced, where the job goes on.
+    respawns: bool = True
     #: auto, on or off.
     fault_tolerance: str = "off"
     hosts: str = ""
@@ -104,6 +107,8 @@ def rank_environment(options: RunOptions, job_id: str, scratch: str) -> dict[str
         variables[RESOURCES_VARIABLE] = options.resources
     if options.n_spares:
         variables[SPARES_VARIABLE] = str(options.n_spares)
+    if not options.respawns:
+        variables[RESPAWN_VARIABLE] = "0"
     return variables
 
 

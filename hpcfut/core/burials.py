@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpcfut.core.context import Context
+from hpcfut.core.membership import Membership
 from hpcfut.core.references import References
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.ids import name_of, owner_of
@@ -14,8 +15,9 @@ from hpcfut.wire.messages import DeathNoted
 class Burials:
     """Who has noted which death."""
 
-    def __init__(self, context: Context, references: References) -> None:
+    def __init__(self, context: Context, references: References, membership: Membership) -> None:
         self._context = context
+        self._membership = membership
         self._references = references
         self._owned = references.ownership.objects
         #: Deaths that this rank knows of, and not yet of all others that they do.
@@ -39,16 +41,29 @@ class Burials:
                 reports[own] = reports.get(own, 0) + 1
                 held.setdefault(owner_of(object_id), []).append(object_id)
         for rank in range(self._context.n_ranks):
-            if rank not in self._context.apart:
+            if rank not in self._context.apart and rank not in self._membership.unlinked:
                 self._context.send(rank, DeathNoted(dead, tuple(held.get(rank, ()))))
+        if own in self._membership.joining:  # Nothing that it will own was ever with a rank that is dead by now.
+            self.noted.pop(dead, None)
+            self._references.bury({dead: None})
+            return
         self.unburied[dead] = None
         self._bury()
 
+    def tell(self, rank: int) -> None:
+        """Tell a rank, with which this one has just been linked, of all deaths that have been noted here."""
+        for dead in self._membership.obituaries:
+            self._context.send(rank, DeathNoted(dead, ()))
+
     def on_noted(self, source: int, message: DeathNoted) -> None:
         """Owner: a rank knows of a death, and what it holds because of it."""
-        self._context.demand_rank(message.dead)
+        if not self._context.config.n_respawns_minute_max:  # Else rank 0 may still be about to tell of that rank.
+            self._context.demand_rank(message.dead)
         for object_id in message.held:
             self._references.count(object_id, source, source)
+        if message.dead in self._references.buried:
+            self._context.count_stale("note of a death that is settled")
+            return
         self.noted.setdefault(message.dead, {})[source] = None
         self._bury()
 

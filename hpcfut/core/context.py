@@ -135,6 +135,11 @@ class Context:
         if not 0 <= rank < self.n_ranks:
             raise IllegalTransitionError(f"It names rank {rank}, but the job has ranks 0 to {self.n_ranks - 1} only.")
 
+    def demand_next(self, rank: int) -> None:
+        """Refuse a rank as the next of the job that is not."""
+        if rank != self.n_ranks:
+            raise IllegalTransitionError(f"It names rank {rank} as the next one, but the job has {self.n_ranks} ranks.")
+
     def wake_at(self, at: float) -> None:
         """See to it that deadlines are looked at then."""
         if at < self.due_at:

@@ -34,17 +34,21 @@ effect before it runs once more.
 from __future__ import annotations
 
 from hpcfut.core.answers import Answers
+from hpcfut.core.arrivals import Arrivals
 from hpcfut.core.burials import Burials
 from hpcfut.core.context import Context, Undelivered
 from hpcfut.core.copies import Copies
 from hpcfut.core.estates import Estates
 from hpcfut.core.events import RankLost
+from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.orphans import Orphans, Told
 from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
+from hpcfut.core.replacements import Replacements
 from hpcfut.core.standstills import Standstills
 from hpcfut.core.stranded import Stranded
+from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.failure import LOST, OWNER_DIED, Failure
 from hpcfut.model.ids import name_of, owner_of
@@ -73,6 +77,8 @@ class Deaths:
         orphans: Orphans,
         recovery: Recovery,
         standstills: Standstills,
+        leases: Leases,
+        tasks: Tasks,
     ) -> None:
         self._context = context
         self._membership = membership
@@ -82,8 +88,10 @@ class Deaths:
         self._orphans = orphans
         self._recovery = recovery
         self._standstills = standstills
-        self.burials = Burials(context, references)
+        self.burials = Burials(context, references, membership)
         self.estates = Estates(context, copies, transfers, references.keepers)
+        self.arrivals = Arrivals(context, membership, self.burials, transfers, leases, tasks.footprints, standstills)
+        self.replacements = Replacements(context, membership, self.arrivals)
 
     def on_rank_lost(self, event: RankLost) -> None:
         """An edge of this rank has proof that a rank is dead."""
@@ -107,6 +115,7 @@ class Deaths:
         self._stranded.come_back(tasks)
         self._orphans.forget_owner(dead)
         self.burials.note(dead, self._orphans.covered(dead))
+        self.replacements.on_death(dead, event.reason)
 
     def _died(self, object_id: int) -> Failure:
         return Failure(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from hpcfut.model.failure import Failure
 from hpcfut.model.inventory import Inventory
 from hpcfut.model.place import Place
+from hpcfut.model.roster import RankRecord
 from hpcfut.wire.messages import Argument, Message
 
 #: What becomes of an object for who waits for it: see ``WakeWaiter``.
@@ -199,6 +200,44 @@ class ForgetArena(msgspec.Struct, gc=False):
     rank: int
 
 
+class SpawnRank(msgspec.Struct, gc=False):
+    """Rank 0: start a replacement; ends as ``RankArrived``, with its process in the record, or ``SpawnFailed``."""
+
+    record: RankRecord
+
+
+class OpenPort(msgspec.Struct, gc=False):
+    """Replacement: have this rank connect, at the port that is told as ``PortReady``; ``LinkMade`` if it does."""
+
+    rank: int
+
+
+class LinkRank(msgspec.Struct, gc=False):
+    """Connect to a replacement; ends as ``LinkMade``, or never if one of the two dies meanwhile."""
+
+    record: RankRecord
+    port: str
+
+
+class UseLink(msgspec.Struct, gc=False):
+    """Talk to this rank over the link that has been made: what it has sent may be told, and it can be written to."""
+
+    rank: int
+
+
+class DeclareDead(msgspec.Struct, gc=False):
+    """A rank is dead with which this one is not linked: tell of it as of any other (``RankLost``)."""
+
+    rank: int
+    reason: str
+
+
+class Announce(msgspec.Struct, gc=False):
+    """Say this sentence to the user."""
+
+    sentence: str
+
+
 class AnswerQuery(msgspec.Struct, gc=False):
     """What the ranks have answered: what is free, in units of ``RESOURCE_UNIT``, or what they hold."""
 
@@ -233,6 +272,15 @@ Effect = (
     | ResumeGenerator
     | ForgetTemplate
     | ForgetArena
+    | SpawnRank
+    | OpenPort
+    | LinkRank
+    | UseLink
+    | DeclareDead
+    | Announce
     | AnswerQuery
     | EndJob
 )
+
+#: What is wanted while a rank joins.
+OF_ARRIVALS: Final = (SpawnRank, OpenPort, LinkRank, UseLink, DeclareDead, Announce)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hpcfut.model.failure import Failure
+from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import Message, Result
 
@@ -300,6 +301,35 @@ class FrameRefused(msgspec.Struct, gc=False):
     reason: str
 
 
+class RankArrived(msgspec.Struct, gc=False):
+    """Rank 0: the replacement that ``SpawnRank`` wanted is there, and linked with this rank."""
+
+    record: RankRecord
+    is_neighbour: bool
+
+
+class SpawnFailed(msgspec.Struct, gc=False):
+    """Rank 0: there will be no such replacement."""
+
+    rank: int
+    reason: str
+
+
+class PortReady(msgspec.Struct, gc=False):
+    """A replacement can be reached by this rank at the port; ends ``OpenPort``."""
+
+    rank: int
+    port: str
+
+
+class LinkMade(msgspec.Struct, gc=False):
+    """This rank and another one, one of which has just arrived, can talk; ends ``LinkRank`` or ``OpenPort``."""
+
+    rank: int
+    #: Whether either can view the other's arena.
+    is_neighbour: bool
+
+
 class DriverEnded(msgspec.Struct, gc=False):
     """One of several drivers has ended (or called ``shutdown``); the session goes on until all have."""
 
@@ -352,6 +382,10 @@ Event = (
     | SiteNoted
     | RankLost
     | FrameRefused
+    | RankArrived
+    | SpawnFailed
+    | PortReady
+    | LinkMade
     | DriverEnded
     | StopRequested
 )

@@ -14,6 +14,7 @@ from hpcfut.core.ownership import STORED
 from hpcfut.core.references import Record, References
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.ids import name_of
+from hpcfut.model.roster import RankRecord
 from hpcfut.model.segment import NBYTES_ALIGNMENT, nbytes_of_segment
 from hpcfut.model.template import RESOURCE_UNIT
 
@@ -28,10 +29,14 @@ class Footprints:
     def __init__(self, references: References, membership: Membership) -> None:
         self._find = references.find
         self._host_of = membership.host_of
-        amounts = (record.resources.get("object_store_memory") for record in membership.roster)
         #: Room of each rank; without limit where the roster does not say.
-        self._stores = [_NO_LIMIT if units is None else units // RESOURCE_UNIT & -NBYTES_ALIGNMENT for units in amounts]
+        self._stores = [_room_of(record) for record in membership.roster]
         self._nbytes_min = min(self._stores)
+
+    def admit(self, record: RankRecord) -> None:
+        """A rank has joined."""
+        self._stores.append(_room_of(record))
+        self._nbytes_min = min(self._nbytes_min, self._stores[-1])
 
     def add(self, needs: dict[int, int], record: Record, reader: int) -> bool:
         """Count what a stored object takes, of whose store, for a reader; gives whether that store is too small."""
@@ -90,3 +95,8 @@ class Footprints:
         """A rank whose store is too small for a reader of all these; -1 if all are large enough."""
         needs: dict[int, int] = {}
         return next((self._store_of(record, reader) for record in records if self.add(needs, record, reader)), -1)
+
+
+def _room_of(record: RankRecord) -> int:
+    units = record.resources.get("object_store_memory")
+    return _NO_LIMIT if units is None else units // RESOURCE_UNIT & -NBYTES_ALIGNMENT

@@ -378,8 +378,9 @@ class Leases:
             self._forget(lease)
 
     def look_again(self) -> None:
-        """Ranks have died: tasks that wait may find room on others, first on spares that have become active."""
+        """Ranks have died, or come: tasks that wait may find room on others, first on those that have become active."""
         for queue in self.queues.values():
+            queue.candidates, queue.near = self._membership.candidates(queue.key), {}
             if queue.n_queued or (queue.is_spread and queue.leases):
                 for rank in self._membership.called:
                     if rank in queue.candidates and rank not in queue.leases:

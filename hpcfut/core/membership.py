@@ -6,6 +6,7 @@ that dies, or sends what cannot be accepted, ends the job, and rank 0 says so: i
 Where the job survives deaths (``Config.survives_deaths``), that of another rank than 0 ends nothing. Each rank learns
 of it by itself, and tells nobody. Tasks are given to the *active* ranks: as many as there are that are no spares, the
 first that are alive. So who is active follows from who is dead, and needs no agreement; and who is active stays so.
+Replacements for the dead are further ranks, which come last (``arrivals.py``).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ TRANSITIONS: Final = {
 class Membership:
     """The ranks of the job, as this one knows them."""
 
-    def __init__(self, context: Context, roster: Sequence[RankRecord]) -> None:
+    def __init__(self, context: Context, roster: Sequence[RankRecord], *, is_joining: bool = False) -> None:
         self._context = context
         self._next = context.make_table("membership", TRANSITIONS)
         self.roster = tuple(roster)
@@ -52,19 +53,26 @@ class Membership:
         self.load = [0] * len(self.roster)
         self.own_load: Callable[[], int] = lambda: 0
         self.states = [ALIVE] * len(self.roster)
+        #: Ranks that have arrived and may not be given tasks yet, and those with which this rank cannot talk yet.
+        self.joining: dict[int, None] = {}
+        self.unlinked: dict[int, None] = {}
+        if is_joining:
+            self.joining[context.rank] = None
+            self.unlinked = dict.fromkeys(rank for rank in range(1, len(self.roster)) if rank != context.rank)
         #: The ranks that are alive, and those of them that may be given tasks, both in order.
         self.alive = tuple(range(len(self.roster)))
-        self._n_active = sum(not record.is_spare for record in roster)
-        self.active = self.alive[: self._n_active]
-        #: Spares that have become active.
+        self._n_active = sum(not record.is_spare and record.replaces < 0 for record in roster)
+        self.active: tuple[int, ...] = ()
+        #: Spares that have become active, and replacements.
         self.called: tuple[int, ...] = ()
+        self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
+        self._choose_active()
         #: Ranks whose deaths the job has survived → how they died, in a sentence.
         self.obituaries: dict[int, str] = {}
         #: Where every rank has a driver: what rank 0 knows of those that have ended.
         self._done: dict[int, DriverDone] = {}
-        #: Query → the answers so far, by rank.
-        self._queries: dict[int, dict[int, Any]] = {}
-        self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
+        #: Query → the answers so far, by rank, and who has not answered.
+        self._queries: dict[int, tuple[dict[int, Any], dict[int, None]]] = {}
 
     @property
     def n_ranks(self) -> int:
@@ -150,8 +158,8 @@ class Membership:
 
     def ask(self, query_id: int, question: ResourcesAsked | InventoryAsked) -> None:
         """Somebody here wants to know something of every rank."""
-        self._queries[query_id] = {}
-        for rank in self.alive:
+        self._queries[query_id] = {}, dict.fromkeys(rank for rank in self.alive if rank not in self.joining)
+        for rank in self._queries[query_id][1]:
             self._context.send(rank, question)
 
     def on_resources_reported(self, source: int, message: ResourcesReported) -> None:
@@ -163,16 +171,18 @@ class Membership:
         self._take(source, message.query_id, message.inventory)
 
     def _take(self, source: int, query_id: int, answer: Any) -> None:
-        answers = self._queries.get(query_id)
-        if answers is None:
+        query = self._queries.get(query_id)
+        if query is None:
             self._context.count_stale("answer to a finished query")
             return
-        answers[source] = answer
+        query[0][source] = answer
+        query[1].pop(source, None)
         self._end_if_answered(query_id)
 
     def _end_if_answered(self, query_id: int) -> None:
-        if len(self._queries[query_id]) == len(self.alive):
-            answers = self._queries.pop(query_id)
+        answers, missing = self._queries[query_id]
+        if not missing:
+            del self._queries[query_id]
             self._context.effects.append(AnswerQuery(query_id, dict(sorted(answers.items()))))
 
     # -- deaths ------------------------------------------------------------------------------------------------------
@@ -183,13 +193,48 @@ class Membership:
             return ""
         sentence = self.obituaries[rank] = f"{self._described(rank)} died: {reason.rstrip('.')}"
         self.alive = tuple(other for other in self.alive if other != rank)
-        self.active = self.alive[: self._n_active]
-        self.called = tuple(other for other in self.active if self.roster[other].is_spare)
-        self._candidates.clear()
-        for query_id, answers in list(self._queries.items()):
+        self.joining.pop(rank, None)
+        self.unlinked.pop(rank, None)
+        self._choose_active()
+        for query_id, (answers, missing) in list(self._queries.items()):
             answers.pop(rank, None)  # What it had free is no more.
+            missing.pop(rank, None)
             self._end_if_answered(query_id)
         return sentence
+
+    def _choose_active(self) -> None:
+        """Who may be given tasks follows from who is dead, and who has been activated."""
+        self.active = tuple(rank for rank in self.alive if rank not in self.joining)[: self._n_active]
+        records = [self.roster[rank] for rank in self.active]
+        self.called = tuple(record.rank for record in records if record.is_spare or record.replaces >= 0)
+        self._candidates.clear()
+
+    # -- arrivals ----------------------------------------------------------------------------------------------------
+
+    @property
+    def n_missing(self) -> int:
+        """How many ranks fewer may be given tasks than at the start."""
+        return self._n_active - len(self.active)
+
+    def vacancy(self) -> int:
+        """The place of the start that a replacement takes: of a rank that ran tasks, if there is one; the lowest."""
+        filled = [self.roster[rank].place for rank in self.alive]
+        places = [record for record in self.roster if record.replaces < 0 and record.rank not in filled]
+        return min(places, key=lambda record: (record.is_spare, record.rank)).rank
+
+    def admit(self, record: RankRecord) -> None:
+        """A replacement has arrived, which may be talked to when it has been linked."""
+        self.roster = (*self.roster, record)
+        self.host_of.append(record.host_key)
+        self.load.append(0)
+        self.states.append(ALIVE)
+        self.alive = (*self.alive, record.rank)
+        self.joining[record.rank] = self.unlinked[record.rank] = None
+
+    def activate(self, rank: int) -> None:
+        """It may be given tasks."""
+        del self.joining[rank]
+        self._choose_active()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -265,8 +310,8 @@ class Membership:
 
     def check(self) -> None:
         """Assert what must hold between turns."""
-        for query_id, answers in self._queries.items():
-            if any(rank not in self.alive for rank in answers) or len(answers) == len(self.alive):
+        for query_id, (answers, missing) in self._queries.items():
+            if any(rank not in self.alive for rank in (*answers, *missing)) or not missing:
                 raise InvariantError(f"Query {query_id} waits for nobody, or has an answer of the dead: {answers}.")
 
     def _on_job_ended(self, source: int, message: JobEnded) -> None:

@@ -61,9 +61,10 @@ class RankCore:
         nbytes_store: int,
         neighbours: Sequence[int] = (),
         make_table: MakeTable = Table,
+        is_joining: bool = False,
     ) -> None:
         self.context = context = Context(rank, len(roster), config, make_table)
-        self.membership = Membership(context, roster)
+        self.membership = Membership(context, roster, is_joining=is_joining)
         self.ownership = Ownership(context)
         self.borrowing = Borrowing(context)
         self.copies = copies = Copies(context, nbytes_store)
@@ -100,17 +101,9 @@ class RankCore:
         self.orphans = Orphans(
             context, self.templates, copies, self.membership, self.cancellations, self.scheduler, self.runs
         )
+        held = (self.membership, self.references, self.answers, copies, self.transfers)
         self.deaths = Deaths(
-            context,
-            self.membership,
-            self.references,
-            self.answers,
-            copies,
-            self.transfers,
-            self.stranded,
-            self.orphans,
-            self.recovery,
-            self.standstills,
+            context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.leases, self.tasks
         )
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
@@ -259,6 +252,7 @@ class RankCore:
             e.ResourcesQueried: lambda event: self.membership.ask(event.query_id, m.ResourcesAsked(event.query_id)),
             e.InventoriesQueried: lambda event: self.membership.ask(event.query_id, m.InventoryAsked(event.query_id)),
             e.SiteNoted: self.inventories.note,
+            **self.deaths.replacements.events(),
             e.RankLost: closing(self.deaths.on_rank_lost),
             e.FrameRefused: closing(lambda event: ending.refuse(event.rank, event.reason)),
             e.DriverEnded: lambda event: self.membership.end_driver(event.status, is_final=event.is_final),
@@ -293,6 +287,7 @@ class RankCore:
             m.BorrowReleased: references.on_borrow_released,
             m.DeathNoted: self.deaths.burials.on_noted,
             Undelivered: self.deaths.on_undelivered,
+            **self.deaths.replacements.messages(),
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
             m.ReadRedirected: self.transfers.on_read_redirected,

@@ -45,6 +45,10 @@ class Readers:
         self._host_of = hosts
         self.are_all_on_one_host = len(dict.fromkeys(hosts)) == 1
 
+    def note_host(self, host: str) -> None:
+        """A rank has joined that is on this host."""
+        self.are_all_on_one_host = self.are_all_on_one_host and host == self._host_of[0]
+
     def redirect(self, copy: Copy, reader: int) -> int:
         """The rank that the reader shall ask instead, or ``NOBODY`` if it is to be served here."""
         if copy.readers is None:

@@ -70,6 +70,10 @@ class Transfers:
         self._reads = pressure.reads
         self._n_transfers = 0
 
+    def admit(self, rank: int) -> None:
+        """A rank has joined whose arena can be read in place from here, and that can read this one's."""
+        self.neighbours[rank] = self.loans.neighbours[rank] = None
+
     # -- as a reader ---------------------------------------------------------------------------------------------------
 
     def need(self, object_id: int, rank: int, nbytes: int, watcher: int, *, is_held: bool) -> bool:

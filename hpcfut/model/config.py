@@ -18,6 +18,7 @@ SETTINGS: Final = (
     "HPCFUT_ONE_HOST",
     "HPCFUT_SPARES",
     "HPCFUT_STALL_S",
+    "HPCFUT_RESPAWN",
 )
 
 #: Where nobody says otherwise.
@@ -62,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     spill_folder: str = ""
     #: Whether the job goes on when a rank other than rank 0 dies; else its death ends the job.
     survives_deaths: bool = False
+    #: Replacements that may be started within a minute for ranks that have died; 0 for none at all.
+    n_respawns_minute_max: int = 0
     #: Whether it is noted which line of user code made an object.
     notes_sites: bool = False
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.model.config import SETTINGS
+from hpcfut.model.config import SETTINGS, Config
 from hpcfut.model.template import RESOURCE_UNIT
 
 
@@ -29,6 +29,23 @@ class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     gpus: tuple[str, ...] = ()
     #: Whether it is kept aside: it runs tasks only when another rank has died.
     is_spare: bool = False
+    #: The rank of the start of the job whose place it has, because that and all others that had it are dead.
+    replaces: int = -1
+
+    @property
+    def place(self) -> int:
+        """The rank, of those of the start of the job, that it is or stands in for."""
+        return self.rank if self.replaces < 0 else self.replaces
+
+
+def with_resources(record: RankRecord, config: Config, incarnation: int) -> RankRecord:
+    """The record with what the session's configuration gives each rank."""
+    memory = record.resources["memory"]
+    store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
+    amounts = {"memory": memory - min(store, memory), "object_store_memory": store}
+    given = {**config.resources, **config.resources_of_ranks.get(record.place, {})}
+    resources = {**record.resources, **amounts, **given}
+    return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
 
 
 #: What a rank needs for its tasks, beside its objects.

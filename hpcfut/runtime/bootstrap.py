@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -39,8 +39,10 @@ from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.ports import Transport
 from hpcfut.runtime.job import Job, is_interactive, is_typed
 from hpcfut.runtime.rank_watch import stall_s_of
+from hpcfut.runtime.recruiting import Recruiting
 from hpcfut.runtime.route import (
     AS_BETWEEN_HOSTS,
     IN_MEMORY_OF_MPI,
@@ -53,13 +55,17 @@ from hpcfut.runtime.route import (
 from hpcfut.runtime.spares import n_spares_of, trouble_with_spares
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
+from hpcfut.wire.sessions import Arrival, Invitation
 
 if TYPE_CHECKING:
     from hpcfut.edges.host.launch_environment import Launch
     from hpcfut.edges.mpi.start import World
+    from hpcfut.edges.mpi.transport import MpiTransport
 
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
+#: ``0``: nobody is started for a rank that has died.
+RESPAWN_VARIABLE = "HPCFUT_RESPAWN"
 
 
 def start_job(environ: MutableMapping[str, str]) -> Job:
@@ -158,16 +164,87 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
         lambda reader, target: reads_without_target(world, reader, target),
     )
     if survives_deaths:
-        transport: MpiTransport = SurvivingTransport(world.comm, doorbell)
+        base: MpiTransport = SurvivingTransport(world.comm, doorbell)
     else:
-        transport = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
+        base = MpiTransport(world.comm, doorbell, is_one_sided=is_read)
     if not doorbell.reaches_all:
         doorbell.hear(event_queues())
     if files is not None:
         files.note_segments(world.rank)
-    expose = transport.expose if is_read else None
-    exits = Exits() if survives_deaths else None
-    return Job(world, transport, doorbell, arena, roster, sharing, files, guard, expose, common, exits=exits)
+    expose = base.expose if is_read else None
+    on = _going_on(base, doorbell, arena, roster, environ)
+    return Job(world, on.transport, doorbell, arena, roster, sharing, files, guard, expose, common, *on[1:])
+
+
+class _GoingOn(NamedTuple):
+    """What there is in a job that goes on when ranks die."""
+
+    transport: Transport
+    exits: Exits | None = None
+    recruiting: Recruiting | None = None
+
+
+def _going_on(
+    base: MpiTransport, doorbell: HostDoorbell, arena: HostArena, roster: list[RankRecord], environ: Mapping[str, str]
+) -> _GoingOn:
+    from hpcfut.edges.mpi import links
+    from hpcfut.edges.mpi.linked import LinkedTransport
+    from hpcfut.edges.mpi.surviving import SurvivingTransport
+
+    if not isinstance(base, SurvivingTransport):
+        return _GoingOn(base)
+    # Only on one host a process that is spawned is sure to come, and the others are sure to hear it.
+    if environ.get(RESPAWN_VARIABLE, "1") == "0" or not doorbell.reaches_all:
+        return _GoingOn(base, Exits())
+    linked = LinkedTransport(base.rank, base)
+    return _GoingOn(linked, Exits(), Recruiting(links, linked, doorbell, arena, roster, event_queues))
+
+
+def join_job(environ: MutableMapping[str, str]) -> Job:
+    """Join the job of the process that has spawned this one, in place of a rank that has died.
+
+    Raises:
+        HpcfutError: No rank has spawned this process.
+    """
+    from hpcfut.edges.host.launch_environment import Launch
+    from hpcfut.edges.mpi import links
+    from hpcfut.edges.mpi.deaths import TCP_VARIABLE
+    from hpcfut.edges.mpi.linked import LinkedTransport
+    from hpcfut.edges.mpi.start import start_mpi
+
+    die_with_parent()
+    sharpen_timers()
+    settle_mpi(Launch("openmpi"), environ)
+    environ.setdefault(TCP_VARIABLE, "send")
+    world = start_mpi()
+    pair = links.elder()
+    if pair is None:
+        raise HpcfutError("--replacement is for processes that hpcfut starts itself, for ranks that have died.")
+    data = pair.receive()
+    if not data:
+        world.say_goodbye()
+        os._exit(0)  # The session has ended meanwhile.
+    invitation = msgspec.msgpack.decode(data, type=Invitation)
+    environ.update(invitation.environ)
+    record, opening = invitation.record, invitation.opening
+    files = JobFiles.of_environment(environ)
+    if files is not None:
+        files.note_start(record.rank)
+        files.note_segments(record.rank)
+    limit_threads(record.resources["CPU"] // RESOURCE_UNIT, environ)
+    doorbell = HostDoorbell(record.rank, record.rank + 1)
+    doorbell.agree(doorbell.meet({0: invitation.cards.bell, record.rank: doorbell.card()}), False)
+    nbytes = record.resources["memory"] // RESOURCE_UNIT
+    arena = HostArena(record.rank, nbytes, is_checked=_is_debugged(environ), session=opening.number)
+    transport, roster = LinkedTransport(record.rank, None), list(opening.roster)
+    recruiting = Recruiting(links, transport, doorbell, arena, roster, event_queues)
+    recruiting.find(0, invitation.cards)
+    pair.send(msgspec.msgpack.encode(Arrival(os.getpid(), own_place().host_key, recruiting.cards())))
+    transport.offer(0, pair.link(0, doorbell))
+    transport.use(0)
+    job = Job(world, transport, doorbell, arena, roster, Cores(), files, exits=Exits(), recruiting=recruiting)
+    job.join_session(opening)
+    return job
 
 
 def _refuse_typed(launch: Launch) -> None:

@@ -22,12 +22,16 @@ class Frames:
         self._load = load
         self.n_messages_max = context.config.n_messages_frame_max
         # Looked up once: this is the task path.
-        self._send = transport.send
+        self._send: Callable[..., None] = transport.send
         self._poll: Callable[[], Sequence[tuple[int, bytes | bytearray | memoryview]]] = transport.poll
         #: How many came at the last look.
         self.n_arrived = 0
         #: Messages that have not left, by rank.
         self.outboxes: dict[int, list[Message]] = {}
+
+    def look_up(self) -> None:
+        """The transport has other ways than before."""
+        self._send, self._poll = self._transport.send, self._transport.poll
 
     def send(self, rank: int, message: Message) -> None:
         """Put a message into the next frame for the rank."""

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -33,13 +33,14 @@ from hpcfut.edges.host.task_output import TaskOutput
 from hpcfut.model.config import Config
 from hpcfut.model.errors import RankLostError
 from hpcfut.model.resources import unknown_rank
-from hpcfut.model.roster import RankRecord, lack_of_memory
+from hpcfut.model.roster import RankRecord, lack_of_memory, with_resources
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.ports import Doorbell, Transport
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.isolation import Isolation
 from hpcfut.runtime.rank_watch import RankWatch
+from hpcfut.runtime.recruiting import Recruiting
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.wire.isolation import ChildStart, encode
 from hpcfut.wire.sessions import EndHindered, JobClosed, SessionOpened, decode_session, encode_session, is_session
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 SLEEP_MAX_S, SLEEP_MAX_UNRUNG_S = 0.05, 0.002
 #: A rank that has not come to the end of a session this long after its grace is given up.
 CLOSE_WITHIN_S = 2.5
+#: A program whose tasks kill their ranks wears out no more processes than this.
+N_RESPAWNS_MINUTE_MAX = 30
 
 
 class RefHooks(msgspec.Struct, frozen=True):
@@ -77,8 +80,8 @@ class Job:
         guard: RankGuard | None = None,
         expose: Callable[[memoryview], None] | None = None,
         common: MpiMemory | None = None,
-        *,
         exits: Exits | None = None,
+        recruiting: Recruiting | None = None,
     ) -> None:
         self._world = world
         self._files = files
@@ -89,6 +92,10 @@ class Job:
         self._common = common
         #: Only where the job survives deaths: makes others hear of it if this rank leaves in an unseemly way.
         self._exits = exits
+        #: Where ranks that die are replaced by others.
+        self._recruiting = recruiting
+        #: Whether this rank has come for one that died; and whether it has not joined the session that went on.
+        self._is_replacement = self._is_joining = False
         self._transport = transport
         self._doorbell = doorbell
         self._hearing = Hearing(doorbell)
@@ -101,7 +108,7 @@ class Job:
         self._isolation: Isolation
         #: Whether every rank runs the script.
         self.is_spmd = False
-        self._watch = RankWatch(roster, transport.rank, files, os.environ)
+        self._watch = RankWatch(transport.rank, files, os.environ)
         if world is not None or files is not None:
             self._watch.start()
         #: Why ranks could not end a session together, if this rank knows.
@@ -148,12 +155,27 @@ class Job:
     def open_session(self, config: Config, hooks: RefHooks) -> Runtime:
         """Rank 0: begin a session on all ranks."""
         self._n_sessions += 1
-        config = msgspec.structs.replace(config, survives_deaths=self.survives_deaths)
-        record = SessionOpened(self._n_sessions, config, list(sys.path), list(sys.argv))
+        config = msgspec.structs.replace(
+            config,
+            survives_deaths=self.survives_deaths,
+            n_respawns_minute_max=N_RESPAWNS_MINUTE_MAX if self.survives_deaths and self._recruiting is not None else 0,
+        )
+        record = self._opening(config)
         frame = encode_session(record)
         for rank in range(1, self.n_ranks):
             self._transport.send(rank, frame)
         return self._make_runtime(config, hooks)
+
+    def _opening(self, config: Config) -> SessionOpened:
+        opening = SessionOpened(self._n_sessions, config, list(sys.path), list(sys.argv))
+        if self._recruiting is not None:
+            opening.roster, opening.deaths = self._roster, dict(self._transport.deaths)
+        return opening
+
+    def join_session(self, opening: SessionOpened) -> None:
+        """This rank has come for one that died: the session that it waits for is this one, which goes on."""
+        self._is_replacement = self._is_joining = True
+        self._early.append((0, encode_session(opening)))
 
     def await_session(self, hooks: RefHooks) -> Runtime | int:
         """Other ranks: sleep until rank 0 opens a session; returns the exit status if none will come."""
@@ -184,6 +206,9 @@ class Job:
                 return record.status
             assert isinstance(record, SessionOpened), "Only rank 0 is told that a session cannot be left."
             self._n_sessions = record.number
+            if self._recruiting is not None:
+                self._roster[:] = record.roster
+                self._recruiting.declare_dead({} if self._is_joining else record.deaths)
             if not self.is_spmd:
                 sys.argv[:] = record.argv
                 sys.path[:] = record.path + [entry for entry in sys.path if entry not in record.path]
@@ -193,8 +218,8 @@ class Job:
         from hpcfut.edges.host.clock import MonotonicClock
 
         clock = MonotonicClock()
-        roster = [_with_resources(record, config, self._n_sessions) for record in self._roster]
-        if self._n_sessions > 1:
+        roster = [with_resources(record, config, self._n_sessions) for record in self._roster]
+        if self._n_sessions > 1 and not self._is_joining:
             self._arena = self._arena.renewed()
         nbytes_store = min(roster[self.rank].resources["object_store_memory"] // RESOURCE_UNIT, self._arena.nbytes)
         arena = self._arena if self._common is None else self._arena.in_common(self._common, nbytes_store)
@@ -207,7 +232,9 @@ class Job:
             is_driver=self.rank == 0 and not (self.is_spmd or is_interactive()),
             nbytes_store=nbytes_store,
             neighbours=arena.neighbours,
+            is_joining=self._is_joining,
         )
+        self._is_joining = False
         engine = Engine(
             core,
             self._transport,
@@ -221,7 +248,9 @@ class Job:
         )
         engine.frames.hear_first(self._early)
         self._early = []
-        runtime = Runtime(engine, roster, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
+        if self._recruiting is not None:
+            self._recruiting.begin(engine, self._arena, self._opening(config))
+        runtime = Runtime(engine, config, clock, self._n_sessions & 0x3F, *msgspec.structs.astuple(hooks))
         start = ChildStart(self.rank, list(sys.path), list(sys.argv), arena.guide(), config.nbytes_inline_max)
 
         def find(view: memoryview) -> tuple[int, int] | None:
@@ -244,6 +273,8 @@ class Job:
         # An abandoned task has a thread of its own, or this rank could not come here.
         runtime.executor.interruption.wait_until_wound_down()
         runtime.callbacks.close(runtime.config.stop_grace_s)
+        if self._recruiting is not None and self.rank == 0:
+            self._recruiting.close()
         runtime.sources.close(reads_end_at)
         runtime.helper.close()
         self._isolation.close()
@@ -254,6 +285,21 @@ class Job:
         if end.failure:
             return False
         return self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
+
+    def is_unused(self, runtime: Runtime) -> bool:
+        """Whether this rank has come for one that died, and the session has ended before it could join it."""
+        return self.rank in runtime.engine.core.membership.joining
+
+    def leave_unused(self) -> NoReturn:
+        """Go away; nobody waits for this rank."""
+        self._output.finish_all()
+        if self._exits is not None:
+            self._exits.allow()
+        if self._files is not None:
+            self._files.note_end(self.rank)
+        if self._world is not None:
+            self._world.say_goodbye()
+        os._exit(0)
 
     def _meet(self, within_s: float) -> bool:
         """Let all frames leave and meet the other ranks, while theirs are still received."""
@@ -312,6 +358,8 @@ class Job:
             # Where ranks may die they leave MPI as it is (``edges/mpi/surviving.py``).
             if self._exits is None:
                 self._world.finalize()
+            elif self._is_replacement:
+                self._world.say_goodbye()
         if self._guard is not None:
             self._guard.dismiss()
 
@@ -346,13 +394,3 @@ def is_interactive() -> bool:
 def is_typed() -> bool:
     """Whether this code comes from the standard input."""
     return is_interactive() and sys.argv[:1] in ([], [""], ["-"])
-
-
-def _with_resources(record: RankRecord, config: Config, incarnation: int) -> RankRecord:
-    """The record with what the session's configuration gives each rank."""
-    memory = record.resources["memory"]
-    store = config.nbytes_store * RESOURCE_UNIT or memory * 3 // 10
-    amounts = {"memory": memory - min(store, memory), "object_store_memory": store}
-    given = {**config.resources, **config.resources_of_ranks.get(record.rank, {})}
-    resources = {**record.resources, **amounts, **given}
-    return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)

@@ -22,7 +22,6 @@ from typing import Final
 
 from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, RankNote
 from hpcfut.edges.host.parent import ParentWatch
-from hpcfut.model.roster import RankRecord
 from hpcfut.runtime.engine import Engine
 
 STALL_VARIABLE: Final = "HPCFUT_STALL_S"
@@ -35,18 +34,14 @@ N_DELAYS: Final = 8
 class RankWatch:
     """The watch of one rank."""
 
-    def __init__(
-        self, roster: Sequence[RankRecord], rank: int, files: JobFiles | None, environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, rank: int, files: JobFiles | None, environ: Mapping[str, str]) -> None:
         """Get ready.
 
         Args:
-            roster: All ranks of the job.
-            rank: The own one.
+            rank: The own rank.
             files: Where notes are left; none where nobody would read them.
             environ: For whether `hpcfut run` has started the job, and after which time a rank has stalled.
         """
-        self._roster = roster
         self._rank = rank
         self._files = files
         self._parent = ParentWatch()
@@ -82,7 +77,7 @@ class RankWatch:
                 self._look_at_turns()
             engine = self.engine
             if self._rank == 0 and engine is not None:
-                self._tell_deaths(list(engine.core.context.apart))
+                self._tell_deaths(engine, list(engine.core.context.apart))
             time.sleep(min(PERIOD_S, self._stall_s / N_DELAYS or PERIOD_S))
         os._exit(1)
 
@@ -96,12 +91,12 @@ class RankWatch:
         self._put_off_at = now
         faulthandler.dump_traceback_later(self._stall_s, file=self._stacks)
 
-    def _tell_deaths(self, apart: Sequence[int]) -> None:
+    def _tell_deaths(self, engine: Engine, apart: Sequence[int]) -> None:
         for rank in apart:
             if rank in (self._rank, *self._dead):
                 continue
             self._dead[rank] = None
-            record = self._roster[rank]
+            record = engine.core.membership.roster[rank]
             if self._files is not None:
                 self._files.note_death(RankNote(rank, record.pid, 0, record.host))
             else:

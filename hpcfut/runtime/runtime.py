@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count, islice
 from typing import Any
 
@@ -53,7 +53,6 @@ class Runtime:
     def __init__(
         self,
         engine: Engine,
-        roster: Sequence[RankRecord],
         config: Config,
         clock: Clock,
         incarnation: int,
@@ -62,7 +61,6 @@ class Runtime:
         make_ref: Callable[[int], Any],
     ) -> None:
         self.engine = engine
-        self.roster = tuple(roster)
         self.config = config
         self.rank = engine.core.context.rank
         self.mailbox = mailbox = engine.mailbox
@@ -99,6 +97,11 @@ class Runtime:
         if config.notes_sites:
             for thing, name in ((self, "submit"), (self, "put"), (self.sources, "put"), (self.executor.drafts, "make")):
                 setattr(thing, name, noting(engine.post, getattr(thing, name), is_named=name == "make"))
+
+    @property
+    def roster(self) -> tuple[RankRecord, ...]:
+        """All ranks that there are or were."""
+        return self.engine.core.membership.roster
 
     @property
     def is_over(self) -> bool:

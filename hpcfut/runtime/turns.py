@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from hpcfut.core.effects import (
+    OF_ARRIVALS,
     AnswerQuery,
     CloseArgument,
     DenyRoom,
@@ -97,6 +98,8 @@ class Turns:
         self.on_resume: Callable[[int, int, tuple[int, ...]], None] = lambda task_id, position, item_ids: None
         #: Has an array read from its source; bound in ``sources.py``.
         self.on_read_source: Callable[[ReadSource], None] = lambda effect: None
+        #: What is done for ranks that join; bound in ``recruiting.py``.
+        self.on_arrival: Callable[[Effect], None] = lambda effect: None
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -130,6 +133,7 @@ class Turns:
             RestoreObject: spilling.restore,
             DropSpilled: spilling.drop,
             ReadSource: lambda effect: self.on_read_source(effect),
+            **dict.fromkeys(OF_ARRIVALS, lambda effect: self.on_arrival(effect)),
             GiveRoom: self._give_room,
             DenyRoom: self._deny_room,
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id, effect.is_forced),

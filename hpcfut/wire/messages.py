@@ -1,8 +1,6 @@
 """Messages between the cores of two ranks.
 
-Messages are nouns or past facts, one class per outcome: msgspec records with integer tags, so that a frame of them
-costs one encode and one decode. Payloads are opaque: nobody between two edges reads, copies or compares them. Between
-two ranks messages arrive in the order in which they were sent; between different pairs there is no order.
+Nouns or past facts, one class per outcome. Payloads are opaque to all between. Per pair of ranks they stay in order.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from hpcfut.model.template import TaskTemplate
 from hpcfut.model.told import Argument as Argument
 from hpcfut.model.told import Result as Result
 from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
+from hpcfut.wire.joining import Joining
 
 
 class TemplateRegistered(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -397,4 +396,5 @@ Message = (
     | WaitersReported
     | StandstillFound
     | DriverDone
+    | Joining
 )

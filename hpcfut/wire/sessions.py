@@ -11,6 +11,7 @@ import msgspec
 
 from hpcfut.model.config import Config
 from hpcfut.model.errors import CodecError
+from hpcfut.model.roster import RankRecord
 
 _MAGIC: Final = b"hs"
 
@@ -23,6 +24,9 @@ class SessionOpened(msgspec.Struct, tag="opened"):
     #: ``sys.path`` and ``sys.argv`` of the driver, for importing what it imports.
     path: list[str]
     argv: list[str]
+    #: All ranks, if some have come for others that have died; and how those of them died that are dead.
+    roster: list[RankRecord] = []
+    deaths: dict[int, str] = {}
 
 
 class JobClosed(msgspec.Struct, tag="closed"):
@@ -35,6 +39,31 @@ class EndHindered(msgspec.Struct, tag="hindered"):
     """A rank cannot leave the session that has ended, for the reason that this sentence gives."""
 
     sentence: str
+
+
+class Cards(msgspec.Struct, array_like=True):
+    """How a rank of the same host finds the memory and the bell of another one."""
+
+    arena: bytes
+    bell: bytes
+
+
+class Invitation(msgspec.Struct):
+    """Rank 0 to a process that has been spawned for a dead rank: who it is, and the session that it joins."""
+
+    record: RankRecord
+    opening: SessionOpened
+    cards: Cards
+    #: Variables that all ranks have.
+    environ: dict[str, str]
+
+
+class Arrival(msgspec.Struct):
+    """What it answers."""
+
+    pid: int
+    host_key: str
+    cards: Cards
 
 
 SessionRecord = SessionOpened | JobClosed | EndHindered

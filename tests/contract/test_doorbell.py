@@ -72,13 +72,13 @@ def test_ranks_see_who_sleeps(pair: tuple[HostDoorbell, HostDoorbell]) -> None:
     one, other = pair
     assert (one.reaches_all, other.reaches_all) == (False, False)
     one.lie_down()
-    assert list(one.asleep) == list(other.asleep) == [1, 0, 0]
+    assert list(one.asleep[:3]) == list(other.asleep[:3]) == [1, 0, 0]
     other.ring(0)
     # Others need not ring as well.
-    assert list(other.asleep) == [0, 0, 0]
+    assert list(other.asleep[:3]) == [0, 0, 0]
     one.lie_down()
     one.get_up()
-    assert list(other.asleep) == [0, 0, 0]
+    assert list(other.asleep[:3]) == [0, 0, 0]
 
 
 def test_a_ring_counts_until_it_is_taken(pair: tuple[HostDoorbell, HostDoorbell]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, copy, membership, ownership, run, task, wait
+from hpcfut.core import borrowing, copy, membership, ownership, replacements, run, task, wait
 from hpcfut.core.context import Column, Table, Transitions
 from hpcfut.core.effects import CloseArgument, Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
 from hpcfut.core.events import (
@@ -56,6 +56,7 @@ TABLES: dict[str, Transitions] = {
     "run": run.TRANSITIONS,
     "waits": wait.TRANSITIONS,
     "membership": membership.TRANSITIONS,
+    "replacements": replacements.TRANSITIONS,
 }
 ROWS = [(machine, *pair) for machine, table in TABLES.items() for pair in table]
 
@@ -132,6 +133,7 @@ class Hand:
         tells_store: bool = False,
         n_spares: int = 0,
         extra: dict[int, dict[str, int]] | None = None,
+        joins: Sequence[RankRecord] = (),
         **config: Any,
     ) -> None:
         self.rank = rank
@@ -162,14 +164,16 @@ class Hand:
             )
             for other in range(n_ranks)
         ]
+        #: ``joins``: the roster of a job that goes on, in which this rank is a replacement.
         self.core = RankCore(
             rank,
-            roster,
+            joins or roster,
             Config(**config),
             is_driver=rank == 0,
             nbytes_store=nbytes_store,
             neighbours=neighbours,
             make_table=lambda machine, table: _NotingTable(machine, table, self.rows),
+            is_joining=bool(joins),
         )
         if rank == 0:
             self.define(PLAIN, PAIR, RETRIED, GENERATOR, GREEDY, ON_RANK_2)

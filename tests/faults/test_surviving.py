@@ -16,7 +16,9 @@ TOLERANT = ("--fault-tolerance", "on")
 
 def test_all_but_two_ranks_die(mpi: Mpi, tmp_path: Path) -> None:
     """Who executes, who holds, who owns and borrows, several at once, and one more while what another held is made."""
-    job = run_job(mpi, 9, SCRIPT, tmp_path, options=TOLERANT, env={"PYTHONPATH": str(CHECKOUT)}, timeout_s=90)
+    job = run_job(
+        mpi, 9, SCRIPT, tmp_path, options=(*TOLERANT, "--no-respawn"), env={"PYTHONPATH": str(CHECKOUT)}, timeout_s=90
+    )
     job.check(7)
     assert job.stdout == "it ends well\n", job.story()
 

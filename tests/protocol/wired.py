@@ -13,6 +13,7 @@ from hpcfut.core import events as e
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import owner_of
 from hpcfut.model.place import Place
+from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.wire.messages import Message, ReadRequested, Result
 from tests.core.cores import Hand, foreign
@@ -28,6 +29,7 @@ class Ranks:
 
     def __init__(self, n_ranks: int = 3, *, hosts: str = "abcdefgh", **config: Any) -> None:
         near = [tuple(other for other in range(n_ranks) if hosts[other] == hosts[rank]) for rank in range(n_ranks)]
+        self._config = config
         self.hands = [Hand(rank, n_ranks, hosts=hosts, neighbours=near[rank], **config) for rank in range(n_ranks)]
         self._links: dict[tuple[int, int], deque[Message]] = {}
         #: Links that deliver nothing for now.
@@ -64,6 +66,12 @@ class Ranks:
         self.forgotten: list[tuple[int, int]] = []
         self._n_ids = [100] * n_ranks
         self._n_waiters = 0
+        #: Replacements that rank 0 wants to be started, and what it has said to the user.
+        self.wanted: list[RankRecord] = []
+        self.announced: list[str] = []
+        #: Whether links with replacements are made only when the test says so, and those that wait for it.
+        self.links_wait = False
+        self.unmade: list[tuple[int, int]] = []
         self._perform: dict[type, Callable[[int, Any], None]] = {
             f.SendMessage: lambda rank, effect: self._send(rank, effect.rank, effect.message),
             f.RunTask: self._run_task,
@@ -78,6 +86,12 @@ class Ranks:
             f.ResumeGenerator: self._resume,
             f.ForgetTemplate: self._forget_function,
             f.ForgetArena: lambda rank, effect: self.forgotten.append((rank, effect.rank)),
+            f.SpawnRank: lambda rank, effect: self.wanted.append(effect.record),
+            f.OpenPort: lambda rank, effect: self.tell(rank, e.PortReady(effect.rank, f"{rank}:{effect.rank}")),
+            f.LinkRank: self._link,
+            f.UseLink: lambda rank, effect: None,
+            f.DeclareDead: self._declare_dead,
+            f.Announce: lambda rank, effect: self.announced.append(effect.sentence),
             f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
             f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
         }
@@ -128,7 +142,7 @@ class Ranks:
         self._stuck = [(rank, effect) for rank, effect in self._stuck if rank not in dead]
         for rank in self.alive:
             if rank not in unaware:
-                self.hear(rank, *dead)
+                self.hear(rank, *(other for other in dead if self.can_hear(rank, other)))
         self.settle()
 
     def hear(self, rank: int, *dead: int) -> None:
@@ -149,7 +163,40 @@ class Ranks:
         failure = Failure(LOST, f"Rank {self._asked.pop((reader, transfer_id))} was to send it, and is dead.")
         self.tell(reader, e.ReadFailed(transfer_id, failure))
 
+    def arrive(self) -> int:
+        """The replacement that rank 0 wants is there; gives its number."""
+        record = self.wanted.pop()
+        roster = (*self.hands[0].core.membership.roster, record)
+        self.hands.append(Hand(record.rank, joins=roster, **self._config))
+        self._n_ids.append(100)
+        self.tell(0, e.RankArrived(record, False))
+        return record.rank
+
+    def _link(self, rank: int, effect: f.LinkRank) -> None:
+        self.unmade.append((rank, effect.record.rank))
+        if not self.links_wait:
+            self.make_link()
+
+    def make_link(self) -> None:
+        """Two ranks are linked, and hear of it; unless one of them has died, then the other waits for ever."""
+        rank, replacement = self.unmade.pop()
+        if rank not in self.dead and replacement not in self.dead:
+            self.tell(rank, e.LinkMade(replacement, False))
+            self.tell(replacement, e.LinkMade(rank, False))
+
+    def _declare_dead(self, rank: int, effect: f.DeclareDead) -> None:
+        assert effect.rank in self.dead
+        self._heard.append((rank, effect.rank))
+        self.tell(rank, e.RankLost(effect.rank, effect.reason))
+
+    def can_hear(self, rank: int, dead: int) -> bool:
+        """Whether the edge of a rank notices this death: it has been linked with the dead one, and has not yet."""
+        members = self.hands[rank].core.membership
+        is_known = dead < members.n_ranks and dead not in members.unlinked
+        return is_known and rank not in self.dead and (rank, dead) not in self._heard
+
     def _send(self, source: int, destination: int, message: Message) -> None:
+        assert destination not in self.hands[source].core.membership.unlinked, "Nobody writes to whom he cannot reach."
         if destination in self.dead:
             assert (source, destination) not in self._heard, "Nobody writes to a rank that he knows to be dead."
             return

@@ -24,7 +24,6 @@ the first is mapped when the ranks meet, that of a later one when it is first re
 from __future__ import annotations
 
 import copy
-import ctypes
 import fcntl
 import mmap
 import os
@@ -37,7 +36,7 @@ from typing import Any, Final
 import msgspec
 import xxhash
 
-from hpcfut.edges.host.pages import NBYTES_LARGE, Pages
+from hpcfut.edges.host.pages import NBYTES_LARGE, Pages, map_aligned, map_for_reading
 from hpcfut.edges.host.pins import Pin, Pins
 from hpcfut.edges.host.shared_maps import map_shared, whole_pages
 from hpcfut.model.errors import HpcfutError, ObjectLostError
@@ -62,8 +61,6 @@ _WIPED: Final = bytes(_HEADER.size)
 
 #: The seal of ``memfd`` that Python has no name for: from now on nobody can map it for writing.
 _F_SEAL_FUTURE_WRITE: Final = 0x10
-#: The flag of ``mmap`` that Python before 3.13 has no name for: what is mapped need not be there in the end.
-_MAP_NORESERVE: Final = 0x4000
 
 
 class Card(msgspec.Struct, array_like=True, frozen=True):
@@ -79,13 +76,14 @@ class Card(msgspec.Struct, array_like=True, frozen=True):
 class HostArena:
     """Memory of this rank, and views of it and of the memory of neighbours. Any thread may call anything but close."""
 
-    def __init__(self, rank: int, nbytes: int, *, is_checked: bool = False) -> None:
+    def __init__(self, rank: int, nbytes: int, *, is_checked: bool = False, session: int = 1) -> None:
         """Make the memory; until it has met the neighbours, the rank reaches itself only.
 
         Args:
             rank: The own rank.
             nbytes: Room for segments; it is rounded up to whole pages.
             is_checked: Whether objects have checksums, by which it is found out that one was changed; on all ranks.
+            session: The session for which it is the memory.
 
         Raises:
             HpcfutError: The system does not give so much memory.
@@ -97,7 +95,9 @@ class HostArena:
         self._rank = rank
         self._is_checked = is_checked
         self._token = os.urandom(16)
-        self._n_sessions = 0
+        self._n_sessions = session - 1
+        #: Ranks that have come when child processes had been told what they can map.
+        self._late: dict[int, None] = {}
         self._cards: dict[int, Card] = {}
         self._frombuffer: Callable[..., Any] | None = None
         self._descriptor = os.memfd_create("hpcfut-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -156,14 +156,14 @@ class HostArena:
     def _map_own(self) -> None:
         nbytes = _NBYTES_PROOF + self.nbytes
         os.ftruncate(self._descriptor, nbytes + NBYTES_LARGE)
-        self._own = _map_aligned(self._descriptor, nbytes, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._own = map_aligned(self._descriptor, nbytes, mmap.PROT_READ | mmap.PROT_WRITE)
         self._own[: _PROOF.size] = self._proof_of(self._rank, self._token)
         fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         # Older kernels do not know it; neighbours then map it for reading because they choose to.
         with suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
         #: Rank → its memory, for reading.
-        self._maps = {self._rank: _map_for_reading(self._descriptor, nbytes)}
+        self._maps = {self._rank: map_for_reading(self._descriptor, nbytes)}
 
     def _proof_of(self, rank: int, token: bytes) -> bytes:
         return _PROOF.pack(_MAGIC_OF_MEMORY, rank, self._n_sessions, token)
@@ -207,6 +207,14 @@ class HostArena:
             if rank != self._rank:
                 self._cards[rank] = msgspec.msgpack.decode(card, type=Card)
                 self._map_neighbour(rank)
+
+    def admit(self, rank: int, card: bytes) -> bool:
+        """A rank of this host has come, whose card this is; returns whether its memory can be viewed from here."""
+        self._late[rank] = None
+        self.meet({rank: card})
+        if rank in self._maps:
+            self.neighbours.append(rank)
+        return rank in self._maps
 
     @property
     def reached(self) -> list[int]:
@@ -300,11 +308,13 @@ class HostArena:
 
     def guide(self) -> list[tuple[int, bytes, bytes]]:
         """How a child process maps the same memory: rank, card and proof of each; nothing of memory in common."""
+        self._late.clear()
         return [(rank, _encode(card), self._proof_of(rank, card.token)) for rank, card in self._cards.items()]
 
     def find(self, view: memoryview) -> tuple[int, int] | None:
         """Whose memory a view shows, and from which byte on; nothing if no child process can map that."""
-        address, maps = _address_of(view), {rank: self._maps.get(rank, b"") for rank in self._cards}
+        address = _address_of(view)
+        maps = {rank: self._maps.get(rank, b"") for rank in self._cards if rank not in self._late}
         starts = {rank: address - _address_of(memory) for rank, memory in maps.items()}
         return next(((rank, start) for rank, start in starts.items() if 0 <= start < len(maps[rank])), None)
 
@@ -367,32 +377,12 @@ def _complaint_of_change(object_id: int, nbytes: int, rank: int) -> str:
     )
 
 
-def _map_aligned(descriptor: int, nbytes: int, protection: int) -> mmap.mmap:
-    """Map at least so many bytes, at a multiple of the size of large pages if possible.
-
-    The system puts each mapping right below others, so one that is longer begins lower.
-    """
-    excess = 0
-    with suppress(OSError):  # There may be room for one of them, but not for two.
-        probe = mmap.mmap(-1, nbytes, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-        excess = ctypes.addressof(ctypes.c_char.from_buffer(probe)) % NBYTES_LARGE
-        probe.close()
-    return mmap.mmap(descriptor, nbytes + excess, mmap.MAP_SHARED, protection)
-
-
-def _map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
-    mapped = _map_aligned(descriptor, nbytes, mmap.PROT_READ)
-    # A rank that crashes would else write the memory of all ranks of its host into its core file.
-    mapped.madvise(mmap.MADV_DONTDUMP)
-    return mapped
-
-
 def map_of_other(card: Card, proof: bytes) -> mmap.mmap:
     """Map what stands behind a descriptor of another process, and make sure that it is the right memory."""
     descriptor = os.open(f"/proc/{card.pid}/fd/{card.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_size == card.nbytes + NBYTES_LARGE:
-            mapped = _map_for_reading(descriptor, card.nbytes)
+            mapped = map_for_reading(descriptor, card.nbytes)
             if mapped[: _PROOF.size] == proof:
                 return mapped
     finally:

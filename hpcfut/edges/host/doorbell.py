@@ -42,6 +42,8 @@ _REGISTER_GLOBAL_EXPEDITED: Final = 4
 #: ``select``, which alone keeps times below a millisecond, takes no descriptors from here on.
 _DESCRIPTORS_MAX: Final = 1024
 _NBYTES_TAKEN: Final = 4096
+#: So many ranks may come for others that have died, and have a byte in the page.
+N_FURTHER: Final = 4096
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
@@ -59,9 +61,9 @@ class HostDoorbell:
         self._rank = rank
         self._pipe, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._page = os.memfd_create("hpcfut-doorbell")
-        os.ftruncate(self._page, n_ranks)
+        os.ftruncate(self._page, n_ranks + N_FURTHER)
         self._pipes: dict[int, int] = {rank: writing}
-        self.asleep = memoryview(bytearray(n_ranks))
+        self.asleep = memoryview(bytearray(n_ranks + N_FURTHER))
         self.reaches_all = n_ranks == 1
         self.rang_at = 0.0
         self.heard: Sequence[int] = ()
@@ -116,10 +118,21 @@ class HostDoorbell:
             return False
         return True
 
+    def admit(self, rank: int, card: bytes) -> bool:
+        """A rank of this host has come, whose card this is; returns whether it can be rung."""
+        if rank in self._pipes:
+            return True
+        try:
+            known = msgspec.msgpack.decode(card, type=_Card)
+            self._pipes[rank] = _open(known.pid, known.pipe)
+        except OSError:
+            return False
+        return True
+
     def agree(self, is_shared: bool, reaches_all: bool) -> None:
         """Begin, if all neighbours could meet all others; and all ranks of the job may be neighbours."""
         if is_shared:
-            self.asleep = memoryview(mmap.mmap(self._page, len(self.asleep)))
+            self.asleep = memoryview(mmap.mmap(self._page, os.fstat(self._page).st_size))
         self._is_shared = is_shared
         self.reaches_all = is_shared and reaches_all
 

@@ -31,6 +31,8 @@ _MADV_POPULATE_WRITE: Final = 23
 _MADV_COLLAPSE: Final = 25
 #: The size of large pages; memory has them only where it begins at a multiple of it.
 NBYTES_LARGE: Final = 2 << 20
+#: The flag of ``mmap`` that Python before 3.13 has no name for: what is mapped need not be there in the end.
+_MAP_NORESERVE: Final = 0x4000
 #: Fewer fresh bytes than this become ready as they are written.
 _NBYTES_MIN: Final = 1 << 20
 #: The most that is made ready beyond what is used, and in one call in the background.
@@ -157,3 +159,24 @@ class Pages:
             f"The system has no more memory for {end - start} bytes of objects: {reason}. Drop refs that are not "
             f"needed, or start the job with less memory for objects."
         )
+
+
+def map_aligned(descriptor: int, nbytes: int, protection: int) -> mmap.mmap:
+    """Map at least so many bytes, at a multiple of the size of large pages if possible.
+
+    The system puts each mapping right below others, so one that is longer begins lower.
+    """
+    excess = 0
+    with suppress(OSError):  # There may be room for one of them, but not for two.
+        probe = mmap.mmap(-1, nbytes, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        excess = ctypes.addressof(ctypes.c_char.from_buffer(probe)) % NBYTES_LARGE
+        probe.close()
+    return mmap.mmap(descriptor, nbytes + excess, mmap.MAP_SHARED, protection)
+
+
+def map_for_reading(descriptor: int, nbytes: int) -> mmap.mmap:
+    """Map so many bytes, for nothing but reading them."""
+    mapped = map_aligned(descriptor, nbytes, mmap.PROT_READ)
+    # A rank that crashes would else write the memory of all ranks of its host into its core file.
+    mapped.madvise(mmap.MADV_DONTDUMP)
+    return mapped
