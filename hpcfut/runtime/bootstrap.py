@@ -217,6 +217,8 @@ def join_job(environ: MutableMapping[str, str]) -> Job:
     settle_mpi(Launch("openmpi"), environ)
     environ.setdefault(TCP_VARIABLE, "send")
     world = start_mpi()
+    # Nobody else maps what MPI has made here: processes that were not started together do not share memory there.
+    StartSegments().unname(())
     pair = links.elder()
     if pair is None:
         raise HpcfutError("--replacement is for processes that hpcfut starts itself, for ranks that have died.")
