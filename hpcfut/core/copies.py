@@ -221,11 +221,15 @@ class Copies:
             self.let_go(copy)
 
     def withdraw(self, object_id: int) -> None:
-        """The owner wants the primary copy no more; who uses it here may do so for as long as it is there."""
+        """The owner wants the primary copy no more; who uses it here may do so for as long as it is there.
+
+        A wait for its bytes is of somebody here who holds the object as well, and frees them when that is over.
+        """
         copy = self.copies.get(object_id)
         if copy is None:
             return
-        self.free(object_id)
+        if not any(watcher < 0 for watcher in copy.watchers or ()):
+            self.free(object_id)
         if object_id in self.copies:
             copy.is_primary = False
             self._end_redirections(copy)

@@ -720,3 +720,27 @@ def test_a_task_that_has_given_way_for_long_keeps_what_it_has(make_core: MakeCor
     effects = hand.tell(RunReturned(foreign(0, 1), (SMALL,)))
     assert (0, LoanReturned(first, 1)) in sent(effects)
     assert (0, LoanReturned(second, 1)) in sent(effects) + sent(hand.get(0, LoanRecalled(second)))
+
+
+def test_what_its_owner_gives_up_while_it_is_read_back_for_a_wait_here_stays_until_that_is_over(
+    make_core: MakeCore,
+) -> None:
+    hand = make_core(1, **TWO)
+    hand.lend()
+    hand.accept()
+    theirs = foreign(0, 1)
+    hand.tell(RunReturned(theirs, (LARGE,)))
+    hand.tell(RefsAdded([theirs]))
+    hand.tell(ObjectPut(hand.own(11), LARGE))
+    spilled = only(hand.tell(RoomWanted(7, hand.own(12), NBYTES)), SpillObjects)
+    assert spilled.places[0].object_id == theirs
+    hand.tell(ObjectsSpilled(spilled.spill_id, 3))
+    hand.tell(RoomReturned(hand.own(12)))
+    hand.start_waiting(theirs)
+    transfer = only(hand.get(0, ObjectLocated(theirs, 1, NBYTES)), RestoreObject).transfer_id
+    assert hand.get(0, ObjectFreed(theirs)) == []  # The owner was told that nobody can have the bytes.
+    effects = hand.tell(ReadCompleted(transfer))
+    assert only(effects, WakeWaiter).values == [place_of(theirs, 1, NBYTES)]
+    assert of(hand.release(theirs), DropSpilled)
+    hand.release(hand.own(11))
+    hand.give_leases_back()
