@@ -2,8 +2,8 @@
 
     python benchmarks/soak.py --seconds 600 --ranks 8 --spares 4
 
-Starts a job of itself. A thread of the driver kills a random rank other than rank 0 every now and then, for as long as
-three are left. Meanwhile tasks call tasks, and pass large arrays on, and every answer is known. In the end each rank
+Starts a job of itself. A thread of the driver kills a random rank other than rank 0 every now and then, while more than
+three live; on one host others are started in their place. Meanwhile tasks call tasks, and pass large arrays on, and every answer is known. In the end each rank
 that lives must have nothing in its tables any more; and when the job is over, no process of it, no shared segment and
 no file may be left.
 """
@@ -88,21 +88,22 @@ def run_round(seed: int, n: int) -> None:
 
 
 class Killer(threading.Thread):
-    """Kills a rank every now and then, until it is told to stop or few are left."""
+    """Kills a rank every now and then, of those that live then and while enough do, until it is told to stop."""
 
     def __init__(self, every_s: float, seed: int) -> None:
         super().__init__(name="killer", daemon=True)
         self._every_s = every_s
         self._random = random.Random(seed)
-        self._living = {node["Rank"]: node["Pid"] for node in hpcfut.nodes()}
         self._is_over = threading.Event()
         self.killed: list[int] = []
 
     def run(self) -> None:
-        while len(self._living) > N_LEFT_MIN and not self._is_over.wait(self._random.uniform(0.5, 1.5) * self._every_s):
-            rank = self._random.choice([rank for rank in self._living if rank])
-            self.killed.append(rank)
-            os.kill(self._living.pop(rank), signal.SIGKILL)
+        while not self._is_over.wait(self._random.uniform(0.5, 1.5) * self._every_s):
+            nodes = [node for node in hpcfut.nodes() if node["Alive"] and node["Rank"] not in self.killed]
+            if len(nodes) > N_LEFT_MIN:
+                node = self._random.choice([node for node in nodes if node["Rank"]])
+                self.killed.append(node["Rank"])
+                os.kill(node["Pid"], signal.SIGKILL)
 
     def stop(self) -> None:
         self._is_over.set()
@@ -157,7 +158,7 @@ def run_program(options: argparse.Namespace) -> None:
     while sum(not node["Alive"] for node in hpcfut.nodes()) < len(killer.killed):
         run_round(n_rounds, options.elements)
     demand_empty_tables()
-    print(f"{n_rounds} rounds, while ranks {killer.killed} were killed")
+    print(f"{n_rounds} rounds, while {len(killer.killed)} ranks were killed: {killer.killed}")
     print(f"result hash {hash_of(('right', bool(n_rounds), bool(killer.killed)))}")
 
 
