@@ -3,9 +3,9 @@
     python benchmarks/soak.py --seconds 600 --ranks 8 --spares 4
 
 Starts a job of itself. A thread of the driver kills a random rank other than rank 0 every now and then, while more than
-three live; on one host others are started in their place. Meanwhile tasks call tasks, and pass large arrays on, and every answer is known. In the end each rank
-that lives must have nothing in its tables any more; and when the job is over, no process of it, no shared segment and
-no file may be left.
+three live; on one host others are started in their place. Meanwhile tasks call tasks, and pass large arrays on, and
+every answer is known. In the end each rank that lives must have nothing in its tables any more; and when the job is
+over, no process of it, no shared segment and no file may be left.
 """
 
 from __future__ import annotations
