@@ -21,6 +21,7 @@ SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
 RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
 SPARES_VARIABLE: Final = "HPCFUT_SPARES"
 RESPAWN_VARIABLE: Final = "HPCFUT_RESPAWN"
+WISH_VARIABLE: Final = "HPCFUT_FAULT_TOLERANCE"
 #: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
 _FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER", FOLDER_VARIABLE)
 _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")
@@ -107,6 +108,8 @@ def rank_environment(options: RunOptions, job_id: str, scratch: str) -> dict[str
         variables[RESOURCES_VARIABLE] = options.resources
     if options.n_spares:
         variables[SPARES_VARIABLE] = str(options.n_spares)
+    if options.fault_tolerance == "on":
+        variables[WISH_VARIABLE] = "on"
     if not options.respawns:
         variables[RESPAWN_VARIABLE] = "0"
     return variables

@@ -107,7 +107,7 @@ class Job:
             environ: The whole environment of the command.
             name: The launcher's name, for people.
             is_single: Whether the command is the only rank; then its own exit status is the job's.
-            survives: Whether the job goes on when a rank dies that is not rank 0.
+            survives: Whether the job was started so that it may go on when a rank dies that is not rank 0.
             limit_s: The job is ended after this time.
         """
         with _Supervisor(self, command, environ, is_single=is_single, survives=survives) as supervisor:
@@ -134,7 +134,10 @@ class _Supervisor:
     ) -> None:
         self._job = job
         self._is_single = is_single
-        self._survives = survives
+        #: Whether the job may come to survive deaths, and whether it does: rank 0 says so when all ranks have met.
+        self._may_survive, self._survives = survives, False
+        #: Whether a death ends the job.
+        self._is_lost = False
         #: Ranks whose deaths have been told while the job went on.
         self._told: dict[int, None] = {}
         #: What has been told of a host that the launcher has lost.
@@ -195,8 +198,7 @@ class _Supervisor:
                 self._drain_wakeups()
                 bury_orphans((self._process.pid,))
                 self._answer_signals()
-                self._deaths.look()
-                self._tell_survived()
+                self._look_at_deaths()
                 _say(self._stalls.look(self._deaths.notes))
                 self._plan_after_deaths()
                 now = time.monotonic()
@@ -209,8 +211,7 @@ class _Supervisor:
                 while self._plan and self._plan[0][0] <= now:
                     self._plan.pop(0)[1]()
         self._forward()
-        self._deaths.look()
-        self._tell_survived()
+        self._look_at_deaths()
 
     def verdict(self, name: str) -> Verdict:
         """What became of the job."""
@@ -287,6 +288,12 @@ class _Supervisor:
 
     # -- ranks -------------------------------------------------------------------------------------------------------
 
+    def _look_at_deaths(self) -> None:
+        self._deaths.look()
+        if self._may_survive and not (self._survives or self._is_lost):
+            self._survives = self._job.files.survives()
+        self._tell_survived()
+
     def _tell_survived(self) -> None:
         """Say at once who has died, while the job goes on."""
         if not self._survives or 0 in self._deaths.all:
@@ -308,6 +315,7 @@ class _Supervisor:
         # A child of a rank that keeps the rank's output open keeps the launcher waiting for it, without end.
         is_over = self._deaths.are_all_gone and self._job.files.read_status() is not None
         is_fatal = (0 in self._deaths.all or bool(self._lost_host)) if self._survives else bool(self._deaths.first)
+        self._is_lost = self._is_lost or is_fatal
         if is_fatal or is_over:
             now = time.monotonic() + _DEATH_GRACE_S
             self._plan = [(now, self._terminate), (now + _TERMINATE_GRACE_S, self._kill)]

@@ -52,7 +52,8 @@ from hpcfut.runtime.route import (
     is_one_sided,
     trouble_with_route,
 )
-from hpcfut.runtime.spares import n_spares_of, trouble_with_spares
+from hpcfut.runtime.spares import denial, n_spares_of, trouble_with_spares
+from hpcfut.runtime.start_watch import MPI_WITHIN_S, StartWatch
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
 from hpcfut.wire.sessions import Arrival, Invitation
@@ -95,7 +96,19 @@ def start_job(environ: MutableMapping[str, str]) -> Job:
         sharpen_timers()
     elif "mpi4py.MPI" not in sys.modules or not _has_user_started_mpi():
         return _start_alone(environ, files)
-    return _start_ranks(launch, environ, files)
+    with StartWatch(launch.rank) as watch:
+        job = _start_ranks(launch, environ, files, watch)
+        if job.survives_deaths:
+            _begin(job, files)
+    return job
+
+
+def _begin(job: Job, files: JobFiles | None) -> None:
+    """Let the job survive deaths from here on, because no rank is inside a collective of MPI any more."""
+    if not job.meet(MPI_WITHIN_S):
+        raise HpcfutError(job.hindrance or f"Not all ranks have met within {MPI_WITHIN_S:g} s of the start of MPI.")
+    if files is not None and job.rank == 0:
+        files.note_survival()
 
 
 def _has_user_started_mpi() -> bool:
@@ -104,10 +117,10 @@ def _has_user_started_mpi() -> bool:
     return is_started_by_user()
 
 
-def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None) -> Job:
+def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None, watch: StartWatch) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
     from hpcfut.edges.mpi.common_memory import MpiMemory
-    from hpcfut.edges.mpi.deaths import TCP_VARIABLE, tells_of_deaths, trouble_with_tcp
+    from hpcfut.edges.mpi.deaths import TCP_VARIABLE, dead_at_start, end_start
     from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.surviving import SurvivingTransport
@@ -120,17 +133,16 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     if files is None and not _has_user_started_mpi():
         guard = RankGuard.of_launch(launch, environ, is_interactive=is_interactive())
     settle_mpi(launch, environ)
-    is_tolerant = is_fault_tolerant(environ)
-    if is_tolerant and not _has_user_started_mpi():
-        environ.setdefault(TCP_VARIABLE, "send")
+    if is_fault_tolerant(environ):
+        if not _has_user_started_mpi():
+            environ.setdefault(TCP_VARIABLE, "send")
+        watch.start(dead_at_start, end_start)
     world = start_mpi()
+    world.before_end = watch.stop
     outfits = world.gather_records(Outfit.of_this_process(__version__, WIRE_VERSION, version, environ))
-    _refuse(disagreement(outfits), launch, files, world, guard)
-    _refuse(trouble_with_route(environ), launch, files, world, guard)
-    spares_trouble = trouble_with_spares(environ, world.n_ranks, survives=is_tolerant)
-    _refuse(spares_trouble or stall_s_of(environ)[1], launch, files, world, guard)
-    _refuse(trouble_with_tcp(environ, world.thread_level) if is_tolerant else "", launch, files, world, guard)
-    survives_deaths = is_tolerant and b"0" not in world.gather(b"%d" % tells_of_deaths())
+    _refuse(disagreement(outfits) or _trouble_with(environ, world), launch, files, world, guard)
+    survives_deaths, trouble = _settle_deaths(environ, world, version)
+    _refuse(trouble, launch, files, world, guard)
     places = world.gather_records(own_place())
     place, neighbours = places[world.rank], ranks_on_host_of(places, world.rank)
     segments = StartSegments()
@@ -174,6 +186,33 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     expose = base.expose if is_read else None
     on = _going_on(base, doorbell, arena, roster, environ)
     return Job(world, on.transport, doorbell, arena, roster, sharing, files, guard, expose, common, *on[1:])
+
+
+def _trouble_with(environ: Mapping[str, str], world: World) -> str:
+    """The sentence that says which setting makes no sense; the same on all ranks."""
+    from hpcfut.edges.mpi.deaths import trouble_with_tcp
+
+    is_tolerant = is_fault_tolerant(environ)
+    return (
+        trouble_with_route(environ)
+        or trouble_with_spares(environ, world.n_ranks, survives=is_tolerant)
+        or stall_s_of(environ)[1]
+        or (trouble_with_tcp(environ, world.thread_level) if is_tolerant else "")
+    )
+
+
+def _settle_deaths(environ: Mapping[str, str], world: World, version: str) -> tuple[bool, str]:
+    """Whether the job survives deaths, and the sentence because of which it must not begin; the same on all ranks."""
+    from hpcfut.edges.mpi.deaths import tells_of_deaths
+
+    if not is_fault_tolerant(environ):
+        return False, ""
+    if b"0" not in world.gather(b"%d" % tells_of_deaths()):
+        return True, ""
+    sentence, is_refusal = denial(environ, version)
+    if world.rank == 0 and not is_refusal:
+        sys.stderr.write(f"hpcfut: {sentence}\n")
+    return False, sentence if is_refusal else ""
 
 
 class _GoingOn(NamedTuple):

@@ -284,7 +284,7 @@ class Job:
             self._output.remove()
         if end.failure:
             return False
-        return self._meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
+        return self.meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
 
     def is_unused(self, runtime: Runtime) -> bool:
         """Whether this rank has come for one that died, and the session has ended before it could join it."""
@@ -301,7 +301,7 @@ class Job:
             self._world.say_goodbye()
         os._exit(0)
 
-    def _meet(self, within_s: float) -> bool:
+    def meet(self, within_s: float) -> bool:
         """Let all frames leave and meet the other ranks, while theirs are still received."""
         transport = self._transport
         deadline = time.monotonic() + within_s
@@ -342,7 +342,7 @@ class Job:
             frame = encode_session(JobClosed(status))
             for rank in range(1, self.n_ranks):
                 self._transport.send(rank, frame)
-        if not self._meet(CLOSE_WITHIN_S):
+        if not self.meet(CLOSE_WITHIN_S):
             if self.hindrance:
                 sys.stderr.write(f"hpcfut: {self.hindrance}\n")
             self.abort(status or 1)

@@ -1,4 +1,4 @@
-"""Spare ranks: the last of the job, which take no tasks until others have died."""
+"""Ranks that may die, as the user wants it, and spare ones: the last of the job, which take no tasks until then."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 SPARES_VARIABLE: Final = "HPCFUT_SPARES"
+#: ``on``: the user said that ranks may die; `hpcfut run` tells it.
+WISH_VARIABLE: Final = "HPCFUT_FAULT_TOLERANCE"
 
 
 def n_spares_of(environ: Mapping[str, str]) -> int:
     """How many of the ranks are spare ones; 0 for what is refused."""
     text = environ.get(SPARES_VARIABLE, "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def trouble_with_spares(environ: Mapping[str, str], n_ranks: int, *, survives: bool) -> str:
@@ -23,7 +25,7 @@ def trouble_with_spares(environ: Mapping[str, str], n_ranks: int, *, survives: b
         survives: Whether it was started so that it may go on when a rank dies.
     """
     text = environ.get(SPARES_VARIABLE, "0")
-    if not text.isdigit():
+    if not text.isdecimal():
         return f"{SPARES_VARIABLE}={text} is no number of ranks. Set it to how many of the {n_ranks} are to be spare."
     if int(text) > max(n_ranks - 2, 0):
         return (
@@ -36,3 +38,22 @@ def trouble_with_spares(environ: Mapping[str, str], n_ranks: int, *, survives: b
             f"{text}`, or with Open MPI's mpirun --with-ft ulfm."
         )
     return ""
+
+
+def denial(environ: Mapping[str, str], library: str) -> tuple[str, bool]:
+    """What is said where a job was started so that it may go on when a rank dies, but MPI tells of no deaths.
+
+    Args:
+        environ: The variables of this rank, equal on all.
+        library: What the MPI library says about itself.
+
+    Returns:
+        The sentence, and whether the job must not begin because of it.
+    """
+    what = f"The death of a rank will end this job, although its launcher lets it go on: {library} tells of no deaths."
+    how = "Only Open MPI 5 does, through its layer ob1 and without settings that switch off its fault tolerance"
+    n_spares = n_spares_of(environ)
+    wish = f"{SPARES_VARIABLE}={n_spares}" if n_spares else f"{WISH_VARIABLE}={environ.get(WISH_VARIABLE, 'auto')}"
+    if n_spares or environ.get(WISH_VARIABLE) == "on":
+        return f"{what} {how}; {wish} rules that out.", True
+    return f"{what} {how}. `hpcfut run --fault-tolerance off` says no more of it.", False

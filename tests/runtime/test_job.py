@@ -66,7 +66,7 @@ def test_a_rank_that_dies_while_others_meet_at_the_end_is_named(
         raise RankLostError(0, "moving an object to it failed.")
 
     monkeypatch.setattr(post, "is_barrier_done", find_dead)
-    assert not job._meet(100.0)
+    assert not job.meet(100.0)
     assert job.hindrance == "Rank 0 is dead: moving an object to it failed."
 
 
@@ -75,8 +75,8 @@ def test_why_a_rank_cannot_leave_a_session_is_noted_and_forgotten_if_it_leaves(j
     post._frames = [(1, encode_session(EndHindered(text))) for text in ("The first.", "The second.")] + [(0, opening)]
     done = [True, False]
     post.is_barrier_done = lambda: done.pop()  # type: ignore[method-assign]
-    assert not job._meet(-1.0)
+    assert not job.meet(-1.0)
     assert job.hindrance == "The first."
     assert job._early == [(0, opening)]
-    assert job._meet(100.0)
+    assert job.meet(100.0)
     assert not job.hindrance

@@ -31,6 +31,8 @@ SCRATCH_VARIABLE: Final = "HPCFUT_JOB_SCRATCH"
 ALIVE_SUFFIX: Final = ".alive"
 #: Of the note that the job was ended on purpose.
 ABORT_NAME: Final = "aborted"
+#: Of the note that from now on the job goes on when ranks die.
+_SURVIVAL_NAME: Final = "survives"
 #: Of the file to which a rank that has stalled writes where its threads are.
 _STACKS_SUFFIX: Final = ".stacks"
 #: A file that is given up when there is no room for a note, and its size: for each rank some blocks.
@@ -103,6 +105,14 @@ class JobFiles:
     def was_aborted(self) -> bool:
         """Whether a rank has ended the whole job on purpose."""
         return (self.scratch / ABORT_NAME).exists()
+
+    def note_survival(self) -> None:
+        """Say that all ranks have met, and the job goes on from now on when one dies; by rank 0 alone."""
+        self._write(_SURVIVAL_NAME, b"")
+
+    def survives(self) -> bool:
+        """Whether the job goes on when a rank dies that is not rank 0."""
+        return (self.scratch / _SURVIVAL_NAME).exists()
 
     def write_status(self, status: int, sentence: str = "") -> None:
         """Leave the exit status of the script; by rank 0 alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -46,6 +46,28 @@ def tells_of_deaths() -> bool:
         return False
     finally:
         comm.Free()
+
+
+def dead_at_start() -> Sequence[int] | None:
+    """The ranks of the job of which MPI knows that they are dead; none before it has started. Any thread may ask.
+
+    Where MPI does not admit several threads it is not asked.
+    """
+    from mpi4py import MPI
+
+    if not MPI.Is_initialized():
+        return None
+    if MPI.Is_finalized() or MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        return ()
+    return failed_ranks(MPI.COMM_WORLD)
+
+
+def end_start() -> None:
+    """End all processes of the job, if MPI has started."""
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.COMM_WORLD.Abort(1)
 
 
 def failed_ranks(comm: MPI.Comm) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,8 @@ class World:
         self.is_ours = is_ours
         #: What MPI granted: ``single``, ``funneled``, ``serialized`` or ``multiple``.
         self.thread_level = thread_level
+        #: To be called before MPI is ended, of which others may make use meanwhile.
+        self.before_end: Callable[[], None] = lambda: None
 
     def gather(self, data: bytes) -> list[bytes]:
         """Give every rank the bytes of all ranks, in the order of the ranks. Collective."""
@@ -51,6 +54,7 @@ class World:
 
         if MPI.Is_finalized():
             return
+        self.before_end()
         self.comm.Free()
         if self.is_ours:
             MPI.Finalize()
