@@ -20,7 +20,10 @@ START = "import ctypes, os, sys; from hpcfut.edges.host.exits import Exits; exit
         ("ctypes.CDLL(None).exit(7)", -signal.SIGKILL),
         ("exits.allow(); os._exit(7)", 7),
         ("exits.allow(); exits.allow(); sys.exit(7)", 7),
+        ("sys.exit(7)", -signal.SIGKILL),
         # A copy of the process may leave.
+        ("os.fork() or sys.exit(7); child = os.wait()[1]; exits.allow(); sys.exit(child == 7 << 8 and 7)", 7),
+        ("os.fork() or ctypes.CDLL(None).exit(7); child = os.wait()[1] >> 8; exits.allow(); sys.exit(child)", 7),
         ("os.fork() or os._exit(7); child = os.wait()[1] >> 8; exits.allow(); sys.exit(child)", 7),
     ],
 )

@@ -6,9 +6,12 @@ leaves with any other status it tells nobody who listens, and they would wait fo
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
+import sys
+from contextlib import suppress
 from typing import Final, NoReturn
 
 _HANDLER: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -27,6 +30,9 @@ class Exits:
         self._handle = ctypes.addressof(ctypes.c_char.from_buffer(room := bytearray(1)))
         self._room = room
         ctypes.CDLL(None)["__cxa_atexit"](self._handler, None, ctypes.c_void_p(self._handle))
+        # When Python has ended the handler must not run any more, neither here nor in a copy that the user has forked.
+        atexit.register(self._end_python)
+        os.register_at_fork(after_in_child=self.allow)
 
     def allow(self) -> None:
         """From now on the process may leave as it likes."""
@@ -41,6 +47,13 @@ class Exits:
         self._die()
         self._leave(status)
 
+    def _end_python(self) -> None:
+        if self._pid >= 0:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # It was closed, or there is none.
+                    stream.flush()
+            self._die()
+
     def _die(self) -> None:
-        if os.getpid() == self._pid:  # A copy that the user has forked may leave.
+        if os.getpid() == self._pid:  # A copy that C code has forked may leave.
             os.kill(self._pid, signal.SIGKILL)
