@@ -1,6 +1,7 @@
 """Items: what the caller of a generator knows of it, from the names that it gives ahead to the last item.
 
-Items are objects like others. The owner names them ahead, and keeps the last name back for telling the end.
+Items are objects like others. The owner names them ahead, and keeps the last name back for telling the end. What an
+attempt makes for nobody has the name 0; what it makes again for a lost item has one that the core gives out itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hpcfut.core.ownership import PENDING, OwnedObject
 from hpcfut.core.references import References
 from hpcfut.core.task import PUSHED, TaskRecord
 from hpcfut.model.failure import ENDED, LOST, Failure
+from hpcfut.model.ids import NO_ID, is_again
 from hpcfut.wire.messages import ItemYielded, Result, StreamCredit
 
 
@@ -35,7 +37,8 @@ class Items:
         """A generator made its next item."""
         task = self._tasks[message.task_id]
         assert task.items is not None
-        task.items.popleft()
+        while not task.items.popleft():  # What nobody wants again is not told.
+            task.n_items += 1
         task.n_items += 1
         self._references.resolve(message.object_id, message.result, source)
         if message.result.payload is None:
@@ -64,9 +67,22 @@ class Items:
         for object_id, result in ends:
             self._end_with(object_id, result, failure)
         for object_id in items:
-            self._references.fail(object_id, failure or Failure(ENDED))
-            failure = None
+            if object_id:
+                self._references.fail(object_id, failure or Failure(ENDED))
+                failure = failure if is_again(object_id) else None
         self._lineage.settle(task)
+
+    def want_again(self, task: TaskRecord, wanted: dict[int, int]) -> None:
+        """An attempt that is about to begin is to make these as well: item, by how many came before → its new name."""
+        assert task.items is not None
+        *names, reserve = task.items
+        first = min(task.n_items, *wanted)
+        positions = range(first, max(task.n_items + len(names), *(position + 1 for position in wanted)))
+        known = dict(enumerate(names, task.n_items)) | wanted
+        task.n_items, task.items = first, deque(known.get(position, NO_ID) for position in positions)
+        task.items.append(reserve)
+        for object_id in wanted.values():
+            self._owned[object_id] = OwnedObject(object_id, PENDING, 0, 0, task.task_id)
 
     def want_end(self, event: StreamEndWanted) -> None:
         """The consumer of a generator wants an object that tells how the task ends."""

@@ -124,7 +124,7 @@ class Lineage:
     def note_item(self, task: TaskRecord, object_id: int) -> None:
         """A generator has made a stored item."""
         task_id = task.task_id
-        if is_again(task_id) or not self._is_in_scope(object_id, task_id):
+        if is_again(object_id) or not self._is_in_scope(object_id, task_id):
             return
         spec = self.specs.get(task_id)
         if spec is None:

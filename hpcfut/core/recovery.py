@@ -15,13 +15,16 @@ refs inside the old value, which somebody may just be reading, stay held as long
 
 Needed objects that are retired (``lineage.py``) are made again first, so recovery goes back as far as it must, and no
 further; what is lost as well, without anybody knowing, is found out when the task that needs it is about to run. An
-object that is pending already is not made twice. Each attempt counts as a retry of the task.
+object that is pending already is not made twice. What a death has cost is planned together: one attempt makes all that
+is lost of one task, of a generator all its items that are wanted, and it is the generator itself that begins anew if it
+was on the dead rank. Each attempt counts as a retry of the task; but of a generator what is found to be lost while an
+attempt to make items again is under way does not, because it may all be one loss, of which others heard first.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import BorrowedObject
@@ -32,12 +35,14 @@ from hpcfut.core.copy import LENT
 from hpcfut.core.events import BytesLost, TaskSubmitted
 from hpcfut.core.lineage import Lineage, Spec
 from hpcfut.core.ownership import FAILED, PENDING, RETIRED, SOURCE, STORED, OwnedObject
+from hpcfut.core.readers import NOBODY
 from hpcfut.core.references import Record, References
+from hpcfut.core.task import PUSHED, TaskRecord
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.waits import NOT_READY, Waits
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import ENDED, LOST, UNRECOVERABLE, Failure
-from hpcfut.model.ids import NO_ID, id_again, name_of
+from hpcfut.model.ids import NO_ID, id_again, is_again, name_of
 from hpcfut.wire.messages import BorrowConfirmed, ObjectAsked, ObjectFailed, ObjectLost
 
 
@@ -83,24 +88,27 @@ class Recovery:
     def lose_all(self, holder: int, failure: Failure) -> None:
         """The holder of objects of this rank has died: have made again what can be.
 
-        In the order in which they were made, so that none is taken for an argument of another that is lost as well. The
-        rest stays where it was, as far as anybody knows; who asks for it is told why it cannot be had. So does what
-        only code here holds, if it can read it in place, because the memory of the dead outlives it.
+        All together, so that one attempt makes again whatever is lost of one task. The rest stays where it was, as far
+        as anybody knows; who asks for it is told why it cannot be had. So does what only code here holds, if it can
+        read it in place, because the memory of the dead outlives it.
         """
+        plan = _Plan(self._lineage, self._owned, self._tasks, holder)
         stored = [record for record in self._owned.values() if record.state == STORED and record.rank == holder]
+        lost: list[Record] = []
         for record in sorted(stored, key=lambda record: record.object_id):
             copy = self._copies.copies.get(record.bytes_id)
             is_readable = copy is not None and copy.state == LENT
-            if record.state == STORED and (record.n_uses or record.borrowers or not is_readable):
-                self.lose(record, failure)
+            if (record.n_uses or record.borrowers or not is_readable) and not plan.add(record):
+                lost.append(record)
+        self._carry_out(plan, lost, failure)
 
     def fail_all(self, owner: int, failure_of: Callable[[int], Failure]) -> None:
         """The owner of objects that are borrowed here has died: nobody waits for them, or for it."""
-        for record in self._answers.fail(owner, failure_of):
+        failed = self._answers.fail(owner, failure_of)
+        for record in failed:
             for _ in range(record.n_unconfirmed):
                 self._references.on_borrow_confirmed(BorrowConfirmed(record.object_id))
-            if record.n_uses:
-                self._tasks.wait_again(record.object_id)
+        self._wait_again(failed)
 
     def on_lost(self, source: int, message: ObjectLost) -> None:
         """A borrower cannot have the bytes that it was told of; there may be others by now."""
@@ -125,40 +133,53 @@ class Recovery:
         """The bytes of a stored object cannot be had: have them made again. Gives why that cannot be, if so."""
         if failure.kind == UNRECOVERABLE or record.rank == SOURCE:
             return failure
-        plan = _Plan(self._lineage, self._owned, self._tasks)
+        plan = _Plan(self._lineage, self._owned, self._tasks, NOBODY)
         if isinstance(record, OwnedObject):
             reason = plan.add(record)
             if reason:
                 name = name_of(record.object_id)
                 return Failure(UNRECOVERABLE, f"{failure.text} Object {name} is lost for good: {reason}.")
-        bytes_id = record.bytes_id
-        copy = self._copies.copies.get(bytes_id)
-        waiters: list[int] = []
-        if copy is not None:
-            copy.argument = None
-            waiters = [-watcher for watcher in copy.watchers or () if watcher < 0]
-            for waiter_id in waiters:
-                assert copy.watchers is not None
-                del copy.watchers[-waiter_id]
-        if isinstance(record, BorrowedObject):
-            self._answers.lose(record, failure)
-        else:
-            for lost in plan.objects:
-                if lost.state == STORED:
-                    self._references.free_bytes(lost)
-                self._references.ownership.reopen(lost, "lose" if lost.state == STORED else "make again")
+        self._carry_out(plan, [record], failure)
+        return None
+
+    def _carry_out(self, plan: _Plan, lost: Sequence[Record], failure: Failure) -> None:
+        """Open again what is lost, and what it takes to make it again, and make that."""
+        waiting = [(record, record.bytes_id, self._take_waiters(record.bytes_id)) for record in lost]
+        for record in lost:
+            if isinstance(record, BorrowedObject):
+                self._answers.lose(record, failure)
+        for each in plan.objects:
+            if each.state == STORED:
+                self._references.free_bytes(each)
+            self._references.ownership.reopen(each, "lose" if each.state == STORED else "make again")
         if self._context.ready:  # What has not been told yet is not so any more.
             found = [record for record in map(self._references.find, self._context.ready) if record is not None]
             self._context.ready = deque(record.object_id for record in found if record.state not in NOT_READY)
-        self._waits.watch_again(record, bytes_id, waiters)
+        for record, bytes_id, waiters in waiting:
+            self._waits.watch_again(record, bytes_id, waiters)
         for spec, wanted in plan.specs.values():
-            self._make_again(spec, wanted)
+            self._make_again(spec, wanted, plan.attempt_to_join(spec))
         for spec, _ in plan.specs.values():
             self._lineage.hold_last(spec)
         self._lineage.fit()
-        if record.n_uses:  # Else it is no argument.
-            self._tasks.wait_again(record.object_id)
-        return None
+        self._wait_again(lost)
+
+    def _take_waiters(self, bytes_id: int) -> list[int]:
+        """Who waits for bytes that are lost, and from now on for the object."""
+        copy = self._copies.copies.get(bytes_id)
+        if copy is None:
+            return []
+        copy.argument = None
+        watchers = copy.watchers or {}
+        waiters = [-watcher for watcher in watchers if watcher < 0]
+        for waiter_id in waiters:
+            del watchers[-waiter_id]
+        return waiters
+
+    def _wait_again(self, lost: Iterable[Record]) -> None:
+        arguments = {record.object_id: None for record in lost if record.n_uses}
+        if arguments:
+            self._tasks.wait_again(arguments)
 
     def _forget_failure(self, record: BorrowedObject) -> None:
         """Who waited has been told. Whoever waits later asks the owner, where it may be read after all.
@@ -172,24 +193,37 @@ class Recovery:
 
     # -- making again ------------------------------------------------------------------------------------------------
 
-    def _make_again(self, spec: Spec, wanted: list[OwnedObject]) -> None:
+    def _make_again(self, spec: Spec, wanted: list[OwnedObject], attempt: TaskRecord | None) -> None:
         """Run the task of a spec once more, or have an attempt that is under way do for these objects, too."""
         if spec.items is not None:
-            for record in wanted:
-                task_id, made_id, reserve = self._new_ids(spec, 3)
-                self._run_again(spec, task_id, (made_id, reserve), spec.items[record.object_id])
-                self._await(spec, record, made_id)
-                self._references.drop_local([made_id, reserve])
-            return
-        is_new = not _is_under_way(spec, self._tasks)
-        if is_new:
-            return_ids = self._new_ids(spec, len(spec.return_ids))
-            self._run_again(spec, return_ids[0], return_ids, 0)
-        made_ids = spec.task.return_ids
-        for record in wanted:
-            self._await(spec, record, made_ids[spec.return_ids.index(record.object_id)])
-        if is_new:  # What is not wanted goes as soon as it has come.
-            self._references.drop_local(list(made_ids))
+            made_ids, unwanted = self._make_items(spec, [spec.items[record.object_id] for record in wanted], attempt)
+        else:
+            unwanted = ()
+            if attempt is None:
+                unwanted = self._new_ids(spec, len(spec.return_ids))
+                self._run_again(spec, unwanted[0], unwanted, 0)
+            return_ids = spec.task.return_ids
+            made_ids = tuple(return_ids[spec.return_ids.index(record.object_id)] for record in wanted)
+        for record, made_id in zip(wanted, made_ids, strict=True):
+            self._await(spec, record, made_id)
+        # What is not wanted goes as soon as it has come.
+        self._references.drop_local(list(unwanted))
+
+    def _make_items(
+        self, spec: Spec, positions: list[int], attempt: TaskRecord | None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Have items of a generator made again; gives their new names, and all that are held for this rank's code."""
+        if attempt is not None:
+            made_ids = self._new_ids(spec, len(positions))
+            self._tasks.items.want_again(attempt, dict(zip(positions, made_ids, strict=True)))
+            return made_ids, ()
+        task_id, *named = self._new_ids(spec, len(positions) + 2)
+        made_ids, reserve = tuple(named[:-1]), named[-1]
+        names = dict(zip(positions, made_ids, strict=True))
+        first = min(positions)
+        item_ids = (names.get(position, NO_ID) for position in range(first, max(positions) + 1))
+        self._run_again(spec, task_id, (*item_ids, reserve), first)
+        return made_ids, (*made_ids, reserve)
 
     def _new_ids(self, spec: Spec, n: int) -> tuple[int, ...]:
         self._n_ids += n
@@ -199,7 +233,8 @@ class Recovery:
         task = spec.task
         template_id = task.template.template.template_id
         event = TaskSubmitted(task_id, template_id, task.payload, return_ids, spec.arguments, spec.nested, 0)
-        spec.task = self._tasks.repeat(event, task.n_retries + 1, n_items)
+        n_retries = task.n_retries + (not _is_tried_again(spec, self._tasks))
+        spec.task = self._tasks.repeat(event, n_retries, n_items)
 
     def _await(self, spec: Spec, record: OwnedObject, made_id: int) -> None:
         made = self._owned[made_id]
@@ -233,8 +268,8 @@ class Recovery:
         self._references.after_resolving(record)
         self._lineage.fit()
         maker = self._tasks.tasks.get(made.task_id)
-        if maker is not None and spec.items is not None:
-            # Its other items are not wanted; but this one may have refs to its children.
+        if maker is not None and maker.items and is_again(maker.task_id) and not any(list(maker.items)[:-1]):
+            # No further items are wanted; but these may have refs to its children.
             self._cancellations.cancel(maker, is_recursive=False)
 
     def check(self) -> None:
@@ -248,30 +283,59 @@ class Recovery:
 class _Plan:
     """Which objects must be made again, so that one can be, and by which specs."""
 
-    def __init__(self, lineage: Lineage, owned: dict[int, OwnedObject], tasks: Tasks) -> None:
+    def __init__(self, lineage: Lineage, owned: dict[int, OwnedObject], tasks: Tasks, dead: int) -> None:
         self._lineage = lineage
         self._owned = owned
         self._tasks = tasks
+        self._dead = dead
         self.objects: list[OwnedObject] = []
         #: By task: the spec, and what is wanted of it.
         self.specs: dict[int, tuple[Spec, list[OwnedObject]]] = {}
+        self._planned: dict[int, None] = {}
 
     def add(self, lost: OwnedObject) -> str:
         """Plan for a lost object; gives why it cannot be made again, if so."""
-        todo, planned = [lost], {lost.object_id: None}
+        found: list[tuple[OwnedObject, Spec]] = []
+        reason = self._follow(lost, found)
+        if not reason:
+            for record, spec in found:
+                self._planned[record.object_id] = None
+                self.objects.append(record)
+                self.specs.setdefault(spec.task_id, (spec, []))[1].append(record)
+        return reason
+
+    def attempt_to_join(self, spec: Spec) -> TaskRecord | None:
+        """The attempt under way, if there is one, that will make what is wanted of a spec.
+
+        That of a generator makes what it has made by now only if it has yet to begin, or was on the rank that is dead.
+        """
+        attempt = _under_way(spec, self._tasks)
+        if attempt is None or spec.items is None or attempt.state != PUSHED or attempt.rank == self._dead:
+            return attempt
+        return None
+
+    def _is_free(self, spec: Spec) -> bool:
+        """Whether this costs no retry; an attempt that comes back from the dead needs one for that."""
+        attempt = self.attempt_to_join(spec)
+        if attempt is not None:
+            return spec.items is None or attempt.state != PUSHED
+        return _is_tried_again(spec, self._tasks)
+
+    def _follow(self, lost: OwnedObject, found: list[tuple[OwnedObject, Spec]]) -> str:
+        todo, seen = [lost], {lost.object_id: None}
+        specs: dict[int, None] = {}
         while todo:
             record = todo.pop()
             spec = self._lineage.specs.get(record.task_id)
             if spec is None:
                 reason = "was put, and no task made it. Return it from a task instead"
                 return self._because(lost, record.object_id, reason)
-            is_new = spec.task_id not in self.specs
-            wanted = self.specs.setdefault(spec.task_id, (spec, []))[1]
-            self.objects.append(record)
-            wanted.append(record)
-            if not is_new or (spec.items is None and _is_under_way(spec, self._tasks)):
+            is_new = spec.task_id not in specs and spec.task_id not in self.specs
+            specs[spec.task_id] = None
+            found.append((record, spec))
+            if not is_new:
                 continue
-            why_not = self._lineage.why_not(spec)
+            why_not = "" if self._is_free(spec) else self._lineage.why_not(spec)
             if why_not:
                 name = f"{name_of(spec.task_id)} ({spec.task.template.template.name})"
                 return self._because(lost, record.object_id, f"was made by task {name}, and {why_not}")
@@ -279,8 +343,8 @@ class _Plan:
                 needed = self._owned.get(object_id)
                 if needed is None:
                     return self._because(lost, object_id, "is not known any more, because its lineage was dropped")
-                if needed.state == RETIRED and object_id not in planned:
-                    planned[object_id] = None
+                if needed.state == RETIRED and object_id not in seen and object_id not in self._planned:
+                    seen[object_id] = None
                     todo.append(needed)
         return ""
 
@@ -291,10 +355,15 @@ class _Plan:
         return f"it is made from object {name_of(object_id)}, which {reason}"
 
 
-def _is_under_way(spec: Spec, tasks: Tasks) -> bool:
-    """Whether there is an attempt already that will make the results; one that is cancelled may not."""
-    task = tasks.tasks.get(spec.task.task_id)
-    return task is not None and not task.is_cancelled
+def _under_way(spec: Spec, tasks: Tasks) -> TaskRecord | None:
+    """The attempt that makes the results already, if there is one; one that is cancelled may not."""
+    attempt = tasks.tasks.get(spec.task.task_id)
+    return attempt if attempt is not None and not attempt.is_cancelled else None
+
+
+def _is_tried_again(spec: Spec, tasks: Tasks) -> bool:
+    """Whether something lost of it is being made already: what is found to be lost meanwhile costs no further retry."""
+    return is_again(spec.task.task_id) and _under_way(spec, tasks) is not None
 
 
 def _made_fewer(object_id: int) -> Failure:

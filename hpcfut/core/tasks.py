@@ -9,7 +9,7 @@ argument is lost before the task begins, it waits once more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from hpcfut.core.context import Context
 from hpcfut.core.events import TaskSubmitted
@@ -96,7 +96,7 @@ class Tasks:
             self._enqueue(task, queue)
 
     def repeat(self, event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
-        """A call is made once more, to make results that are lost; of a generator, ``n_items`` are not wanted."""
+        """A call is made once more, to make results that are lost; of a generator, not the first ``n_items``."""
         template = self._templates.own[event.template_id]
         template.n_tasks += 1
         assert template.queue is not None
@@ -105,7 +105,8 @@ class Tasks:
         )
         task.n_retries, task.n_items = n_retries, n_items
         for object_id in event.return_ids:
-            self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
+            if object_id:  # An item that is not wanted has none.
+                self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
         if template.template.n_returns == STREAMING:
             task.items, task.return_ids = deque(event.return_ids), ()
         self.tasks[event.task_id] = task
@@ -272,10 +273,10 @@ class Tasks:
         if failure is not None:
             self.fail(task, failure, "fail")
 
-    def wait_again(self, object_id: int) -> None:
-        """An object is not ready any more, because it was lost: what is to be given it has to wait."""
+    def wait_again(self, lost: Container[int]) -> None:
+        """These objects are not ready any more, because they were lost: what is to be given one has to wait."""
         for task in list(self.tasks.values()):
-            if task.state in (QUEUED, WAITING) and object_id in task.arguments:
+            if task.arguments and task.state in (QUEUED, WAITING) and any(ref in lost for ref in task.arguments):
                 self._wait_again(task)
 
     def on_handed_back(self, source: int, message: TasksHandedBack) -> None:

@@ -536,3 +536,82 @@ def test_a_standstill_is_found_although_a_rank_dies_that_was_asked(make_ranks: M
     ranks.returns(outers[0])
     ranks.drop(1, inners[0])
     ranks.drop(0, *outers)
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_one_death_is_one_attempt_for_all_items_of_a_generator(make_ranks: MakeRanks, has_ended: bool) -> None:
+    # refs = list(g.remote()), five large items on rank 1, which dies; max_retries=1
+    ranks = make_ranks(4, survives_deaths=True)
+    g = ranks.function(n_returns=STREAMING, n_retries_max=1)
+    task = ranks.call(g, n_ahead=6)
+    items = [ranks.yields(task, b"%d" % n, is_large=n != 2) for n in range(5)]
+    if has_ended:
+        ranks.ends(task)
+    ranks.kill(1)
+    (again,) = ranks.running
+    assert (again == task) != has_ended
+    for n in range(5):
+        assert again in ranks.running, "There are items to be made."
+        assert (ranks.yields(again, b"%d" % n, is_large=True) == 0) == (n == 2)
+    if not has_ended:
+        items.append(ranks.yields(task, b"5"))
+        ranks.ends(task)
+    else:
+        assert ranks.interrupted == [again], "Nothing that comes after them is wanted."
+        ranks.raises(again, Failure(CANCELLED))
+    assert [ranks.value(0, item) for item in items] == [b"%d" % n for n in range(len(items))]
+    ranks.drop(0, *(items[0] + n for n in range(7)))
+
+
+def test_a_generator_that_makes_items_again_dies_with_some_of_them(make_ranks: MakeRanks) -> None:
+    # refs = list(g.remote()); the rank with the items dies, and so does the one that has made two of them again
+    ranks = make_ranks(5, survives_deaths=True)
+    task = ranks.call(ranks.function(n_returns=STREAMING, n_retries_max=2), n_ahead=4)
+    items = [ranks.yields(task, b"%d" % n, is_large=True) for n in range(4)]
+    ranks.ends(task)
+    for _ in range(2):
+        ranks.kill(next(iter(ranks.running.values()), 1))
+        (again,) = ranks.running
+        for n in range(2):
+            assert ranks.yields(again, b"%d" % n, is_large=True)
+    for n in range(2, 4):
+        assert ranks.yields(again, b"%d" % n, is_large=True)
+    ranks.raises(again, Failure(CANCELLED))
+    assert [ranks.value(0, item) for item in items] == [b"%d" % n for n in range(4)]
+    ranks.drop(0, *(items[0] + n for n in range(5)))
+
+
+def test_items_fail_with_the_attempt_that_was_to_make_them_again(ranks: Ranks) -> None:
+    # refs = list(g.remote()); the rank with the items dies, and g raises when it is run again
+    task = ranks.call(ranks.function(n_returns=STREAMING, n_retries_max=1), n_ahead=2)
+    items = [ranks.yields(task, b"%d" % n, is_large=True) for n in range(2)]
+    ranks.ends(task)
+    ranks.kill(1)
+    ranks.raises(next(iter(ranks.running)), Failure(RAISED, "No."))
+    assert [failure_of(ranks, item) for item in items] == [Failure(RAISED, "No.")] * 2
+    ranks.drop(0, *(items[0] + n for n in range(3)))
+
+
+def test_losses_that_are_found_one_by_one_count_as_one_retry(make_ranks: MakeRanks) -> None:
+    # get(refs) on rank 2, of four large items of g.remote() on rank 1, which is dead; the driver hears of it last
+    ranks = make_ranks(4, survives_deaths=True)
+    task = ranks.call(ranks.function(on=1, affinity_soft=True, n_returns=STREAMING, n_retries_max=2), n_ahead=4)
+    items = [ranks.yields(task, b"%d" % n, is_large=True) for n in range(3)]
+    ranks.ends(task)
+    reader = ranks.call(ranks.function(on=2), nested=tuple(items))
+    ranks.hold(2, *items)
+    ranks.kill(1, unaware=(0,))
+    waiter = ranks.get(2, *items, parent=reader)
+    ranks.hear(0, 1)
+    ranks.settle()
+    while waiter not in ranks.woken:
+        again = next(each for each in ranks.running if each != reader)
+        if ranks.names[again]:
+            ranks.yields(again, b"item", is_large=True)
+        else:
+            ranks.raises(again, Failure(CANCELLED))
+    assert not [value for value in ranks.woken[waiter].values if isinstance(value, Failure)]
+    for each in list(ranks.running):
+        ranks.raises(each, Failure(CANCELLED))
+    ranks.drop(2, *items)
+    ranks.drop(0, reader, *(items[0] + n for n in range(5)))

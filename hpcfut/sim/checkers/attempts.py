@@ -24,7 +24,7 @@ class Attempts:
         world = self._world
         spec = world.truth.specs[effect.task_id]
         first, wrong = spec.first or spec, ""
-        # The items of a generator are made again one by one.
+        # Items of a generator that were lost one after the other are made again side by side.
         others = [first, *first.repeats] if spec.n_returns >= 0 else [spec]
         n_attempts = sum(other.n_attempts for other in others)
         if spec.running_on >= 0:
