@@ -89,9 +89,8 @@ class RankCore:
         self.recovery = Recovery(
             context, self.references, self.answers, copies, self.lineage, self.tasks, self.cancellations, self.waits
         )
-        self.standstills = Standstills(
-            context, self.references, self.membership, self.tasks, self.scheduler, self.runs, self.waits
-        )
+        waiting = (self.tasks, self.scheduler, self.runs, self.waits)
+        self.standstills = Standstills(context, self.references, self.membership, *waiting, self.cancellations)
         self.inventories = Inventories(context, self.references, copies, self.tasks)
         Recalls(context, copies, pressure, self.transfers, self.scheduler, self.runs)
         self._notices = Notices(
@@ -304,7 +303,7 @@ class RankCore:
             m.InventoryReported: self.membership.on_inventory_reported,
             m.WaitersAsked: self.standstills.on_asked,
             m.WaitersReported: self.standstills.on_reported,
-            m.StandstillFound: lambda _, message: self.cancellations.give_up(message.task_id, message.failure),
+            m.StandstillFound: lambda _, message: self.standstills.on_found(message),
             **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._closing(self.membership.on_end)),
         }
 

@@ -8,7 +8,9 @@ object's maker is, its owner knows; so each further round also asks owners for t
 brought up. The answers come at different instants. But every round begins after all answers of the one before; so what
 two rounds in a row agree on (the same waits, not new ones for the same objects) was so at the instant between them,
 all of it at once; and a task that stood in a queue both times cannot have started meanwhile, because what it needs was
-held. ``stuck.py`` judges what follows. The owners are told which tasks can never start, and let them fail.
+held. ``stuck.py`` judges what follows. The owners are told which tasks can never start, and let them fail. A rank that
+dies may set a task free, and so may one that arrives; so an inquiry begins anew then, and an owner that reckons with
+other ranks than the inquiry did pays no heed to what it has found. It finds it once more if it is still so.
 
 Limits. A wait with a timeout, a wait of an event loop, and a generator that is held back for its consumer count as able
 to go on; so there is no verdict while these are part of the circle. Who holds nothing besides cores never starts an
@@ -17,6 +19,7 @@ inquiry. While nothing is found, inquiries become rarer, down to one in ``INTERV
 
 from __future__ import annotations
 
+from hpcfut.core.cancellations import Cancellations
 from hpcfut.core.context import Context
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import PENDING
@@ -51,6 +54,7 @@ class Standstills:
         scheduler: Scheduler,
         runs: Runs,
         waits: Waits,
+        cancellations: Cancellations,
     ) -> None:
         self._context = context
         self._references = references
@@ -59,6 +63,7 @@ class Standstills:
         self._scheduler = scheduler
         self._runs = runs
         self._waits = waits
+        self._cancellations = cancellations
         self._interval_s = context.config.standstill_after_s
         self._round = 0
         self._n_rounds_left = 0
@@ -134,12 +139,20 @@ class Standstills:
         victims = judgement.victims()
         if victims and not new and evidence == self._evidence:
             for victim in victims:
-                self._context.send(owner_of(victim.task_id), StandstillFound(victim.task_id, victim.sentence))
+                found = StandstillFound(victim.task_id, victim.sentence, self._membership.active)
+                self._context.send(owner_of(victim.task_id), found)
             self._n_rounds_left = 0
         elif (new or victims) and self._n_rounds_left:
             self._ask()
         else:
             self._n_rounds_left = 0
+
+    def on_found(self, message: StandstillFound) -> None:
+        """A task of this rank can never start; if that was so before a death or an arrival, it may start by now."""
+        if message.active == self._membership.active:
+            self._cancellations.give_up(message.task_id, message.failure)
+        else:
+            self._context.count_stale("standstill among other ranks")
 
     # -- answering ---------------------------------------------------------------------------------------------------
 

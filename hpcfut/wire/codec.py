@@ -25,7 +25,7 @@ from hpcfut.model.errors import CodecError
 from hpcfut.wire.messages import Message
 
 #: Ranks compare it at start. It goes up with every change of a message or of the header.
-WIRE_VERSION: Final = 3
+WIRE_VERSION: Final = 4
 
 #: The largest load that a frame can gossip; a rank with more says this.
 LOAD_MAX: Final = 2**32 - 1

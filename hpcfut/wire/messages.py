@@ -95,10 +95,7 @@ class TaskReturned(msgspec.Struct, array_like=True, tag=9, gc=False):
 
 
 class TaskRaised(msgspec.Struct, array_like=True, tag=10, gc=False):
-    """The task ended with a failure. ``retriable``: the template's ``retry_exceptions`` match it.
-
-    ``lost``: it never began, because these bytes of an argument could not be had.
-    """
+    """The task failed. ``retriable``: ``retry_exceptions`` match it. ``lost``: it never began for want of these bytes."""
 
     task_id: int
     failure: Failure
@@ -338,10 +335,11 @@ class WaitersReported(msgspec.Struct, array_like=True, tag=34, gc=False):
 
 
 class StandstillFound(msgspec.Struct, array_like=True, tag=35, gc=False):
-    """This task of the receiver's can never start, because those that hold what it needs wait for it."""
+    """This task of the receiver's can never start on these ranks: those that hold what it needs wait for it."""
 
     task_id: int
     failure: str
+    active: tuple[int, ...]
 
 
 class DriverDone(msgspec.Struct, array_like=True, tag=36, gc=False):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from hpcfut.core.effects import InterruptTask, RunTask
-from hpcfut.core.events import RunReturned, WaitAbandoned, WaitStarted
+from hpcfut.core.events import RankLost, RunReturned, WaitAbandoned, WaitStarted
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask
@@ -140,8 +141,21 @@ def test_answers_and_verdicts_that_come_late(make_core: MakeCore) -> None:
     hand = with_tapes(make_core(1, n_ranks=2, n_slots=2))
     hand.get(0, WaitersReported(1, (), (), (), ()))
     assert hand.stale("answer to a finished inquiry") == 1
-    hand.get(0, StandstillFound(hand.own(1), "It was long ago."))
+    hand.get(0, StandstillFound(hand.own(1), "It was long ago.", (0, 1)))
     assert hand.stale("standstill that was over") == 1
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_verdict_of_a_rank_that_has_not_heard_of_a_death(make_core: MakeCore, is_late: bool) -> None:
+    hand = make_core(1, n_slots=1, survives_deaths=True)
+    elsewhere = msgspec.structs.replace(TAPE, affinity=0)
+    with_tapes(hand).define(elsewhere)
+    hand.submit(1, elsewhere)
+    hand.tell(RankLost(2, "It was killed"))
+    hand.get(0, StandstillFound(hand.own(1), "Rank 2 had the tape.", (0, 1, 2) if is_late else (0, 1)))
+    assert hand.stale("standstill among other ranks") == is_late
+    assert (hand.owned(1).failure is None) == is_late
+    hand.may_keep = True
 
 
 def test_who_holds_cores_only_suspects_nothing(make_core: MakeCore) -> None:
