@@ -22,7 +22,7 @@ class Burials:
         self._owned = references.ownership.objects
         #: Deaths that this rank knows of, and not yet of all others that they do.
         self.unburied: dict[int, None] = {}
-        #: Dead rank → who has noted that; perhaps before this rank.
+        #: Dead rank → who of those that are alive has noted that; perhaps before this rank.
         self.noted: dict[int, dict[int, None]] = {}
 
     def note(self, dead: int, covered: Iterable[int]) -> None:
@@ -30,6 +30,8 @@ class Burials:
 
         Whatever the dead one is to be reported for has been reported.
         """
+        for ranks in self.noted.values():
+            ranks.pop(dead, None)
         own, borrowed = self._context.rank, self._references.borrowing.objects
         reported = (record.object_id for record in borrowed.values() if record.reports and dead in record.reports)
         held: dict[int, list[int]] = {}
@@ -70,8 +72,8 @@ class Burials:
     def _bury(self) -> None:
         """Once every live rank has noted every death that is known here, nobody speaks of the dead any more."""
         unburied = self.unburied
-        live = [rank for rank in range(self._context.n_ranks) if rank not in self._context.apart]
-        if not unburied or any(rank not in self.noted.get(dead, ()) for rank in live for dead in unburied):
+        n_others = self._context.n_ranks - len(self._context.apart)
+        if not unburied or any(len(self.noted.get(dead, ())) < n_others for dead in unburied):
             return
         self._references.bury(unburied)
         for dead in unburied:
@@ -82,6 +84,8 @@ class Burials:
         """Assert what must hold between turns."""
         buried = self._references.buried
         apart, own = self._context.apart, self._context.rank
+        if any(rank in apart for ranks in self.noted.values() for rank in ranks):
+            raise InvariantError(f"Notes of the dead count here, or own ones: {self.noted}.")
         for object_id, owned in self._owned.items():
             if any(rank in apart for rank in (*(owned.askers or ()), *(owned.keepers or ())) if rank != own):
                 raise InvariantError(f"The dead wait for object {name_of(object_id)}, or keep it: {owned}.")

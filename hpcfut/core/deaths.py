@@ -136,7 +136,7 @@ class Deaths:
         elif isinstance(message, LoanRequested):
             self.estates.refuse(dead, message.object_id, self._membership.obituaries[dead])
         elif isinstance(message, LoanReturned):
-            self.estates.note_returned(dead)
+            self.estates.note_returned(dead, message.object_id)
         else:
             self._context.count_stale("message to a dead rank")
 

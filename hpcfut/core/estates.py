@@ -22,14 +22,15 @@ class Estates:
         self._copies = copies.copies
         self._transfers = transfers
         self._keepers = keepers
-        #: Dead ranks whose arenas are still read here.
-        self.read: dict[int, None] = {}
+        #: Dead ranks whose arenas are still read here → what is lent from them.
+        self.read: dict[int, dict[int, None]] = {}
 
     def settle(self, dead: int, sentence: str) -> None:
         """A rank has died. Transfers under an MPI request are ended by the edge, on either side."""
         self._keepers.forget(dead)
         self._transfers.loans.forget(dead)
         self._transfers.readers.forget(dead)
+        lent = self.read[dead] = {}
         for copy in list(self._copies.values()):
             if copy.askers:
                 copy.askers = [asker for asker in copy.askers if asker[0] != dead]
@@ -37,16 +38,22 @@ class Estates:
                 self.refuse(dead, copy.object_id, sentence)
             elif self._is_lent_by(dead, copy):
                 copy.is_recalled = False  # The dead need no memory, and lend nothing anew.
-        self.read[dead] = None
-        self.note_returned(dead)
+                lent[copy.object_id] = None
+        self._forget_if_unread(dead)
 
     def refuse(self, dead: int, object_id: int, sentence: str) -> None:
         """A dead rank lends nothing."""
         self._transfers.on_read_refused(dead, ReadRefused(object_id, 0, Failure(LOST, f"{sentence}.")))
 
-    def note_returned(self, dead: int) -> None:
+    def note_returned(self, dead: int, object_id: int) -> None:
         """A loan of a dead rank may have been the last one here."""
-        if dead in self.read and not any(self._is_lent_by(dead, copy) for copy in self._copies.values()):
+        copy = self._copies.get(object_id)
+        if dead in self.read and (copy is None or not self._is_lent_by(dead, copy)):
+            self.read[dead].pop(object_id, None)
+            self._forget_if_unread(dead)
+
+    def _forget_if_unread(self, dead: int) -> None:
+        if not self.read[dead]:
             del self.read[dead]
             self._context.effects.append(ForgetArena(dead))
 
@@ -65,5 +72,6 @@ class Estates:
             is_orphan = copy.is_primary and copy.is_held and owner_of(object_id) in apart
             if is_orphan and owner_of(object_id) != own:
                 raise InvariantError(f"Nobody frees the copy of object {name_of(object_id)}, whose owner died: {copy}.")
-            if self._is_lent_by(copy.rank, copy) and copy.rank in apart and copy.rank not in self.read:
+            is_from_dead = self._is_lent_by(copy.rank, copy) and copy.rank in apart
+            if is_from_dead and object_id not in self.read.get(copy.rank, ()):
                 raise InvariantError(f"The copy of object {name_of(object_id)} lies in an arena that is gone: {copy}.")

@@ -94,7 +94,8 @@ class Reasons:
         truth = self._truth
         maker = truth.makers.get(object_id)
         if "ended earlier" in failure.text:
-            return maker is not None and maker.n_returns < 0 and bool(maker.original.repeats)
+            first = maker.original if maker is not None and maker.n_returns < 0 else None
+            return first is not None and (bool(first.repeats) or first.n_attempts > 1)
         if f"Object {name_of(object_id)} is lost for good" not in failure.text or not truth.is_lost(object_id):
             return False
         return not self.can_be_made(object_id)

@@ -95,7 +95,7 @@ class TaskReturned(msgspec.Struct, array_like=True, tag=9, gc=False):
 
 
 class TaskRaised(msgspec.Struct, array_like=True, tag=10, gc=False):
-    """The task failed. ``retriable``: ``retry_exceptions`` match it. ``lost``: it never began for want of these bytes."""
+    """The task failed. ``retriable``: ``retry_exceptions`` match. ``lost``: it never began for want of these bytes."""
 
     task_id: int
     failure: Failure
