@@ -31,7 +31,7 @@ class Transport(Protocol):
     def deaths(self) -> Mapping[int, str]:
         """The dead ranks whose death the job survives, in the order in which they were found, and how that was.
 
-        It grows in ``poll``: nothing is under way with a rank when it is named here, no frame of it comes after that,
+        It grows in ``poll``: no data are under way with a rank when it is named here, no frame of it comes after that,
         and ``failed_data`` names the transfers that have not completed.
         """
 

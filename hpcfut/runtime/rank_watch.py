@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Final
 
 from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, RankNote
 from hpcfut.edges.host.parent import ParentWatch
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.fatal import fatal
 
 STALL_VARIABLE: Final = "HPCFUT_STALL_S"
 STALL_S: Final = 30.0
@@ -71,6 +73,10 @@ class RankWatch:
             faulthandler.cancel_dump_traceback_later()
 
     def _work(self) -> None:
+        with fatal("its watch"):
+            self._watch()
+
+    def _watch(self) -> None:
         # A rank whose launcher is gone has nobody left to end it; the kernel's signal some containers swallow.
         while not self._parent.is_orphaned():
             if self._stacks >= 0:
@@ -90,6 +96,8 @@ class RankWatch:
             return
         self._put_off_at = now
         faulthandler.dump_traceback_later(self._stall_s, file=self._stacks)
+        if self._is_resting:  # It was said meanwhile.
+            faulthandler.cancel_dump_traceback_later()
 
     def _tell_deaths(self, engine: Engine, apart: Sequence[int]) -> None:
         for rank in apart:
@@ -97,13 +105,15 @@ class RankWatch:
                 continue
             self._dead[rank] = None
             record = engine.core.membership.roster[rank]
-            if self._files is not None:
-                self._files.note_death(RankNote(rank, record.pid, 0, record.host))
-            else:
-                sys.stderr.write(
-                    f"hpcfut: Rank {rank} (process {record.pid} on host {record.host}) has died; the other ranks go on "
-                    f"without it.\n"
-                )
+            # A folder that is gone, or a terminal that was closed, is no reason to end a rank.
+            with suppress(OSError, ValueError):
+                if self._files is not None:
+                    self._files.note_death(RankNote(rank, record.pid, 0, record.host))
+                else:
+                    sys.stderr.write(
+                        f"hpcfut: Rank {rank} (process {record.pid} on host {record.host}) has died; the other ranks "
+                        f"go on without it.\n"
+                    )
 
 
 def stall_s_of(environ: Mapping[str, str]) -> tuple[float, str]:

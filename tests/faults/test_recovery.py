@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.support import Faults, Victim
+from tests.faults.support import Faults
 from tests.mpi.jobs import CHECKOUT, Mpi, run_job
 
 pytestmark = pytest.mark.mpi
@@ -64,28 +64,3 @@ def test_a_rank_that_leaves_without_a_word(open_mpi: Mpi, tmp_path: Path, how: s
     assert job.stdout == "crashed and gone on\n", job.story()
     assert job.stderr.count("hpcfut: Rank 2 (process") == 1, job.story()
     assert "MPI_ABORT" not in job.stderr, job.story()
-
-
-def test_rank_0_is_killed(open_mpi: Mpi, tmp_path: Path) -> None:
-    job = (
-        Faults(open_mpi, tmp_path)
-        .run(
-            "hpcfut run",
-            3,
-            """
-        @hpcfut.remote
-        def compute():
-            mark("ready")
-            while True:
-                pass
-
-        hpcfut.get(compute.options(scheduling_strategy=on(1)).remote())
-        """,
-            lambda victim: Victim.kill_rank(victim, 0),
-            options=ON,
-        )
-        .check(None)
-    )
-    assert job.returncode != 0, job.story()
-    assert "hpcfut: Rank 0 (process" in job.stderr, job.story()
-    assert "hpcfut: Rank 0 runs the script: no other rank can go on for it." in job.stderr, job.story()

@@ -41,6 +41,8 @@ def test_rank_0_is_killed(mpi: Mpi, tmp_path: Path) -> None:
         options=TOLERANT,
     )
     check_end(job)
+    assert "hpcfut: Rank 0 (process" in job.stderr, job.story()
+    assert "hpcfut: Rank 0 runs the script: no other rank can go on for it." in job.stderr, job.story()
 
 
 def test_a_rank_with_a_script_is_killed(mpi: Mpi, tmp_path: Path) -> None:

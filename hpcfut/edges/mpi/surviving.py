@@ -18,8 +18,10 @@ What was found out about Open MPI 5.0.11, and what follows from it:
   returned after most deaths, but not always after two at once. So ranks leave without it, which the launcher does not
   mind where ranks may die.
 
-A death is *found* when MPI first tells of it, and told to others (``deaths``) when all requests with the dead rank have
-ended. What had come from it before may be delivered until it is found, and nothing later.
+A death is *found* when MPI first tells of it, and told to others (``deaths``) when nothing of the dead rank can be
+written into the store, or read out of it, any more: when all bulk data have ended. Frames have buffers of their own,
+which are kept for as long as MPI says that they are under way. What had come from it before may be delivered until it
+is found, and nothing later.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from hpcfut.edges.mpi.bulk import has_ended
 from hpcfut.edges.mpi.deaths import failed_ranks
 from hpcfut.edges.mpi.failures import explain
 from hpcfut.edges.mpi.transport import MpiTransport
-from hpcfut.model.errors import RankLostError
+from hpcfut.model.errors import HpcfutError, RankLostError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -45,6 +47,14 @@ if TYPE_CHECKING:
 #: The sender has stopped; rank 0 says so when all have.
 _TAG_STOPPED: Final = 2
 _REASON: Final = "MPI reports that its process has ended."
+#: MPI must have let go of the memory of objects so soon after a death; else this rank has nothing to store them in.
+BURIED_WITHIN_S: Final = 10.0
+#: A transfer that fails makes its other end suspect, and so soon MPI must have noticed the death.
+NOTICED_WITHIN_S: Final = 2.0
+#: Whoever leaves waits so long for the others.
+LEAVE_WITHIN_S: Final = 2.5
+#: So often in a row a test may tell of a death that is known.
+_N_KNOWN_MAX: Final = 100
 
 
 class SurvivingTransport(MpiTransport):
@@ -57,11 +67,14 @@ class SurvivingTransport(MpiTransport):
 
         self._deadly = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING)
         self._tests = [self._patient(test) for test in self._tests]
-        #: All ranks of which is known that they are dead, and those of them that others have not been told of.
+        #: All ranks of which is known that they are dead; those that others have not been told of, and until when.
         self._dead: set[int] = set()
-        self._dying: list[int] = []
-        #: Requests with these that have not ended; each keeps its buffer.
-        self._remains: list[tuple[MPI.Request, int]] = []
+        self._dying: dict[int, float] = {}
+        #: Ranks with which a transfer has failed, though MPI knows of no death, and until when it may find one.
+        self._suspects: dict[int, tuple[RankLostError, float]] = {}
+        self._clock: Callable[[], float] = MPI.Wtime
+        #: Requests for frames of these, or for them, that have not ended; each keeps its buffer.
+        self._remains: list[MPI.Request] = []
         #: Transfers that were to begin with dead ranks.
         self._refused: list[tuple[bool, int, int]] = []
         #: Who has said that it has stopped; rank 0 says so when all have.
@@ -73,23 +86,27 @@ class SurvivingTransport(MpiTransport):
         """A test of a slot that raises for no death."""
 
         def patient(status: MPI.Status) -> bool:
+            n_known = 0
             while True:
                 try:
                     return test(status)
                 except self._error as error:
-                    self._take_error(error, "polling for frames")
+                    n_known = 0 if self._take_error(error, "polling for frames") else n_known + 1
+                    if n_known > _N_KNOWN_MAX:
+                        raise explain(error, self._comm, "polling for frames") from error
 
         return patient
 
-    def _take_error(self, error: MPI.Exception, doing: str) -> None:
-        """If MPI tells of deaths, note whose."""
+    def _take_error(self, error: MPI.Exception, doing: str) -> bool:
+        """If MPI tells of deaths, note whose; returns whether there was one to note."""
         if error.Get_error_class() not in self._deadly:
             raise explain(error, self._comm, doing) from error
         ranks = failed_ranks(self._comm)
         self._comm.Ack_failed(len(ranks))
         found = [rank for rank in ranks if rank not in self._dead]
         self._dead.update(found)
-        self._dying += found
+        self._dying.update(dict.fromkeys(found, self._clock() + BURIED_WITHIN_S))
+        return bool(found)
 
     def send(self, rank: int, frame: bytes, only_tasks: bool = False) -> None:
         """Send a frame to another rank, unless that is dead."""
@@ -99,28 +116,30 @@ class SurvivingTransport(MpiTransport):
     def poll(self) -> Sequence[tuple[int, Frame]]:
         """Make progress and return the frames that have arrived from ranks that are not known to be dead."""
         arrived = super().poll()
-        if self._dying:
-            self._bury()
         if self._dead:
+            if self._dying:
+                self._bury()
+            self._remains = [request for request in self._remains if not has_ended(request, self._error)]
             return [(source, frame) for source, frame in arrived if source not in self._dead]
         return arrived
 
     def _bury(self) -> None:
         """End what is under way with dead ranks, and tell of those with which nothing is any more."""
-        remains = self._remains
-        remains += [(request, rank) for request, rank in self._sends if rank in self._dead]
+        self._remains += [request for request, rank in self._sends if rank in self._dead]
         self._sends = deque(entry for entry in self._sends if entry[1] not in self._dead)
         for rank in self._dying:
-            remains += [(request, rank) for request, _ in self._waiting.pop(rank, ()) if request is not None]
-        self._remains = [entry for entry in remains if not has_ended(entry[0], self._error)]
-        kept = {rank for _, rank in self._remains}
-        kept |= {rank for rank in self._dying if not self._bulk.bury(rank)}
-        for rank in self._dying:
-            if rank not in kept:
+            self._remains += [request for request, _ in self._waiting.pop(rank, ()) if request is not None]
+        for rank, too_late_at in list(self._dying.items()):
+            if self._bulk.bury(rank):
+                del self._dying[rank]
                 self.deaths[rank] = _REASON
                 if self._doorbell is not None:
                     self._doorbell.forget(rank)
-        self._dying = [rank for rank in self._dying if rank in kept]
+            elif self._clock() > too_late_at:
+                raise HpcfutError(
+                    f"Rank {rank} has died in the middle of a transfer, and MPI has not let go of the memory of the "
+                    f"object for {BURIED_WITHIN_S:g} s. Rank {self.rank} can use that for nothing else, and ends."
+                )
 
     def _receive_note(self, tag: int, source: int, note: bytes) -> None:
         # A receive that a death has taken out of use comes from nobody, and is started again like all others.
@@ -154,10 +173,20 @@ class SurvivingTransport(MpiTransport):
 
     def completed_data(self) -> Sequence[tuple[bool, int, int]]:
         """Transfers that have completed since the last call, as (is_send, rank, transfer_id)."""
+        for rank, (lost, too_late_at) in list(self._suspects.items()):
+            if rank in self._dead:
+                del self._suspects[rank]
+            elif self._clock() > too_late_at:
+                raise lost
         try:
             return super().completed_data()
         except RankLostError as lost:
-            self._take_error(cast("MPI.Exception", lost.__cause__), f"moving an object to or from rank {lost.rank}")
+            error = cast("MPI.Exception", lost.__cause__)
+            if error.Get_error_class() in self._deadly:
+                self._take_error(error, f"moving an object to or from rank {lost.rank}")
+            elif lost.rank not in self._dead:
+                # On one host bytes are copied straight out of the memory of another process, which may be gone by then.
+                self._suspects.setdefault(lost.rank, (lost, self._clock() + NOTICED_WITHIN_S))
             return ()
 
     def failed_data(self) -> Sequence[tuple[bool, int, int]]:
@@ -224,9 +253,13 @@ class SurvivingTransport(MpiTransport):
         """Leave, rank 0 last; nobody frees anything.
 
         To the others a rank that has left is dead, so that nothing of it may be under way then, and the last word of
-        rank 0 must have come.
+        rank 0 must have come. Who does not come to its end in time has said before that all its work is done.
         """
         if self.rank:
             self._say_stopped(0)
-        while self._sends or not (self.rank or self._stopped.issuperset(self._living())):
+        too_late_at = self._clock() + LEAVE_WITHIN_S
+        while self._clock() < too_late_at and self._is_awaiting():
             self.poll()
+
+    def _is_awaiting(self) -> bool:
+        return bool(self._sends) or not (self.rank or self._stopped.issuperset(self._living()))

@@ -136,7 +136,7 @@ class MpiTransport:
         except self._error as error:
             self._take_error(error, f"sending a frame to rank {rank}")
 
-    def _take_error(self, error: MPI.Exception, doing: str) -> None:
+    def _take_error(self, error: MPI.Exception, doing: str) -> bool:
         """MPI has failed; here no death is survived."""
         raise explain(error, self._comm, doing) from error
 
