@@ -51,7 +51,10 @@ class Reasons:
     def _is_told_of_end(self, generator: Spec, failure: Failure) -> bool:
         """Whether the consumer may have taken the failure of an item, which could not be read, for the generator's."""
         item = self._truth.values.get(self._truth.injected.get(failure, 0))
-        return item is not None and item.task_id in [each.task_id for each in generator.family]
+        if item is not None and item.task_id in [each.task_id for each in generator.family]:
+            return True
+        made = [object_id for object_id, maker in self._truth.makers.items() if maker is generator]
+        return failure.kind == UNRECOVERABLE and any(self._is_lost_for_good(object_id, failure) for object_id in made)
 
     def _may_end(self, spec: Spec, failure: Failure, seen: Seen) -> bool:
         kind = failure.kind
