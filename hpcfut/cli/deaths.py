@@ -43,6 +43,8 @@ class DeathWatch:
         self.all: dict[int, Death] = {}
         #: Whether all the ranks that were ever seen are on this host and have come to their end, whichever it was.
         self.are_all_gone = False
+        #: Whether rank 0 is on this host and has come to its end.
+        self.is_rank_0_gone = False
 
     def close(self) -> None:
         """Give the watch back."""
@@ -54,6 +56,7 @@ class DeathWatch:
         self.notes = self._files.read_ranks()
         gone = [note for note in self.notes if note.host == self._host and start_ticks(note.pid) != note.started]
         self.are_all_gone = bool(self.notes) and len(gone) == len(self.notes)
+        self.is_rank_0_gone = any(note.rank == 0 for note in gone)
         # After the look at the processes: whoever is dead by then has an earlier entry here.
         closed = self._closed_ranks()
         by_rank = {note.rank: note for note in self.notes}

@@ -47,6 +47,8 @@ _INTERRUPT_GRACE_S: Final = 0.8
 _TERMINATE_GRACE_S: Final = 0.3
 #: A launcher may use this long to notice the death of a rank.
 _DEATH_GRACE_S: Final = 1.5
+#: Where ranks may die rank 0 leaves last; another one that is there so much later is suspended, say.
+_LAST_GRACE_S: Final = 4.0
 #: What still runs after the launcher has ended is asked to end, and killed after this time.
 _LEFTOVER_GRACE_S: Final = 0.3
 _NBYTES_COMPLAINT: Final = 1 << 16
@@ -136,6 +138,8 @@ class _Supervisor:
         self._is_single = is_single
         #: Whether the job may come to survive deaths, and whether it does: rank 0 says so when all ranks have met.
         self._may_survive, self._survives = survives, False
+        #: When rank 0 was seen to have come to its end.
+        self._left_at = math.inf
         #: Whether a death ends the job.
         self._is_lost = False
         #: Ranks whose deaths have been told while the job went on.
@@ -313,7 +317,11 @@ class _Supervisor:
         if self._plan or self._is_single:
             return
         # A child of a rank that keeps the rank's output open keeps the launcher waiting for it, without end.
-        is_over = self._deaths.are_all_gone and self._job.files.read_status() is not None
+        is_last = self._deaths.are_all_gone
+        if self._survives and self._deaths.is_rank_0_gone:
+            self._left_at = min(self._left_at, time.monotonic())
+            is_last = is_last or time.monotonic() > self._left_at + _LAST_GRACE_S
+        is_over = is_last and self._job.files.read_status() is not None
         is_fatal = (0 in self._deaths.all or bool(self._lost_host)) if self._survives else bool(self._deaths.first)
         self._is_lost = self._is_lost or is_fatal
         if is_fatal or is_over:

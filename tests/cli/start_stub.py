@@ -15,7 +15,13 @@ from hpcfut.cli.run import run_job
 def main(n_ranks: str, what: str, cpus_per_rank: str = "0") -> int:
     if folder := os.environ.get("HPCFUT_STUB_FOLDER"):
         Path(folder, "pid").write_text(str(os.getpid()))
-    options = RunOptions(n_ranks=int(n_ranks), cpus_per_rank=int(cpus_per_rank), resources='{"disk": 2}', n_slots=3)
+    options = RunOptions(
+        n_ranks=int(n_ranks),
+        cpus_per_rank=int(cpus_per_rank),
+        resources='{"disk": 2}',
+        n_slots=3,
+        fault_tolerance="on" if what == "rank-0-leaves-alone" else "off",
+    )
     return run_job(options, [sys.executable, str(Path(__file__).with_name("stub_ranks.py")), what])
 
 

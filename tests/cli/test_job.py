@@ -54,6 +54,12 @@ def test_rank_that_leaves_is_named(mpi: Mpi) -> None:
     assert "hpcfut: Rank 1 (process" in job.stderr, job.story()
 
 
+@pytest.mark.parametrize("mpi", ["openmpi"], indirect=True)
+def test_a_rank_that_does_not_leave_is_ended(mpi: Mpi) -> None:
+    """Where ranks may die they do not wait for each other in the end, and the launcher waits for all."""
+    run_stub(mpi, "rank-0-leaves-alone").check(3)
+
+
 def test_child_of_a_rank_does_not_outlive_the_job(mpi: Mpi) -> None:
     run_stub(mpi, "leaves-a-child").check(0)
 
