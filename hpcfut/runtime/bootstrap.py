@@ -52,7 +52,7 @@ from hpcfut.runtime.route import (
     is_one_sided,
     trouble_with_route,
 )
-from hpcfut.runtime.spares import denial, n_spares_of, trouble_with_spares
+from hpcfut.runtime.spares import denial, is_demanded, n_spares_of, trouble_with_spares
 from hpcfut.runtime.start_watch import MPI_WITHIN_S, StartWatch
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
@@ -160,9 +160,10 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     readers = [world.rank] if one_host in (AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI) else neighbours
     arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
     common = None
-    # Ranks make memory in common together, for each session anew, and one that is dead would be missed.
-    if one_host != AS_BETWEEN_HOSTS and not survives_deaths:
+    if one_host != AS_BETWEEN_HOSTS and not (survives_deaths and is_demanded(environ)):
         common = MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    # Ranks make memory in common together, for each session anew, and one that is dead would be missed.
+    survives_deaths = survives_deaths and b"1" not in world.gather(b"%d" % (common is not None))
     if common is not None:
         # Who reads objects in place is of one host to the core, too.
         place = msgspec.structs.replace(place, host_key=f"{place.machine_key} {min(common.ranks)}")

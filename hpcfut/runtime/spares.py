@@ -40,6 +40,11 @@ def trouble_with_spares(environ: Mapping[str, str], n_ranks: int, *, survives: b
     return ""
 
 
+def is_demanded(environ: Mapping[str, str]) -> bool:
+    """Whether the user has said that the job must go on when a rank dies."""
+    return n_spares_of(environ) > 0 or environ.get(WISH_VARIABLE) == "on"
+
+
 def denial(environ: Mapping[str, str], library: str) -> tuple[str, bool]:
     """What is said where a job was started so that it may go on when a rank dies, but MPI tells of no deaths.
 
@@ -54,6 +59,6 @@ def denial(environ: Mapping[str, str], library: str) -> tuple[str, bool]:
     how = "Only Open MPI 5 does, through its layer ob1 and without settings that switch off its fault tolerance"
     n_spares = n_spares_of(environ)
     wish = f"{SPARES_VARIABLE}={n_spares}" if n_spares else f"{WISH_VARIABLE}={environ.get(WISH_VARIABLE, 'auto')}"
-    if n_spares or environ.get(WISH_VARIABLE) == "on":
+    if is_demanded(environ):
         return f"{what} {how}; {wish} rules that out.", True
     return f"{what} {how}. `hpcfut run --fault-tolerance off` says no more of it.", False
