@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,17 @@ class Scripts:
         self.folder = folder
         self.script = folder / "a script.py"
 
-    def run(self, how: How, n_ranks: int, text: str, *args: object, timeout_s: float = 60.0) -> CompletedJob:
+    def run(
+        self,
+        how: How,
+        n_ranks: int,
+        text: str,
+        *args: object,
+        timeout_s: float = 60.0,
+        options: Sequence[str] = (),
+    ) -> CompletedJob:
         self.script.write_text(textwrap.dedent(text))
-        return run_job(self.mpi, n_ranks, self.script, *args, how=how, timeout_s=timeout_s)
+        return run_job(self.mpi, n_ranks, self.script, *args, how=how, timeout_s=timeout_s, options=options)
 
 
 @pytest.fixture
@@ -528,6 +537,7 @@ def test_a_rank_that_dies(scripts: Scripts, how: How, death: str) -> None:
         hpcfut.get(refs)
         print("not reached", flush=True)
         """,
+        options=("--fault-tolerance", "off") if how == "hpcfut run" else (),
     ).check(None)
     assert job.returncode != 0, job.story()
     assert "not reached" not in job.stdout

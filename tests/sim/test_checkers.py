@@ -22,6 +22,7 @@ from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.stuck import Judgement
+from hpcfut.core.task import TaskRecord
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
@@ -95,8 +96,8 @@ def notes_another_place(right: Callable[..., Any]) -> Callable[..., Any]:
 def makes_twice(right: Callable[..., Any]) -> Callable[..., Any]:
     """An owner has a lost object made by two attempts."""
 
-    def wrong(self: Recovery, spec: Spec, wanted: list[OwnedObject]) -> None:
-        right(self, spec, wanted)
+    def wrong(self: Recovery, spec: Spec, wanted: list[OwnedObject], attempt: TaskRecord | None) -> None:
+        right(self, spec, wanted, attempt)
         if spec.items is None:
             ids = self._new_ids(spec, len(spec.return_ids))
             self._run_again(spec, ids[0], ids, 0)
