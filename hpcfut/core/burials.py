@@ -54,7 +54,7 @@ class Burials:
 
     def tell(self, rank: int) -> None:
         """Tell a rank, with which this one has just been linked, of all deaths that have been noted here."""
-        for dead in self._membership.obituaries:
+        for dead in self._membership.deaths:
             self._context.send(rank, DeathNoted(dead, ()))
 
     def on_noted(self, source: int, message: DeathNoted) -> None:

@@ -120,7 +120,7 @@ class Deaths:
     def _died(self, object_id: int) -> Failure:
         return Failure(
             OWNER_DIED,
-            f"Object {name_of(object_id)} is gone with its owner. {self._membership.obituaries[owner_of(object_id)]}. "
+            f"Object {name_of(object_id)} is gone with its owner. {self._membership.obituary(owner_of(object_id))}. "
             f"Values that are to outlive other ranks belong to the driver: let it put them, or call what makes them.",
         )
 
@@ -134,7 +134,7 @@ class Deaths:
         elif isinstance(message, BorrowAdded):
             self._references.on_borrow_confirmed(BorrowConfirmed(message.object_id))
         elif isinstance(message, LoanRequested):
-            self.estates.refuse(dead, message.object_id, self._membership.obituaries[dead])
+            self.estates.refuse(dead, message.object_id, self._membership.obituary(dead))
         elif isinstance(message, LoanReturned):
             self.estates.note_returned(dead, message.object_id)
         else:

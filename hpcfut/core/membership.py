@@ -67,8 +67,8 @@ class Membership:
         self.called: tuple[int, ...] = ()
         self._candidates: dict[SchedulingKey, tuple[int, ...]] = {}
         self._choose_active()
-        #: Ranks whose deaths the job has survived → how they died, in a sentence.
-        self.obituaries: dict[int, str] = {}
+        #: Ranks whose deaths the job has survived → how that was found out.
+        self.deaths: dict[int, str] = {}
         #: Where every rank has a driver: what rank 0 knows of those that have ended.
         self._done: dict[int, DriverDone] = {}
         #: Query → the answers so far, by rank, and who has not answered.
@@ -123,18 +123,18 @@ class Membership:
         wanted = ", ".join(f"{resource} {amount / RESOURCE_UNIT:g}" for resource, amount in resources)
         if affinity >= len(self.roster):
             return f"Task {name} is bound to rank {affinity}, but the job has ranks 0 to {len(self.roster) - 1} only."
-        if affinity in self.obituaries:
+        if affinity in self.deaths:
             return (
-                f"Task {name} is bound to rank {affinity}. {self.obituaries[affinity]}. Bind it to another rank, or "
+                f"Task {name} is bound to rank {affinity}. {self.obituary(affinity)}. Bind it to another rank, or "
                 f"softly, so that it runs elsewhere then."
             )
         if affinity >= 0 and affinity not in self.active:
             return f"Task {name} is bound to rank {affinity}, a spare, which is given no task before others have died."
-        had = next((rank for rank in self.obituaries if affinity < 0 and self._has(rank, resources)), -1)
+        had = next((rank for rank in self.deaths if affinity < 0 and self._has(rank, resources)), -1)
         if had >= 0:
             return (
                 f"Task {name} asks for {wanted}; of the ranks that are left none can ever give it that. "
-                f"{self.obituaries[had]}; it could. Let several ranks have it, or start the job with spares."
+                f"{self.obituary(had)}; it could. Let several ranks have it, or start the job with spares."
             )
         ranks = tuple(self.roster[rank] for rank in self.active) if affinity < 0 else (self.roster[affinity],)
         short = [
@@ -191,7 +191,7 @@ class Membership:
         """The job goes on without a rank; gives the sentence that says so, without a full stop, or "" if it is old."""
         if not self._is_first_death(rank):
             return ""
-        sentence = self.obituaries[rank] = f"{self._described(rank)} died: {reason.rstrip('.')}"
+        self.deaths[rank] = reason.rstrip(".")
         self.alive = tuple(other for other in self.alive if other != rank)
         self.joining.pop(rank, None)
         self.unlinked.pop(rank, None)
@@ -200,7 +200,11 @@ class Membership:
             answers.pop(rank, None)  # What it had free is no more.
             missing.pop(rank, None)
             self._end_if_answered(query_id)
-        return sentence
+        return self.obituary(rank)
+
+    def obituary(self, rank: int) -> str:
+        """The sentence that says who has died, and how, without a full stop."""
+        return f"{self._described(rank)} died: {self.deaths[rank]}"
 
     def _choose_active(self) -> None:
         """Who may be given tasks follows from who is dead, and who has been activated."""

@@ -89,7 +89,7 @@ class Orphans:
 
     def check(self) -> None:
         """Assert what must hold between turns."""
-        dead = self._membership.obituaries
+        dead = self._membership.deaths
         for task_id, run in self._runs.runs.items():
             if run.owner in dead and not (run.is_cancelled and run.state in (RUNNING, BLOCKED)):
                 raise InvariantError(

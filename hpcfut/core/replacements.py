@@ -18,7 +18,7 @@ from hpcfut.core.context import Context, Handler
 from hpcfut.core.effects import Announce, SpawnRank
 from hpcfut.core.events import LinkMade, PortReady, RankArrived, SpawnFailed
 from hpcfut.core.membership import Membership
-from hpcfut.model.roster import RankRecord
+from hpcfut.model.roster import N_REPLACEMENTS_MAX, RankRecord
 from hpcfut.wire.joining import AllLinked, DeathTold, LinkWanted, PortOpened, RankActivated, RankIntroduced, RankLinked
 
 #: So many replacements in a row may die before they are activated.
@@ -112,6 +112,8 @@ class Replacements:
             self._wanted_at.popleft()
         if self._n_in_vain > N_IN_VAIN_MAX:
             self._give_up(f"The last {self._n_in_vain} replacements for ranks that died could not be used")
+        elif (n_replaced := sum(record.replaces >= 0 for record in membership.roster)) >= N_REPLACEMENTS_MAX:
+            self._give_up(f"{n_replaced} ranks that died have been replaced, which is the most")
         elif len(self._wanted_at) >= config.n_respawns_minute_max:
             self._give_up(f"{len(self._wanted_at)} ranks that died were replaced within a minute")
         else:
@@ -146,8 +148,8 @@ class Replacements:
         self.record = event.record
         self._arrivals.admit(event.record)
         self._arrivals.link(event.record.rank, is_neighbour=event.is_neighbour)
-        for dead, obituary in self._membership.obituaries.items():
-            self._tell_death(dead, obituary)
+        for dead, reason in self._membership.deaths.items():
+            self._tell_death(dead, reason)
         self._waiting.extend(rank for rank in self._membership.alive if rank not in (0, event.record.rank))
         self._link_next()
 

@@ -70,15 +70,15 @@ class Stranded:
 
     def _story_of(self, task: TaskRecord) -> str:
         name = f"{name_of(task.task_id)} ({task.template.template.name})"
-        return f"Task {name} was on rank {task.rank} when that died. {self._membership.obituaries[task.rank]}."
+        return f"Task {name} was on rank {task.rank} when that died. {self._membership.obituary(task.rank)}."
 
     def check(self) -> None:
         """Assert what must hold between turns."""
         for task_id, task in self._tasks.tasks.items():
-            if task.state == PUSHED and task.rank in self._membership.obituaries:
+            if task.state == PUSHED and task.rank in self._membership.deaths:
                 raise InvariantError(f"Task {name_of(task_id)} is on rank {task.rank}, which is dead.")
         for template_id, record in self._templates.own.items():
-            if any(rank in self._membership.obituaries for rank in record.known):
+            if any(rank in self._membership.deaths for rank in record.known):
                 raise InvariantError(f"Template {template_id} is known to the dead: {record.known}.")
 
 

@@ -12,6 +12,9 @@ import msgspec
 from hpcfut.model.config import SETTINGS, Config
 from hpcfut.model.template import RESOURCE_UNIT
 
+#: So many ranks may come in place of others that have died: the doorbells of a host have room for them.
+N_REPLACEMENTS_MAX: Final = 4096
+
 
 class RankRecord(msgspec.Struct, array_like=True, frozen=True):
     """What every rank knows of another from the start."""

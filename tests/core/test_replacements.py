@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
+from hpcfut.core import replacements
 from hpcfut.core.effects import Announce, DeclareDead, Effect, LinkRank, OpenPort, SpawnRank, UseLink
 from hpcfut.core.events import LinkMade, PortReady, RankArrived, RankLost, SpawnFailed
 from hpcfut.core.replacements import IDLE, N_IN_VAIN_MAX, OVER
@@ -66,6 +68,8 @@ def test_rank_0_introduces_a_replacement_to_one_rank_after_another(make_core: Ma
     assert only(effects, UseLink) == UseLink(4)
     to_it = [message for rank, message in sent(effects) if rank == 4]
     assert [type(message) for message in to_it] == [DeathNoted, DeathTold, LinkWanted]
+    assert isinstance(to_it[1], DeathTold)
+    assert to_it[1].reason == "killed"
     assert to_it[2] == LinkWanted(1)
     ((rank, introduced),) = sent(hand.get(4, PortOpened(1, "port")))
     assert isinstance(introduced, RankIntroduced)
@@ -174,3 +178,17 @@ def test_a_replacement_opens_ports_and_is_activated(make_core: MakeCore) -> None
     assert active(hand) == (0, 1)
     assert sent(hand.get(0, AllLinked())) == [(0, RankActivated()), (1, RankActivated())]
     assert active(hand) == (0, 1, 3)
+
+
+def test_no_more_ranks_come_than_there_are_bells_for(make_core: MakeCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replacements, "N_REPLACEMENTS_MAX", 1)
+    hand = make_core(n_ranks=3, **REPLACED)
+    record = wanted(hand.tell(RankLost(1, "killed")))
+    arrive(hand, record)
+    hand.get(2, RankLinked(3))
+    hand.get(3, RankLinked(2))
+    hand.get(3, RankActivated())
+    effects = hand.tell(RankLost(2, "killed"))
+    assert not of(effects, SpawnRank)
+    assert only(effects, Announce).sentence.startswith("1 ranks that died have been replaced, which is the most, so ")
+    assert hand.core.deaths.replacements.state == OVER

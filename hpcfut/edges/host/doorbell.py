@@ -33,6 +33,7 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.model.roster import N_REPLACEMENTS_MAX
 from hpcfut.ports import SLEEPS
 
 #: The system call ``membarrier`` and two of its commands.
@@ -42,8 +43,6 @@ _REGISTER_GLOBAL_EXPEDITED: Final = 4
 #: ``select``, which alone keeps times below a millisecond, takes no descriptors from here on.
 _DESCRIPTORS_MAX: Final = 1024
 _NBYTES_TAKEN: Final = 4096
-#: So many ranks may come for others that have died, and have a byte in the page.
-N_FURTHER: Final = 4096
 
 
 class _Card(msgspec.Struct, array_like=True, frozen=True):
@@ -61,9 +60,9 @@ class HostDoorbell:
         self._rank = rank
         self._pipe, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._page = os.memfd_create("hpcfut-doorbell")
-        os.ftruncate(self._page, n_ranks + N_FURTHER)
+        os.ftruncate(self._page, n_ranks + N_REPLACEMENTS_MAX)
         self._pipes: dict[int, int] = {rank: writing}
-        self.asleep = memoryview(bytearray(n_ranks + N_FURTHER))
+        self.asleep = memoryview(bytearray(n_ranks + N_REPLACEMENTS_MAX))
         self.reaches_all = n_ranks == 1
         self.rang_at = 0.0
         self.heard: Sequence[int] = ()
