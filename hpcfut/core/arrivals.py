@@ -28,12 +28,20 @@ from hpcfut.core.context import Context
 from hpcfut.core.effects import DeclareDead, LinkRank, OpenPort, UseLink
 from hpcfut.core.events import LinkMade, PortReady
 from hpcfut.core.footprints import Footprints
-from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.standstills import Standstills
+from hpcfut.core.stranded import Stranded
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.roster import RankRecord
-from hpcfut.wire.joining import DeathTold, LinkWanted, PortOpened, RankActivated, RankIntroduced, RankLinked
+from hpcfut.wire.joining import (
+    DeathTold,
+    LinkWanted,
+    PortOpened,
+    RankActivated,
+    RankIntroduced,
+    RankLinked,
+    ReplacementsOver,
+)
 
 
 class Arrivals:
@@ -45,7 +53,7 @@ class Arrivals:
         membership: Membership,
         burials: Burials,
         transfers: Transfers,
-        leases: Leases,
+        stranded: Stranded,
         footprints: Footprints,
         standstills: Standstills,
     ) -> None:
@@ -53,7 +61,7 @@ class Arrivals:
         self._membership = membership
         self._burials = burials
         self._transfers = transfers
-        self._leases = leases
+        self._stranded = stranded
         self._footprints = footprints
         self._standstills = standstills
         #: Replacements with which this rank is being linked.
@@ -125,4 +133,9 @@ class Arrivals:
             self._context.count_stale("second activation of a rank")
             return
         self._membership.activate(rank)
-        self._leases.look_again()
+        self._stranded.look_again()
+
+    def on_over(self, message: ReplacementsOver) -> None:
+        """No task is to wait for a replacement any more."""
+        self._membership.why_none_come = message.why
+        self._stranded.look_again()

@@ -40,7 +40,6 @@ from hpcfut.core.context import Context, Undelivered
 from hpcfut.core.copies import Copies
 from hpcfut.core.estates import Estates
 from hpcfut.core.events import RankLost
-from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
 from hpcfut.core.orphans import Orphans, Told
 from hpcfut.core.recovery import Recovery
@@ -77,7 +76,6 @@ class Deaths:
         orphans: Orphans,
         recovery: Recovery,
         standstills: Standstills,
-        leases: Leases,
         tasks: Tasks,
     ) -> None:
         self._context = context
@@ -90,7 +88,7 @@ class Deaths:
         self._standstills = standstills
         self.burials = Burials(context, references, membership)
         self.estates = Estates(context, copies, transfers, references.keepers)
-        self.arrivals = Arrivals(context, membership, self.burials, transfers, leases, tasks.footprints, standstills)
+        self.arrivals = Arrivals(context, membership, self.burials, transfers, stranded, tasks.footprints, standstills)
         self.replacements = Replacements(context, membership, self.arrivals)
 
     def on_rank_lost(self, event: RankLost) -> None:

@@ -73,6 +73,8 @@ class Footprints:
             if nbytes <= self._stores[reader] or (rank := self._overflown(records, reader)) < 0:
                 return ""
             worst = [record for record in records if self._store_of(record, reader) == rank]
+        if not worst:  # There is nobody yet.
+            return ""
         nbytes = sum(nbytes_of_segment(record.nbytes) for record in worst)
         largest = sorted(worst, key=lambda record: (-record.nbytes, record.object_id))
         named = [

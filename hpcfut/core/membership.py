@@ -69,6 +69,8 @@ class Membership:
         self._choose_active()
         #: Ranks whose deaths the job has survived → how that was found out.
         self.deaths: dict[int, str] = {}
+        #: Why replacements, which come where ranks are replaced at all, come no more.
+        self.why_none_come = ""
         #: Where every rank has a driver: what rank 0 knows of those that have ended.
         self._done: dict[int, DriverDone] = {}
         #: Query → the answers so far, by rank, and who has not answered.
@@ -97,6 +99,17 @@ class Membership:
                 ranks = (affinity,) if affinity in able else ()
             self._candidates[key] = ranks
         return ranks
+
+    def is_awaited(self, key: SchedulingKey) -> bool:
+        """Whether a rank may come that can run tasks of this key: a replacement, for a rank that could."""
+        resources, affinity, is_soft, _ = key
+        if affinity >= 0 and not is_soft:
+            return affinity in self.joining and self._has(affinity, resources)
+        if not self._context.config.n_respawns_minute_max or self.why_none_come or not self.n_missing:
+            return False
+        filled = [self.roster[rank].place for rank in self.active]
+        places = [record.rank for record in self.roster if record.replaces < 0 and not record.is_spare]
+        return any(place not in filled and self._has(place, resources) for place in places)
 
     def _has(self, rank: int, resources: tuple[tuple[str, int], ...]) -> bool:
         has = self.roster[rank].resources
@@ -132,9 +145,10 @@ class Membership:
             return f"Task {name} is bound to rank {affinity}, a spare, which is given no task before others have died."
         had = next((rank for rank in self.deaths if affinity < 0 and self._has(rank, resources)), -1)
         if had >= 0:
+            why_none = f"{self.why_none_come} " if self.why_none_come else ""
             return (
                 f"Task {name} asks for {wanted}; of the ranks that are left none can ever give it that. "
-                f"{self.obituary(had)}; it could. Let several ranks have it, or start the job with spares."
+                f"{self.obituary(had)}; it could. {why_none}Let several ranks have it, or start the job with spares."
             )
         ranks = tuple(self.roster[rank] for rank in self.active) if affinity < 0 else (self.roster[affinity],)
         short = [
@@ -217,8 +231,11 @@ class Membership:
 
     @property
     def n_missing(self) -> int:
-        """How many ranks fewer may be given tasks than at the start."""
-        return self._n_active - len(self.active)
+        """How many ranks fewer may be given tasks than at the start.
+
+        A place counts once: of a death whose replacement has come somebody may hear after that.
+        """
+        return self._n_active - len({self.roster[rank].place for rank in self.active})
 
     def vacancy(self) -> int:
         """The place of the start that a replacement takes: of a rank that ran tasks, if there is one; the lowest."""

@@ -101,9 +101,7 @@ class RankCore:
             context, self.templates, copies, self.membership, self.cancellations, self.scheduler, self.runs
         )
         held = (self.membership, self.references, self.answers, copies, self.transfers)
-        self.deaths = Deaths(
-            context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.leases, self.tasks
-        )
+        self.deaths = Deaths(context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.tasks)
         self._on_event = Handlers(self._event_handlers())
         self._on_message = self._message_handlers()
 
@@ -162,7 +160,8 @@ class RankCore:
             return None
         if self.context.put_off:
             return self.context.now
-        deadlines = (self.scheduler.next_deadline(), self.leases.check_at, self.pressure.deny_at)
+        late_at = self.deaths.replacements.late_at
+        deadlines = (self.scheduler.next_deadline(), self.leases.check_at, self.pressure.deny_at, late_at)
         return min((at for at in deadlines if at is not None), default=None)
 
     def _reach_deadline(self, now: float) -> list[Effect]:
@@ -184,6 +183,8 @@ class RankCore:
             self.runs.hand_back_all()
         if self.pressure.deny_at is not None and self.pressure.deny_at <= now:
             self.pressure.tick()
+        if self.deaths.replacements.late_at is not None and self.deaths.replacements.late_at <= now:
+            self.deaths.replacements.tick()
         self._settle()
         deadline = self.next_deadline()
         context.due_at = NEVER if deadline is None else deadline

@@ -3,6 +3,9 @@
 One is wanted while fewer ranks may be given tasks than at the start, so not while a spare stands in. A program whose
 tasks kill the ranks that run them would have replacements started for ever; therefore only so many are within a minute,
 and none any more when several in a row have died before they could be used. Then the job goes on with fewer ranks.
+
+Tasks that only a dead rank could run wait for its replacement (``Membership.is_awaited``), until rank 0 says that none
+comes any more, or that one is late.
 """
 
 from __future__ import annotations
@@ -19,10 +22,21 @@ from hpcfut.core.effects import Announce, SpawnRank
 from hpcfut.core.events import LinkMade, PortReady, RankArrived, SpawnFailed
 from hpcfut.core.membership import Membership
 from hpcfut.model.roster import N_REPLACEMENTS_MAX, RankRecord
-from hpcfut.wire.joining import AllLinked, DeathTold, LinkWanted, PortOpened, RankActivated, RankIntroduced, RankLinked
+from hpcfut.wire.joining import (
+    AllLinked,
+    DeathTold,
+    LinkWanted,
+    PortOpened,
+    RankActivated,
+    RankIntroduced,
+    RankLinked,
+    ReplacementsOver,
+)
 
 #: So many replacements in a row may die before they are activated.
 N_IN_VAIN_MAX: Final = 3
+#: After this time a replacement is late.
+WITHIN_S: Final = 60.0
 _MINUTE_S: Final = 60.0
 
 IDLE: Final = "idle"
@@ -59,6 +73,8 @@ class Replacements:
         self._linking = -1
         self._missing: dict[int, None] = {}
         self._n_in_vain = 0
+        #: When the one that is on its way will be late.
+        self.late_at: float | None = None
         #: When the last of them were wanted.
         self._wanted_at: deque[float] = deque()
 
@@ -81,6 +97,7 @@ class Replacements:
             DeathTold: self._arrivals.on_death_told,
             AllLinked: lambda _, message: self._arrivals.on_all_linked(),
             RankActivated: self.on_activated,
+            ReplacementsOver: lambda _, message: self._arrivals.on_over(message),
         }
 
     def on_death(self, dead: int, reason: str) -> None:
@@ -119,6 +136,8 @@ class Replacements:
         else:
             self.state = self._next[self.state, "spawn"]
             self._wanted_at.append(now)
+            self.late_at = now + WITHIN_S
+            self._context.wake_at(self.late_at)
             place = membership.roster[membership.vacancy()]
             rank = self._context.n_ranks
             self.record = msgspec.structs.replace(place, rank=rank, replaces=place.place, pid=0, is_spare=False)
@@ -126,12 +145,25 @@ class Replacements:
 
     def _give_up(self, why: str) -> None:
         self.state = self._next[self.state, "give up"]
-        sentence = f"{why}, so no more are started. The job goes on with {len(self._membership.active)} ranks."
-        self._context.effects.append(Announce(sentence))
+        sentence = f"{why}, so no more are started."
+        n_ranks = len(self._membership.active)
+        self._context.effects.append(Announce(f"{sentence} The job goes on with {n_ranks} ranks."))
+        self._let_nobody_wait(sentence)
+
+    def tick(self) -> None:
+        """The one that is on its way is late; it may still come, but nobody knows when."""
+        self.late_at = None
+        sentence = f"A replacement for a rank that died has not come within {WITHIN_S:g} s."
+        self._context.effects.append(Announce(f"{sentence} Nothing waits for it any more."))
+        self._let_nobody_wait(sentence)
+
+    def _let_nobody_wait(self, why: str) -> None:
+        for rank in self._membership.alive:
+            self._context.send(rank, ReplacementsOver(why))
 
     def _end(self, how: str) -> None:
         self.state = self._next[self.state, how]
-        self.record, self._linking = None, -1
+        self.record, self._linking, self.late_at = None, -1, None
         self._waiting.clear()
         self._missing.clear()
 

@@ -124,7 +124,10 @@ class Standstills:
             for run in report.runs:
                 facts.runs[run.task_id] = run
                 facts.ranks[run.task_id] = rank
-            facts.queued.update((task.task_id, task) for task in report.queued)
+            # What a replacement may run is not stuck.
+            facts.queued.update(
+                (task.task_id, task) for task in report.queued if not self._membership.is_awaited(task.key)
+            )
             facts.waiting.update((task.task_id, task) for task in report.waiting)
             facts.makers.update(report.makers)
         new = {

@@ -1,8 +1,10 @@
 """Stranded tasks: those of this rank that were on another one when it died.
 
 Nobody knows which of them had begun, so each of them counts as an attempt that has failed: it is tried again if it may,
-and fails if it may not. What a generator had told until then stays, and another attempt makes it for nobody. Whatever
-they were sent, the dead rank may have handed on; so the owners are told of it as a borrower before the tasks let go.
+and fails if it may not. That a rank runs only so many at a time bounds nothing: replies of those that had ended, any
+number up to the depth of the lease, may have died with it, and with something blocked there the newest start first.
+What a generator had told until then stays, and another attempt makes it for nobody. Whatever they were sent, the dead
+rank may have handed on; so the owners are told of it as a borrower before the tasks let go.
 """
 
 from __future__ import annotations
@@ -51,17 +53,17 @@ class Stranded:
                 self._tasks.put_back(task, queue, "retry")
             else:
                 self._tasks.fail(task, Failure(CRASHED, f"{self._story_of(task)} {_why_not_again(task)}"), "fail")
-        self._give_up()
-        self._leases.look_again()
+        self.look_again()
         # Threads that wait may run what has come back, and what waited for a lease of the dead rank.
         self._context.runnable.append(NO_ID)
 
-    def _give_up(self) -> None:
-        """What could run nowhere else will never run."""
+    def look_again(self) -> None:
+        """Ranks have died, or come, or come no more: what waits may find room, or never will."""
+        self._leases.look_again()
         for task in list(self._tasks.tasks.values()):
             template, queue = task.template.template, task.template.queue
             assert queue is not None
-            if queue.candidates or task.state not in (QUEUED, WAITING):
+            if queue.candidates or task.state not in (QUEUED, WAITING) or self._membership.is_awaited(queue.key):
                 continue
             if task.state == QUEUED:
                 self._leases.take(task)

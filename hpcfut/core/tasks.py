@@ -116,7 +116,7 @@ class Tasks:
     def _begin(self, task: TaskRecord, queue: KeyQueue) -> None:
         self._references.hold_all(task.nested)
         failure = self._look_at_arguments(task, 1)
-        if not queue.candidates:
+        if not queue.candidates and not self._membership.is_awaited(queue.key):
             sentence = self._membership.why_unschedulable(task.template.template.name, queue.key)
             failure = failure or Failure(UNSCHEDULABLE, sentence)
         if failure is not None:

@@ -49,4 +49,12 @@ class RankActivated(msgspec.Struct, array_like=True, tag=70, gc=False):
     """A replacement to all: it takes tasks from now on."""
 
 
-Joining = LinkWanted | PortOpened | RankIntroduced | RankLinked | DeathTold | AllLinked | RankActivated
+class ReplacementsOver(msgspec.Struct, array_like=True, tag=71, gc=False):
+    """Rank 0 to all: no task is to wait for a replacement any more."""
+
+    why: str
+
+
+Joining = (
+    LinkWanted | PortOpened | RankIntroduced | RankLinked | DeathTold | AllLinked | RankActivated | ReplacementsOver
+)

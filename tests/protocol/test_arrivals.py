@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from hpcfut.core import events as e
-from hpcfut.core.replacements import N_IN_VAIN_MAX
+from hpcfut.core.replacements import N_IN_VAIN_MAX, WITHIN_S
+from hpcfut.model.failure import Failure
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.wire.messages import DeathNoted
 from tests.protocol.wired import Ranks
@@ -222,6 +223,155 @@ def test_nothing_is_noted_twice(ranks: Ranks) -> None:
     assert len(notes) == len(set(notes))
 
 
+@pytest.fixture
+def lathe(make_ranks: MakeRanks) -> Ranks:
+    """Three ranks, of which the last alone has a lathe."""
+    return make_ranks(survives_deaths=True, n_respawns_minute_max=30, extra={2: {"lathe": 1}})
+
+
+TURN = (("lathe", RESOURCE_UNIT),)
+
+
+def failure_of(ranks: Ranks, rank: int, task: int) -> Failure:
+    """Why a task has failed."""
+    value = ranks.value(rank, task)
+    assert isinstance(value, Failure)
+    return value
+
+
+@pytest.mark.parametrize("owner", [0, 1])
+def test_what_only_a_dead_rank_could_run_waits_for_its_replacement(lathe: Ranks, owner: int) -> None:
+    # turn asks for a lathe, which one rank has; it dies with a call of turn, and another call follows.
+    turn = lathe.function(owner, resources=TURN, n_retries_max=1)
+    before = lathe.call(turn)
+    assert lathe.running == {before: 2}
+    large = lathe.put(owner, is_large=True)
+    lathe.kill(2)
+    after = lathe.call(turn, arguments=(large, large))
+    assert not lathe.running
+    lathe.links_wait = True
+    lathe.arrive()
+    lathe.settle()
+    assert not lathe.running, "It has not been linked with all."
+    lathe.links_wait = False
+    lathe.make_link()
+    lathe.settle()
+    assert lathe.running[before] == 3
+    lathe.returns(before)
+    assert lathe.running == {after: 3}
+    lathe.returns(after)
+    lathe.drop(owner, before, after, large)
+
+
+def test_what_no_replacement_could_run_fails_at_once(lathe: Ranks) -> None:
+    # Calls that ask for more than anybody ever had, and one that is bound to the dead rank itself.
+    lathe.kill(2)
+    greedy = lathe.call(lathe.function(resources=(("lathe", 2 * RESOURCE_UNIT),)))
+    assert "the most on one rank is 0" in failure_of(lathe, 0, greedy).text
+    bound = lathe.call(lathe.function(resources=TURN, on=2))
+    assert "bound to rank 2" in failure_of(lathe, 0, bound).text
+    lathe.drop(0, greedy, bound)
+
+
+def test_what_waits_for_a_replacement_fails_when_none_comes_any_more(lathe: Ranks) -> None:
+    # No replacement can be started; calls of turn by two ranks wait until that is given up.
+    turn = {owner: lathe.function(owner, resources=TURN, n_retries_max=1) for owner in (0, 1)}
+    tasks = {owner: lathe.call(turn[owner]) for owner in (0, 1)}
+    lathe.returns(tasks[0])
+    lathe.kill(2)
+    again = lathe.call(lathe.function(resources=TURN))
+    waits = [lathe.get(0, again), lathe.get(1, tasks[1])]
+    for n in range(N_IN_VAIN_MAX + 1):
+        assert not any(wait in lathe.woken for wait in waits), n
+        lathe.tell(0, e.SpawnFailed(lathe.wanted.pop().rank, "There is no room."))
+    lathe.settle()
+    for rank, task in ((0, again), (1, tasks[1])):
+        text = failure_of(lathe, rank, task).text
+        assert "It was killed; it could." in text
+        assert "could not be used" in text
+    late = lathe.call(lathe.function(1, resources=TURN))
+    assert "could not be used" in failure_of(lathe, 1, late).text
+    lathe.drop(0, tasks[0], again)
+    lathe.drop(1, tasks[1], late)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_nobody_waits_for_ever_for_a_replacement_that_does_not_come(lathe: Ranks, is_there: bool) -> None:
+    # A replacement starts, and gets stuck before it takes tasks.
+    lathe.kill(2)
+    task = lathe.call(lathe.function(1, resources=TURN))
+    wait = lathe.get(1, task)
+    if is_there:
+        lathe.links_wait = True
+        lathe.arrive()
+        lathe.settle()
+    lathe.pass_time(WITHIN_S - 1)
+    assert wait not in lathe.woken
+    lathe.pass_time(1)
+    assert f"within {WITHIN_S:g} s" in failure_of(lathe, 1, task).text
+    assert f"within {WITHIN_S:g} s" in lathe.announced[0]
+    if is_there:  # It comes after all, and is as good as any.
+        lathe.links_wait = False
+        lathe.make_link()
+        lathe.settle()
+        late = lathe.call(lathe.function(1, resources=TURN))
+        assert lathe.running == {late: 3}
+        lathe.returns(late)
+        lathe.drop(1, late)
+    lathe.drop(1, task)
+
+
+def test_where_a_spare_has_taken_the_place_nobody_waits(make_ranks: MakeRanks) -> None:
+    # Ranks 1 and 2 have a lathe each, and rank 3 is a spare; both die, and one replacement comes.
+    extra = {1: {"drill": 1}, 2: {"lathe": 1}}
+    ranks = make_ranks(4, survives_deaths=True, n_respawns_minute_max=30, n_spares=1, extra=extra)
+    ranks.kill(2)
+    task = ranks.call(ranks.function(resources=TURN))
+    assert "it could" in failure_of(ranks, 0, task).text
+    ranks.kill(1)
+    tasks = [ranks.call(ranks.function(resources=((name, RESOURCE_UNIT),))) for name in ("lathe", "drill")]
+    assert not ranks.running
+    assert replace(ranks) == 4
+    assert ranks.running == {tasks[1]: 4}
+    assert "it could" in failure_of(ranks, 0, tasks[0]).text
+    ranks.returns(tasks[1])
+    ranks.drop(0, task, *tasks)
+
+
+def test_who_has_heard_of_one_of_two_deaths_waits_for_its_replacement(make_ranks: MakeRanks) -> None:
+    # Ranks 1 and 2 die; rank 3 has heard of one death only when the replacement for the other is there.
+    ranks = make_ranks(4, survives_deaths=True, n_respawns_minute_max=30, extra={2: {"lathe": 1}})
+    ranks.kill(1, 2, unaware=(3,))
+    ranks.hear(3, 2)
+    task = ranks.call(ranks.function(3, resources=TURN))
+    assert replace(ranks) == 4
+    assert not ranks.running
+    ranks.hear(3, 1)
+    ranks.settle()
+    assert replace(ranks) == 5
+    assert ranks.running == {task: 5}
+    ranks.returns(task)
+    ranks.drop(3, task)
+
+
+def test_who_waits_for_a_replacement_does_not_stand_still(make_ranks: MakeRanks) -> None:
+    # f holds a lathe, and waits for a call that needs one; rank 2, which could run it, has died.
+    extra = {1: {"lathe": 1}, 2: {"lathe": 1}}
+    ranks = make_ranks(survives_deaths=True, n_respawns_minute_max=30, extra=extra)
+    outer = ranks.call(ranks.function(resources=TURN, on=1))
+    ranks.kill(2)
+    inner = ranks.call(ranks.function(1, resources=TURN), parent=outer)
+    ranks.tell(1, e.WaitStarted(1, [inner], 1, True, True, outer, True))
+    for _ in range(8):
+        ranks.pass_time(ranks.hands[0].core.context.config.standstill_after_s)
+    assert replace(ranks) == 3
+    assert ranks.running[inner] == 3
+    ranks.returns(inner)
+    ranks.drop(1, inner)
+    ranks.returns(outer)
+    ranks.drop(0, outer)
+
+
 class Story:
     """A random program under random deaths, with messages and links in a random order."""
 
@@ -296,7 +446,8 @@ class Story:
         ranks = self.ranks
         on = self.choose.choice(ranks.hands[0].core.membership.active)
         x = ranks.put(0, b"x")
-        function = ranks.function(on=on, n_retries_max=3, affinity_soft=True)
+        resources = TURN if self.choose.random() < 0.3 else ()
+        function = ranks.function(on=on, n_retries_max=3, affinity_soft=True, resources=resources)
         task = ranks.call(function, nested=(x,))
         ranks.drop(0, x)
         where = ranks.running.get(task)
@@ -311,7 +462,7 @@ class Story:
 def test_whatever_dies_and_joins_in_whatever_order_nothing_is_left(part: int) -> None:
     # Thirty random stories.
     for seed in range(30 * part, 30 * part + 30):
-        ranks = Ranks(4, survives_deaths=True, n_respawns_minute_max=1000)
+        ranks = Ranks(4, survives_deaths=True, n_respawns_minute_max=1000, extra={2: {"lathe": 1}})
         Story(ranks, seed).play(40)
         rosters = {ranks.hands[rank].core.membership.n_ranks for rank in ranks.alive}
         assert len(rosters) == 1, seed
