@@ -103,15 +103,15 @@ class Deaths:
         self._context.apart[dead] = None
         # Nothing new goes there.
         tasks = self._stranded.leave(dead)
-        for task in tasks:
-            self._references.report_covered(task.arguments, task.nested, dead)
+        self._references.report_covered([(task.arguments, task.nested) for task in tasks], dead)
         self._standstills.begin_anew()
         # What it owned, and what it stored, is waited for anew before any task is tried again that needs it.
         self._recovery.fail_all(dead, self._died)
         self._recovery.lose_all(dead, Failure(LOST, f"{sentence}."))
         self.estates.settle(dead, sentence)
-        self._stranded.come_back(tasks)
+        # First, because some of the tasks may be children of orphans, and are not tried again then.
         self._orphans.forget_owner(dead)
+        self._stranded.come_back(tasks)
         self.burials.note(dead, self._orphans.covered(dead))
         self.replacements.on_death(dead, event.reason)
 

@@ -21,7 +21,8 @@ Nothing is moved in the middle of an event, because what one machine has just fo
 use; it is put off until everything is settled. When nothing can be moved and nothing is under way, lineage lets go of
 what nobody else holds; then runs that wait here with their arguments pinned are handed back, but for the one that waits
 for what is first in line. Where that does not help for a while, the first in line is told that the store is full. So
-is, after a longer time, an argument that comes again and again with a task that is handed back again and again.
+is, after a longer time, an argument that comes again and again with a task that is handed back again and again, also
+when it has been denied before at a moment in which nobody waited for it.
 """
 
 from __future__ import annotations
@@ -189,7 +190,11 @@ class Pressure:
             self._copies, self._context.rank, copy.object_id, copy.nbytes, self._spills.trouble
         )
         failure = Failure(FULL, text)
-        self._copies.asked_at.pop(copy.object_id, None)
+        times = self._copies.asked_at
+        if copy.waiter_id or copy.watchers:
+            times.pop(copy.object_id, None)
+        elif copy.object_id in times:  # Who has asked may hear of it too late, and ask again and again.
+            times[copy.object_id] = times[copy.object_id][0], self._context.now
         copy.state = self._next[copy.state, "no room"]
         if copy.waiter_id:
             self._copies.forget(copy)

@@ -6,7 +6,7 @@ This is the only place where an object's life ends. The rules are told in ``borr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from hpcfut.core.borrowing import UNKNOWN, BorrowedObject, Borrowing
 from hpcfut.core.context import Context, increment
@@ -226,15 +226,18 @@ class References:
             for object_id in object_ids:
                 self.report(object_id, borrower)
 
-    def report_covered(self, arguments: tuple[int, ...], nested: tuple[int, ...], executor: int) -> None:
-        """The executor of a task, which this rank covered, has died: see to it that owners count it until it is buried.
+    def report_covered(self, held: Iterable[tuple[tuple[int, ...], tuple[int, ...]]], executor: int) -> None:
+        """The executor of tasks, which this rank covered, has died: see to it that owners count it until it is buried.
 
-        It may have handed on what it was covered for, which nobody else but the receiver knows.
+        It may have handed on what it was covered for, which nobody else but the receiver knows. Each task held
+        arguments, and refs nested in them.
         """
-        covered = dict.fromkeys(nested)
-        for object_id in arguments:
-            record = self.find(object_id)
-            covered |= dict.fromkeys(record.contained if record is not None else ())
+        covered: dict[int, None] = {}
+        for arguments, nested in held:
+            covered |= dict.fromkeys(nested)
+            for object_id in arguments:
+                record = self.find(object_id)
+                covered |= dict.fromkeys(record.contained if record is not None else ())
         self.report_all(tuple(covered), executor)
 
     def accept(self, object_id: int, reporter: int) -> None:

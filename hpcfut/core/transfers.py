@@ -328,6 +328,7 @@ class Transfers:
 
     def _serve(self, copy: Copy, rank: int, transfer_id: int) -> None:
         object_id = copy.object_id
+        self._copies.note_use(copy)
         if not transfer_id:
             self._context.send(rank, BytesLent(object_id, self.loans.give(copy, rank), copy.nbytes))
             return

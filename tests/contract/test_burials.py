@@ -30,6 +30,24 @@ class Request:
         return self.has_ended
 
 
+class StubReceive:
+    def Start(self) -> None:
+        pass
+
+
+class Nobody:
+    """The status of a request that is not in use."""
+
+    def Get_source(self) -> int:
+        return -1
+
+    def Get_count(self) -> int:
+        return 0
+
+    def Get_tag(self) -> int:
+        return -1
+
+
 class Comm:
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -61,6 +79,14 @@ class Transport(SurvivingTransport):
         self._is_probing = False
         self._slots, self._tests = [memoryview(bytes(1))], [lambda _: False]
         self._status: Any = None
+
+    def drop(self, data: bytes) -> None:
+        """MPI has taken the receive of the first slot out of use, and this lies in the slot."""
+        self._slots = [memoryview(bytearray(data.ljust(8, b"\0"))) for _ in range(2)]
+        self._status = Nobody()
+        self._tests = [lambda _: not self._n_used, lambda _: False]
+        receives: Any = [StubReceive()]
+        self._receives = receives
 
     def find(self, rank: int) -> None:
         self._dead.add(rank)
@@ -119,6 +145,20 @@ def test_a_transfer_that_fails_without_a_death() -> None:
     transport.now = NOTICED_WITHIN_S + 1.0
     with pytest.raises(RankLostError, match="process_vm_readv failed"):
         transport.completed_data()
+
+
+def test_a_receive_that_a_death_has_taken_out_of_use_is_used_again() -> None:
+    transport = Transport()
+    transport.drop(b"")
+    assert transport.poll() == []
+    assert transport.poll() == []
+
+
+def test_a_frame_that_mpi_has_dropped_ends_the_rank() -> None:
+    transport = Transport()
+    transport.drop(b"hf")
+    with pytest.raises(HpcfutError, match="Rank 0 has lost a message"):
+        transport.poll()
 
 
 def test_nobody_waits_for_ever_for_a_rank_that_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:

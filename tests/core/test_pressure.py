@@ -35,6 +35,7 @@ from hpcfut.core.events import (
     WaitAbandoned,
     WaitStarted,
 )
+from hpcfut.core.pressure import N_PATIENCES
 from hpcfut.model.failure import FULL, LOST, UNRECOVERABLE, Failure
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import (
@@ -616,6 +617,58 @@ def test_a_task_that_comes_back_in_the_moment_in_which_it_is_denied_does_not_sta
     hand.tell(RunReturned(hand.own(22), (SMALL,)), ViewsClosed([kept, others]))
     hand.release(mine, kept, THEIRS, others, hand.own(21), hand.own(22))
     hand.give_leases_back()
+
+
+def test_who_looks_away_whenever_he_would_be_denied_is_denied_after_a_longer_time(make_core: MakeCore) -> None:
+    # z, *rest = [put(...) for _ in range(3)]; x, y = get(rest); r = f.remote(z)    # here, which is lent while it waits
+    # while not wait([r], timeout=3)[0]: pass
+    hand = make_core(0, **TWO)
+    hand.keeps_values = True
+    hand.define(HERE)
+    put_two(hand)
+    spilled = spill(hand)
+    hand.tell(ObjectPut(hand.own(14), LARGE))
+    kept = hand.own(12), hand.own(14)
+    hand.start_waiting(*kept)
+    hand.submit(21, HERE, (spilled,))
+    n_polls = 0
+    while hand.owned(21).failure is None and n_polls < 2 * N_PATIENCES:
+        n_polls += 1
+        hand.start_waiting(hand.own(21), waiter=2 + n_polls)
+        hand.now += hand.core.context.config.store_full_after_s
+        hand.tell(WaitAbandoned(2 + n_polls))
+    failure = hand.owned(21).failure
+    assert failure is not None
+    assert failure.kind == FULL
+    assert n_polls > N_PATIENCES
+    hand.tell(ViewsClosed(list(kept)))
+    hand.release(*kept, spilled, hand.own(21))
+    hand.give_leases_back()
+
+
+def test_who_asks_from_elsewhere_and_looks_away_is_denied_after_a_longer_time(make_core: MakeCore) -> None:
+    # The same on another rank of the host, which asks for what is in a file of this one each time it is lent.
+    hand = make_core(**TWO, neighbours=(0, 1))
+    hand.keeps_values = True
+    put_two(hand)
+    spilled = spill(hand)
+    hand.tell(ObjectPut(hand.own(14), LARGE))
+    kept = hand.own(12), hand.own(14)
+    hand.start_waiting(*kept)
+    wait_s = hand.core.context.config.store_full_after_s
+    for _ in range(N_PATIENCES):
+        assert not of(hand.get(1, LoanRequested(spilled)), ReadRefused)
+        assert only(hand.wait(wait_s), ReadRefused).failure is not None
+    (refusal,) = of(hand.get(1, LoanRequested(spilled)), ReadRefused)
+    assert refusal.failure is not None
+    assert refusal.failure.kind == FULL
+    hand.tell(ViewsClosed(list(kept)))
+    hand.release(*kept)
+    read = only(hand.get(1, LoanRequested(spilled)), RestoreObject)
+    assert of(hand.tell(ReadCompleted(read.transfer_id)), BytesLent)
+    assert not hand.core.copies.asked_at, "It has served somebody."
+    hand.release(spilled)
+    hand.get(1, LoanReturned(spilled, 1))
 
 
 def test_a_disk_that_does_not_take_all_is_given_less(make_core: MakeCore) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcfut.core.events import CancelRequested, RunHeldBack, StreamAdvanced, WaitStarted
+from hpcfut.core.events import CancelRequested, ResourcesQueried, RunHeldBack, StreamAdvanced, WaitStarted
 from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNRECOVERABLE, UNSCHEDULABLE, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
-from hpcfut.wire.messages import LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack, WaitersAsked
+from hpcfut.wire.messages import BorrowAdded, LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack, WaitersAsked
 from tests.protocol.wired import Ranks
 
 MakeRanks = Callable[..., Ranks]
@@ -490,6 +490,48 @@ def test_what_a_task_was_covered_for_may_have_been_handed_on(make_ranks: MakeRan
     ranks.drop(2, x)
     assert not ranks.knows(0, x)
     ranks.drop(0, a)
+
+
+def test_what_many_tasks_were_covered_for_is_reported_once(make_ranks: MakeRanks) -> None:
+    # Rank 1 puts x, and calls f.remote([x]) on rank 3, which calls g.remote([x]) three times on rank 2.
+    ranks = make_ranks(4, survives_deaths=True)
+    x = ranks.put(1)
+    outer = ranks.call(ranks.function(1, on=3), nested=(x,))
+    ranks.hold(3, x)
+    function = ranks.function(3, on=2, affinity_soft=True, n_retries_max=1)
+    first = ranks.call(function, parent=outer)
+    ranks.returns(first)
+    inner = [ranks.call(function, nested=(x,), parent=outer) for _ in range(3)]
+    assert len(ranks.sent(TaskPushed, 3)) == 4
+    ranks.log.clear()
+    ranks.kill(2)
+    assert len(ranks.sent(BorrowAdded, 3)) == 1
+    while not all(isinstance(ranks.hands[3].core.ownership.objects[task].payload, bytes) for task in inner):
+        for task in list(ranks.running):
+            if task != outer:
+                ranks.returns(task)
+        ranks.pass_time(1.0)
+    ranks.drop(3, x, first, *inner)
+    ranks.returns(outer)
+    ranks.drop(1, x, outer)
+
+
+def test_children_of_an_orphan_that_were_on_the_dead_rank_are_not_tried_again(make_ranks: MakeRanks) -> None:
+    # Rank 1 calls f on rank 2, which calls g twice, on ranks 3 and 1; g returns on rank 3, and rank 1 dies.
+    ranks = make_ranks(4, survives_deaths=True)
+    outer = ranks.call(ranks.function(1, on=2))
+    ranks.tell(2, ResourcesQueried(1))  # So it hears that rank 0 is busy.
+    ranks.settle()
+    function = ranks.function(2, n_retries_max=1)
+    inner = [ranks.call(function, parent=outer) for _ in range(2)]
+    assert ranks.running == {outer: 2, inner[0]: 3, inner[1]: 1}
+    ranks.returns(inner[0])
+    ranks.log.clear()
+    ranks.kill(1)
+    assert not ranks.sent(TaskPushed), "There is room on rank 3."
+    assert ranks.running == {outer: 2}
+    ranks.drop(2, *inner)
+    ranks.returns(outer)
 
 
 def test_a_death_while_somebody_asks_for_a_place_on_an_idle_rank(make_ranks: MakeRanks) -> None:

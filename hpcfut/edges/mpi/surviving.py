@@ -8,7 +8,8 @@ What was found out about Open MPI 5.0.11, and what follows from it:
   often is not worth a call. Who sleeps polls a few times a second.
 * The receive that was tested then remembers the error until it is tested the next time. If a frame comes between, that
   test takes it out of use and raises once more, and the frame is gone. So it is tested again at once, before any other
-  call gives a frame the time to come.
+  call gives a frame the time to come. Only user code that is inside MPI on another thread can still do so; then the
+  frame lies in its slot, nobody knows whose it is, and this rank ends, because somebody would wait for ever.
 * A request with a dead rank raises when it is tested, and MPI has let go of its buffer then. It may say for a while
   that it is still under way, while bytes of it are in the network; it is tested until it ends, and its buffer is kept.
 * A first message to a dead rank, or a read from one, may never return. So nothing is sent to a rank that is known to be
@@ -145,7 +146,14 @@ class SurvivingTransport(MpiTransport):
         # A receive that a death has taken out of use comes from nobody, and is started again like all others.
         if tag == _TAG_STOPPED:
             self._stopped.add(source)
-        elif source >= 0 and source not in self._dead:
+        elif source < 0:
+            if self._slots[self._head - 1][0]:  # The head has gone on to the next one.
+                raise HpcfutError(
+                    f"Rank {self.rank} has lost a message: MPI dropped it while another thread was inside MPI in the "
+                    f"moment in which a rank died. Without it this rank cannot go on, and ends. Let tasks not call MPI "
+                    f"where ranks may die, or start the job with --fault-tolerance off."
+                )
+        elif source not in self._dead:
             super()._receive_note(tag, source, note)
 
     # -- bulk data -----------------------------------------------------------------------------------------------------
