@@ -162,6 +162,8 @@ class Leases:
         while tasks and queue.open:
             task = tasks.popleft()
             if task.state == QUEUED:
+                if queue.ahead:  # Pushing the one before it has filled a lease, under which it stands ahead by now.
+                    self._ahead.forget(queue, task)
                 queue.n_queued -= 1
                 self.n_queued -= 1
                 self._push(task, queue)

@@ -110,6 +110,26 @@ def test_what_others_take_is_not_what_stands_ahead(make_ranks: MakeRanks) -> Non
     calls.end()
 
 
+def test_what_waited_near_its_bytes_goes_to_several_ranks_at_once(make_ranks: MakeRanks) -> None:
+    # Two ranks run a task each, and have room for one more; the next three wait for rank 0, which has their bytes, and
+    # is not lent after all.
+    ranks = make_ranks(3, hosts="abc")
+    calls = Calls(ranks, ranks.function())
+    short = [ranks.call(calls.function) for _ in range(2)]
+    ranks.pass_time(0.008)
+    for task in short:
+        ranks.returns(task)
+    before = [ranks.call(calls.function) for _ in range(2)]
+    calls.call(3)
+    assert list(ranks.running) == before
+    ranks.pass_time(0.03)
+    for task in before:
+        ranks.returns(task)
+    assert calls.running() == {0: 2, 1: 1}
+    ranks.drop(0, *short, *before)
+    calls.end()
+
+
 def test_what_is_near_or_small_is_not_told(make_ranks: MakeRanks) -> None:
     ranks = make_ranks(2, hosts="aa")
     calls = Calls(ranks, ranks.function(on=1))
