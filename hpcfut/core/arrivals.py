@@ -12,8 +12,9 @@ place of a rank of the start (``RankRecord.replaces``), with its resources. Noth
    all. Only now it may be given tasks, and hold or own objects; and whoever names it names it to ranks that know it.
 
 Deaths meanwhile are as any others. A rank that dies before it was linked is unknown to the edge of the replacement, and
-a replacement that dies before it was linked to that of others; there, and nowhere else, rank 0 tells of a death. So all
-ranks have the same roster in the end, in which some were never alive for them.
+a replacement that dies before it was linked to that of others; there, and nowhere else, rank 0 tells of a death, which
+is taken as proof at once: nobody waits for, or writes to, a rank that he cannot reach. So all ranks have the same
+roster in the end, in which some were never alive for them.
 
 Burials (``deaths.py``) must come to an end with a rank that was not there when others noted a death. Therefore two
 ranks that are linked tell each other at once of every death that they have noted, without any object: neither can hold
@@ -108,16 +109,17 @@ class Arrivals:
             self._transfers.admit(rank)
         self._burials.tell(rank)
 
-    def on_death_told(self, _: int, message: DeathTold) -> None:
-        """A rank is dead that was never linked with this one, as far as rank 0 knows."""
+    def is_out_of_reach(self, message: DeathTold) -> bool:
+        """A rank is dead that was never linked with this one, as far as rank 0 knows; gives whether that is so."""
         record = message.record
         self.introduced.pop(record.rank, None)
         if record.rank == self._context.n_ranks:
             self.admit(record)
         if record.rank in self._membership.unlinked:
             self._context.effects.append(DeclareDead(record.rank, message.reason))
-        else:
-            self._context.count_stale("death of a rank that the edge will tell of")
+            return True
+        self._context.count_stale("death of a rank that the edge will tell of")
+        return False
 
     def on_all_linked(self) -> None:
         """Replacement: there is nobody left whom it does not know."""

@@ -33,6 +33,9 @@ effect before it runs once more.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from hpcfut.core.answers import Answers
 from hpcfut.core.arrivals import Arrivals
 from hpcfut.core.burials import Burials
@@ -51,9 +54,11 @@ from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.failure import LOST, OWNER_DIED, Failure
 from hpcfut.model.ids import name_of, owner_of
+from hpcfut.wire.joining import DeathTold
 from hpcfut.wire.messages import (
     BorrowAdded,
     BorrowConfirmed,
+    DeathNoted,
     LoanRequested,
     LoanReturned,
     ObjectAsked,
@@ -62,7 +67,7 @@ from hpcfut.wire.messages import (
 
 
 class Deaths:
-    """The one place that takes ``RankLost``; it calls the machines in order."""
+    """The one place that takes a death; it calls the machines in order."""
 
     def __init__(
         self,
@@ -114,6 +119,20 @@ class Deaths:
         self._stranded.come_back(tasks)
         self.burials.note(dead, self._orphans.covered(dead))
         self.replacements.on_death(dead, event.reason)
+
+    def messages(self) -> dict[type, Callable[[int, Any], None]]:
+        """What is done about each message of a death, or an arrival."""
+        return {
+            DeathNoted: self.burials.on_noted,
+            Undelivered: self.on_undelivered,
+            DeathTold: self.on_death_told,
+            **self.replacements.messages(),
+        }
+
+    def on_death_told(self, _: int, message: DeathTold) -> None:
+        """Rank 0 tells of a death, of which the edge of this rank may have no proof; it hears of it as well."""
+        if self.arrivals.is_out_of_reach(message):
+            self.on_rank_lost(RankLost(message.record.rank, message.reason))
 
     def _died(self, object_id: int) -> Failure:
         return Failure(

@@ -226,7 +226,7 @@ class UseLink(msgspec.Struct, gc=False):
 
 
 class DeclareDead(msgspec.Struct, gc=False):
-    """A rank is dead with which this one is not linked: tell of it as of any other (``RankLost``)."""
+    """A rank is dead with which this one is not linked, and never will be, as the core has heard."""
 
     rank: int
     reason: str

@@ -61,7 +61,7 @@ class Membership:
             self.unlinked = dict.fromkeys(rank for rank in range(1, len(self.roster)) if rank != context.rank)
         #: The ranks that are alive, and those of them that may be given tasks, both in order.
         self.alive = tuple(range(len(self.roster)))
-        self._n_active = sum(not record.is_spare and record.replaces < 0 for record in roster)
+        self._n_active = sum(not self._is_called_later(record) for record in roster)
         self.active: tuple[int, ...] = ()
         #: Spares that have become active, and replacements.
         self.called: tuple[int, ...] = ()
@@ -93,8 +93,10 @@ class Membership:
             resources, affinity, is_soft, _ = key
             ranks = able = tuple(rank for rank in self.active if self._has(rank, resources))
             if is_soft:
-                # One for a spare never counts, or tasks that are elsewhere by now would have no business there later.
-                ranks = (affinity,) if affinity in able and not self.roster[affinity].is_spare else able
+                # One for a rank that is called later never counts, or tasks that are elsewhere by now would have no
+                # business there then.
+                counts = affinity in able and not self._is_called_later(self.roster[affinity])
+                ranks = (affinity,) if counts else able
             elif affinity >= 0:
                 ranks = (affinity,) if affinity in able else ()
             self._candidates[key] = ranks
@@ -110,6 +112,10 @@ class Membership:
         filled = [self.roster[rank].place for rank in self.active]
         places = [record.rank for record in self.roster if record.replaces < 0 and not record.is_spare]
         return any(place not in filled and self._has(place, resources) for place in places)
+
+    @staticmethod
+    def _is_called_later(record: RankRecord) -> bool:
+        return record.is_spare or record.replaces >= 0
 
     def _has(self, rank: int, resources: tuple[tuple[str, int], ...]) -> bool:
         has = self.roster[rank].resources
@@ -223,8 +229,7 @@ class Membership:
     def _choose_active(self) -> None:
         """Who may be given tasks follows from who is dead, and who has been activated."""
         self.active = tuple(rank for rank in self.alive if rank not in self.joining)[: self._n_active]
-        records = [self.roster[rank] for rank in self.active]
-        self.called = tuple(record.rank for record in records if record.is_spare or record.replaces >= 0)
+        self.called = tuple(rank for rank in self.active if self._is_called_later(self.roster[rank]))
         self._candidates.clear()
 
     # -- arrivals ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hpcfut.core.ahead import ReadsAhead
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.cancellations import Cancellations
-from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table, Undelivered
+from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.copies import Copies
 from hpcfut.core.deaths import Deaths
 from hpcfut.core.effects import Effect
@@ -285,9 +285,7 @@ class RankCore:
             m.BorrowAdded: references.on_borrow_added,
             m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
             m.BorrowReleased: references.on_borrow_released,
-            m.DeathNoted: self.deaths.burials.on_noted,
-            Undelivered: self.deaths.on_undelivered,
-            **self.deaths.replacements.messages(),
+            **self.deaths.messages(),
             m.ReadRequested: self.transfers.on_read_requested,
             m.ReadRefused: self.transfers.on_read_refused,
             m.ReadRedirected: self.transfers.on_read_redirected,

@@ -94,7 +94,6 @@ class Replacements:
             PortOpened: self.on_port_opened,
             RankIntroduced: self._arrivals.on_introduced,
             RankLinked: self.on_linked,
-            DeathTold: self._arrivals.on_death_told,
             AllLinked: lambda _, message: self._arrivals.on_all_linked(),
             RankActivated: self.on_activated,
             ReplacementsOver: lambda _, message: self._arrivals.on_over(message),

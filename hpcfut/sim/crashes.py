@@ -25,6 +25,8 @@ NEWS: Final = {
 }
 #: The same where two ranks die: some hear of the one before the other, some the other way round.
 MIXED_NEWS: Final = (0.0, 1e-4, 1e-3, 1.0)
+#: After so many steps the first of two ranks dies that is to be replaced: it has been given tasks.
+N_STEPS_FIRST: Final = 3
 
 
 class Crash(msgspec.Struct, frozen=True):
@@ -67,13 +69,24 @@ def double_crashes(n_ranks: int, script: Body, scenario: Scenario, seed: int) ->
             yield Crash(n_ranks, script, scenario, deaths, seed)
 
 
+def joining_crashes(n_ranks: int, script: Body, scenario: Scenario, seed: int) -> Iterator[Crash]:
+    """Rank 1 dies and is replaced; then its replacement, or another rank, dies after every step that it takes."""
+    scenario = _mortal(scenario)
+    first = Death(ranks=(1,), n_boundaries=N_STEPS_FIRST, notices_s=(1e-4,), p_cut_off=0.0)
+    n_steps = _steps(n_ranks, script, scenario, first, seed=seed)
+    for rank in (*range(2, n_ranks), n_ranks):
+        for n_boundaries in range(1, n_steps[rank] + 1):
+            for notices_s, p_cut_off in (NEWS["at once"], NEWS["late, and hear nothing before"]):
+                second = Death(ranks=(rank,), n_boundaries=n_boundaries, notices_s=notices_s, p_cut_off=p_cut_off)
+                yield Crash(n_ranks, script, scenario, (first, second), seed)
+
+
 def _mortal(scenario: Scenario) -> Scenario:
     config = msgspec.structs.replace(scenario.config, survives_deaths=True)
     return msgspec.structs.replace(scenario, config=config, n_turns_a_deep_check=1)
 
 
-def _steps(n_ranks: int, script: Body, scenario: Scenario) -> list[int]:
-    """How many steps each rank takes in the undisturbed run."""
-    undisturbed = SimWorld(n_ranks, 0, script, scenario)
-    undisturbed.run()
-    return [rank.n_boundaries for rank in undisturbed.ranks]
+def _steps(n_ranks: int, script: Body, scenario: Scenario, *deaths: Death, seed: int = 0) -> list[int]:
+    """How many steps each rank takes if no other deaths happen."""
+    world = Crash(n_ranks, script, scenario, deaths, seed).run()
+    return [rank.n_boundaries for rank in world.ranks]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from hpcfut.core import events as e
-from hpcfut.model.ids import owner_of
 from hpcfut.sim.fabric import Frame
 from hpcfut.sim.trace import NeverHeard, RankDied
 
@@ -83,20 +82,28 @@ class Deaths:
         self._world.n_faults_to_come -= 1
 
     def _strike(self, death: Death) -> None:
-        """Ranks die; some may be dead already."""
-        world, rng = self._world, self._world.rng
-        dying = [rank for rank in death.ranks if rank not in self.dead]
+        """Ranks die; some may be dead already, or not there yet."""
+        world = self._world
+        dying = [rank for rank in death.ranks if rank < len(world.ranks) and rank not in self.dead]
         for rank in dying:
             self.kill(rank)
         for rank in dying:
-            for survivor in world.ranks:
-                if survivor.is_dead:
-                    continue
-                at = world.now + rng.random() * rng.choice(death.notices_s)
-                if rng.random() < death.p_cut_off:
-                    self._cut_off_at[rank, survivor.rank] = world.now + rng.random() * (at - world.now)
-                world.n_faults_to_come += 1
-                world.schedule(at, self._notice_in_time, (survivor, rank))
+            for survivor in world.survivors():
+                if rank in survivor.reaches:
+                    self._announce(survivor, rank, death)
+
+    def _announce(self, survivor: SimRank, dead: int, death: Death) -> None:
+        """A survivor will hear of a death, sooner or later."""
+        world, rng = self._world, self._world.rng
+        at = world.now + rng.random() * rng.choice(death.notices_s)
+        if rng.random() < death.p_cut_off:
+            self._cut_off_at[dead, survivor.rank] = world.now + rng.random() * (at - world.now)
+        world.n_faults_to_come += 1
+        world.schedule(at, self.notice_in_time, (survivor, dead))
+
+    def tell(self, survivor: SimRank, dead: int) -> None:
+        """A survivor has got a way to a rank that is dead by now, and will hear so."""
+        self._announce(survivor, dead, Death(ranks=(dead,)))
 
     def kill(self, dead: int) -> None:
         """A rank dies, at whatever it is."""
@@ -109,21 +116,20 @@ class Deaths:
         world.truth.note_death(dead)
         world.forget_actions()
 
-    def _notice_in_time(self, what: tuple[SimRank, int]) -> None:
+    def notice_in_time(self, what: tuple[SimRank, int]) -> None:
+        """The same, as somebody waits for."""
         self.notice(what)
         self._world.n_faults_to_come -= 1
 
     def notice(self, what: tuple[SimRank, int]) -> None:
         """The edge of a survivor has proof of a death; it ends all requests with the dead first, or then."""
         survivor, dead = what
-        if survivor.is_dead:
+        if survivor.is_dead or dead in survivor.has_lost:
             return
         world = self._world
         world.truth.note_lost(survivor.rank, dead)
-        known = {**survivor.has_lost, dead: None}
-        for spec in world.truth.specs.values():
-            if owner_of(spec.task_id) == survivor.rank:
-                spec.is_unschedulable |= not world.candidates(world.templates[spec.template_id], known)
+        survivor.news.append((dead, False))
+        world.note_hopeless(survivor)
         is_late = world.rng.random() < 0.3
         if not is_late:
             world.transfers.end_with(survivor, dead)

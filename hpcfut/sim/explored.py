@@ -120,12 +120,16 @@ class ExploredWorld(SimWorld):
             return argument.reader.rank, "has not received", argument.transfer_id
         if action == self.transfers.has_arrived:
             return argument[0].reader.rank, "has received", argument[0].transfer_id
-        if action == self.deaths.notice:
+        if action in (self.deaths.notice, self.deaths.notice_in_time):
             return argument[0].rank, "hears of the death of", argument[1]
+        what = action.__name__.strip("_").replace("_", " ")
+        if action == self.arrivals.end_spawn:
+            return 0, what, argument[0].rank
+        if isinstance(argument[0], SimRank):
+            return argument[0].rank, what, argument[1]
         # All else is what a rank waits for, with its number: room, a file.
         who: SimRank | Writers = action.__self__  # type: ignore[attr-defined]
-        rank = who.rank if isinstance(who, SimRank) else who.number
-        return rank, action.__name__.strip("_").replace("_", " "), argument[0]
+        return who.rank if isinstance(who, SimRank) else who.number, what, argument[0]
 
     def _is_due(self, rank: SimRank) -> bool:
         return bool(rank.mailbox) or rank.turn_at <= self.now
@@ -195,7 +199,8 @@ class ExploredWorld(SimWorld):
         self._n_deaths_left -= 1
         self.deaths.kill(dead)
         for survivor in self.survivors():
-            self.schedule(self.now, self.deaths.notice, (survivor, dead))
+            if dead in survivor.reaches:
+                self.schedule(self.now, self.deaths.notice, (survivor, dead))
 
     def forget_actions(self) -> None:
         """The dead do nothing more, and who has heard of a death has nothing more of the dead."""

@@ -194,7 +194,7 @@ class Frame:
             template.resources,
             self.horizon if self.horizon >= 0 else len(world.truth.age),
         )
-        spec.is_unschedulable = not world.candidates(template, rank.has_lost)
+        spec.is_unschedulable = world.is_hopeless(template, rank)
         truth = world.truth
         truth.specs[task_id] = spec
         world.note_submitted()

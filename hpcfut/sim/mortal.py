@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from hpcfut.model.config import Config
 from hpcfut.model.template import STREAMING
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Body, Make, Program, Put, Sleep, get
 from hpcfut.sim.scripts import echo, forget, keep, put_one, use
 from hpcfut.sim.world import Scenario
+
+#: Meanwhile a rank that has died is replaced.
+JOINED_S: Final = 0.02
 
 
 def near(me: Frame, rank: int, *, n_retries_max: int = 1) -> int:
@@ -174,8 +178,32 @@ def spare(me: Frame) -> Program:
     return []
 
 
+def replaced(me: Frame) -> Program:
+    """Tasks go to all ranks while one joins, and when it takes tasks; what they were given is passed on and kept."""
+
+    # x = put(1); done = [give.remote([x]) for _ in range(2)]; get(done); sleep; the same again
+    # @remote def give(x): get(keep.remote([x]))
+    def give(inner: Frame) -> Program:
+        (kept,) = inner.submit(inner.define(n_retries_max=1, spread=True), keep, nested=inner.refs[:1])
+        inner.release(inner.refs[:1])
+        yield get(kept, may_run=False)
+        return [Make(is_stored=True)]
+
+    template_id = me.define(n_retries_max=3, spread=True)
+    x = me.put()
+    for _ in range(2):
+        done = [me.submit(template_id, give, nested=[x])[0] for _ in range(2)]
+        yield get(*done, may_run=False)
+        me.release(done)
+        yield Sleep(JOINED_S)
+    me.release([x])
+    return []
+
+
 #: One of the ranks is kept aside.
 WITH_SPARE: Final = Scenario(n_spares=1)
+#: Ranks that die are replaced.
+WITH_REPLACEMENTS: Final = Scenario(config=Config(n_respawns_minute_max=30), spawn_s=1e-3)
 
 #: As ``SCRIPTS``, to be explored with deaths.
 MORTAL: Final[dict[str, tuple[Body, Scenario, tuple[int, ...]]]] = {
@@ -188,4 +216,7 @@ MORTAL: Final[dict[str, tuple[Body, Scenario, tuple[int, ...]]]] = {
     "orphan": (orphan, Scenario(), (2, 3)),
     "items": (items, Scenario(), (2, 3)),
     "spare": (spare, WITH_SPARE, (3,)),
+    "replaced": (replaced, WITH_REPLACEMENTS, (2, 3)),
+    "try again and be replaced": (try_again, WITH_REPLACEMENTS, (2,)),
+    "make again and be replaced": (make_again, WITH_REPLACEMENTS, (2,)),
 }

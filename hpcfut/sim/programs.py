@@ -332,7 +332,7 @@ class RandomProgram:
     def _query(self, me: Frame) -> Steps:
         self._n_queries += 1
         kind = ResourcesQueried if self._n_queries % 2 else InventoriesQueried
-        me.world_rank.post(kind(self._n_queries))
+        me.world_rank.ask(kind(self._n_queries))
         return
         yield
 

@@ -24,16 +24,24 @@ from hpcfut.sim.writers import Writers
 from hpcfut.wire.messages import Message, ReadRequested
 
 if TYPE_CHECKING:
+    from hpcfut.sim.arrivals import Link
     from hpcfut.sim.world import SimWorld
 
 
 class SimRank:
     """See the module's docstring."""
 
-    def __init__(self, world: SimWorld, rank: int, core: RankCore) -> None:
+    def __init__(self, world: SimWorld, rank: int, core: RankCore, reaches: Sequence[int]) -> None:
         self.world = world
         self.rank = rank
         self.core = core
+        self.host = world.roster[rank].host_key
+        #: Ranks to which there is a way that is used; and those of them whose memory this one can view.
+        self.reaches = dict.fromkeys(reaches)
+        self.neighbours = {other: None for other in reaches if world.roster[other].host_key == self.host}
+        #: Ranks to which there is a way that is not used yet; and what has come from ranks that are not heard yet.
+        self.offered: dict[int, Link] = {}
+        self.unheard: dict[int, list[Batch]] = {}
         self.window = SimWindow(rank)
         self.threads = Threads(self)
         self.arguments = OpenArguments(self)
@@ -53,8 +61,14 @@ class SimRank:
         #: Ranks that this one has heard are dead; and those whose memory it has let go of since.
         self.has_lost: dict[int, None] = {}
         self.has_forgotten: dict[int, None] = {}
+        #: Which ranks it has heard take tasks from then on (true), or are dead, in this order.
+        self.news: list[tuple[int, bool]] = []
+        #: Whether it has heard that no task is to wait for a rank that may come.
+        self.awaits_nobody = False
         #: Those of which its core knew before the present turn.
         self.knew_dead: dict[int, None] = {}
+        #: Query → the ranks that are to answer.
+        self.asked: dict[int, list[int]] = {}
         #: What it has told and heard, thing by thing.
         self.n_boundaries = 0
         #: Until then it does nothing, as if it were dead.
@@ -65,7 +79,11 @@ class SimRank:
         self._outgoing: dict[int, list[Message]] = {}
         self.writers = Writers(self)
         self.disk = SimDisk(world.scenario.n_spilled_max)
-        self._perform: dict[type, Callable[[Any], None]] = {
+        self._perform = self._effects()
+
+    def _effects(self) -> dict[type, Callable[[Any], None]]:
+        """How each effect is performed."""
+        return {
             f.SendMessage: self._send_message,
             f.RunTask: self.threads.run_task,
             f.CloseArgument: self.arguments.close,
@@ -86,6 +104,7 @@ class SimRank:
             f.ForgetArena: self._forget_arena,
             f.AnswerQuery: self._answer_query,
             f.EndJob: self._end_job,
+            **self.world.arrivals.effects(self),
         }
 
     # -- turns -----------------------------------------------------------------------------------------------------
@@ -122,7 +141,8 @@ class SimRank:
                 self.world.truth.release(object_id)
         for (rank, object_id), n in self.views.items():
             self.world.ranks[rank].window.segments[object_id].n_views -= n
-        for table in (self.mailbox, self.held, self.stash, self.templates, self.views, self.writers.waiting):
+        tables = (self.mailbox, self.held, self.stash, self.templates, self.views, self.writers.waiting)
+        for table in (*tables, self.offered, self.unheard):
             table.clear()
 
     def turn(self) -> None:
@@ -221,6 +241,13 @@ class SimRank:
             increment(self.views, (place.rank, place.object_id), -1)
         if places:
             self.post(e.ViewsClosed([place.object_id for place in places]))
+
+    def ask(self, query: e.ResourcesQueried | e.InventoriesQueried) -> None:
+        """Ask all ranks that take tasks, and spares."""
+        known = dict(self.news)
+        records = self.world.roster
+        self.asked[query.query_id] = [each.rank for each in records if known.get(each.rank, each.replaces < 0)]
+        self.post(query)
 
     def define(self, *, resources: tuple[tuple[str, int], ...] | None, nested: tuple[int, ...], **options: Any) -> int:
         """Make a template, held by a global variable until ``drop_template``."""
@@ -338,6 +365,8 @@ class SimRank:
 
     def _end_job(self, effect: f.EndJob) -> None:
         self.ended = effect
+        if self.rank == 0:
+            self.world.arrivals.dismiss(self)
 
 
 def broken_file(object_id: int, rank: int, where: str, kind: str) -> Failure:

@@ -100,8 +100,9 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
         scenario = msgspec.structs.replace(scenario, p_disk_full=rng.choice((0.0, 0.0, 0.3, 1.0)))
     scenario = msgspec.structs.replace(scenario, n_ranks_on_host=rng.choice((1, 2, 2, 3)))
     scenario = msgspec.structs.replace(scenario, n_spilled_max=rng.choice((0, 0, 3)))
-    if not is_cut and n_drivers == 1 and n_ranks > 1:
+    if scenario.dies < 0 and n_drivers == 1 and n_ranks > 1:
         scenario, mix = _with_deaths(Random(f"deaths of {seed}"), n_ranks, scenario, mix)
+        scenario = _with_arrivals(Random(f"arrivals of {seed}"), n_ranks, scenario)
     return n_ranks, scenario, mix
 
 
@@ -142,6 +143,31 @@ def _with_deaths(rng: Random, n_ranks: int, scenario: Scenario, mix: Mix) -> tup
     # With losses besides, programs are made so that much is made again.
     mix = replace(mix, n_retries=rng.choice(((0, 1, 3, 9), (3, 9), mix.n_retries)))
     return replace(scenario, deaths=tuple(deaths), n_spares=n_spares, config=config), mix
+
+
+def _with_arrivals(rng: Random, n_ranks: int, scenario: Scenario) -> Scenario:
+    """The same world, in which perhaps ranks that die are replaced, and these may die in turn, at whatever step."""
+    if not scenario.deaths or rng.random() < 0.2:
+        return scenario
+    replace, deaths = msgspec.structs.replace, list(scenario.deaths)
+    for rank in range(n_ranks, n_ranks + 5):
+        if rng.random() < 0.6:
+            # Until it takes tasks it tells and hears some six things for each rank that is there.
+            n_boundaries = rng.randrange(1, rng.choice((8, 6 * n_ranks, 6 * n_ranks, 100)))
+            notices_s = rng.choice(((0.0,), (0.0,), (1e-4,), (0.001, 0.012, 3.0)))
+            deaths.append(Death(ranks=(rank,), n_boundaries=n_boundaries, notices_s=notices_s))
+    if rng.random() < 0.3:
+        # While others join, one of the start dies.
+        deaths.append(Death(ranks=(rng.randrange(1, n_ranks),), n_boundaries=rng.randrange(50, 500)))
+    config = replace(scenario.config, n_respawns_minute_max=rng.choice((30, 30, 30, 2)))
+    return replace(
+        scenario,
+        deaths=tuple(deaths),
+        config=config,
+        # So late that nobody waits any more, now and then.
+        spawn_s=rng.choice((1e-3, 0.02, 0.02, 1.0, 150.0)),
+        p_spawn_fails=rng.choice((0.0, 0.2, 0.8)),
+    )
 
 
 def world_of(seed: int, n_ranks: int | None = None) -> SimWorld:
@@ -193,6 +219,10 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "deaths heard of late": sum(type(event) is NeverHeard for entry in world.trace.entries for event in entry[2]),
         "tasks that crashed": sum(spec.n_crashes for spec in specs),
         "tasks run again": sum(spec.first is not None for spec in specs),
+        "ranks replaced": sum(record.replaces >= 0 for record in world.roster),
+        "replacements that died": sum(world.roster[rank].replaces >= 0 for rank in world.deaths.dead),
+        "replacements that could not be started": world.arrivals.n_failed,
+        "replacements given up": world.arrivals.n_given_up,
     }
 
 

@@ -16,13 +16,19 @@ from hpcfut.wire.messages import Message
 INDENT = 4
 
 #: Fields that are told even where they are 0, because rank 0 is a rank.
-PLACES = ("rank", "affinity")
+PLACES = ("rank", "affinity", "replaces")
 
 #: Fields that hold ids, and not counts.
 NAMES = (
     *("object_id", "object_ids", "task_id", "task_ids", "template_id", "return_ids", "item_ids", "parent"),
     *("arguments", "nested", "contained", "borrowed"),
 )
+
+
+class RankStarted(msgspec.Struct):
+    """Here and now the rank begins, in the place of another one."""
+
+    replaces: int
 
 
 class RankDied(msgspec.Struct):
@@ -36,7 +42,8 @@ class NeverHeard(msgspec.Struct):
     messages: list[Message]
 
 
-Entry = tuple[float, int, Sequence[Event | RankDied | NeverHeard], Sequence[Effect]]
+Happening = Event | RankStarted | RankDied | NeverHeard
+Entry = tuple[float, int, Sequence[Happening], Sequence[Effect]]
 
 
 class SimulationError(HpcfutError):
@@ -58,7 +65,7 @@ class Trace:
         """The trace as text; only what mentions this id, if one is given, and the deaths."""
         for at, rank, events, effects in self.entries:
             for verb, record in _said(events, effects):
-                if not about or isinstance(record, RankDied | RankLost) or about in ids_in(record):
+                if not about or isinstance(record, RankStarted | RankDied | RankLost) or about in ids_in(record):
                     yield f"{at * 1e3:11.3f} ms  {' ' * INDENT * rank}{rank} {verb} {describe(record)}"
 
     def digest(self) -> str:
@@ -79,7 +86,7 @@ class Trace:
         return "\n".join(parts)
 
 
-def _said(events: Sequence[Event | RankDied | NeverHeard], effects: Sequence[Effect]) -> Iterator[tuple[str, object]]:
+def _said(events: Sequence[Happening], effects: Sequence[Effect]) -> Iterator[tuple[str, object]]:
     """What a rank heard and did in one turn, message by message."""
     for event in events:
         if isinstance(event, FrameReceived):
@@ -90,6 +97,8 @@ def _said(events: Sequence[Event | RankDied | NeverHeard], effects: Sequence[Eff
                 yield f"will never hear from {event.source}:", message
         elif isinstance(event, RankDied):
             yield "dies:", event
+        elif isinstance(event, RankStarted):
+            yield "starts:", event
         else:
             yield "hears", event
     for effect in effects:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import traceback
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -26,6 +26,7 @@ from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
+from hpcfut.sim.arrivals import Arrivals
 from hpcfut.sim.checkers import Checks
 from hpcfut.sim.deaths import Death, Deaths
 from hpcfut.sim.fabric import Fabric, Frame, Weather
@@ -60,6 +61,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     #: Deaths that the job survives; and how many ranks, the last ones, are kept aside until then.
     deaths: tuple[Death, ...] = ()
     n_spares: int = 0
+    #: Within how many seconds a process is started that replaces one of them; and the chance that it cannot be.
+    spawn_s: float = 0.05
+    p_spawn_fails: float = 0.0
     #: Ranks that do nothing for a long while, but live: (after so many tasks, rank, seconds).
     pauses: tuple[tuple[int, int, float], ...] = ()
     #: Bytes of large objects that a rank has room for.
@@ -124,6 +128,7 @@ class SimWorld:
         self.hits: dict[Row, None] = {}
         self.transfers = Transfers(self)
         self.deaths = Deaths(self)
+        self.arrivals = Arrivals(self)
         self.fabric = Fabric(self.schedule, self.rng, scenario.weather, uses_codec=scenario.uses_codec)
         store = {"object_store_memory": scenario.nbytes_store * RESOURCE_UNIT}
         amounts = [store | each for each in scenario.resources]
@@ -140,7 +145,8 @@ class SimWorld:
             for rank in range(n_ranks)
             for host in [f"h{rank // scenario.n_ranks_on_host}"]
         ]
-        self.ranks = [self._make_rank(rank) for rank in range(n_ranks)]
+        self.ranks: list[SimRank] = []
+        self.ranks += [self._make_rank(rank) for rank in range(n_ranks)]
         self.checks = Checks(self)
         #: Scripts that go on, and those that have not even passed the time until all others were done.
         self._n_scripts = self._n_scripts_open = scenario.n_drivers
@@ -153,17 +159,31 @@ class SimWorld:
             rank.threads.start_driver(lambda me: self._script(me, program))
 
     def _make_rank(self, rank: int) -> SimRank:
+        own, is_joining = self.roster[rank], self.roster[rank].replaces >= 0
+        reaches = [0] if is_joining else [other.rank for other in self.roster if other.rank != rank]
         core = RankCore(
             rank,
             self.roster,
             self.scenario.config,
             is_driver=rank < self.scenario.n_drivers,
             nbytes_store=self.scenario.nbytes_store,
-            neighbours=[other.rank for other in self.roster if other.host_key == self.roster[rank].host_key],
+            neighbours=[other for other in (rank, *reaches) if self.roster[other].host_key == own.host_key],
             make_table=self._make_table,
+            is_joining=is_joining,
         )
         self.truth.watch(core)
-        return SimRank(self, rank, core)
+        return SimRank(self, rank, core, reaches)
+
+    def add_rank(self, record: RankRecord) -> SimRank:
+        """A process has been started in place of a rank that has died."""
+        self.roster.append(record)
+        self.truth.held.append({})
+        rank = self._make_rank(record.rank)
+        rank.news += [(other.rank, True) for other in self.roster[:-1] if other.replaces >= 0]
+        self.ranks.append(rank)
+        for check in self.checks.on_start:
+            check(rank)
+        return rank
 
     def _make_table(self, machine: str, transitions: Transitions) -> Table:
         self.rows.update({(machine, *pair): None for pair in transitions})
@@ -294,6 +314,10 @@ class SimWorld:
         if self.scenario.config.survives_deaths:
             self.truth.note_replies(frame.messages)
         receiver = self.ranks[frame.destination]
+        if frame.source not in receiver.reaches:
+            receiver.unheard.setdefault(frame.source, []).append(frame)
+            return
+        self.arrivals.note_heard(receiver, frame)
         receiver.post(e.FrameReceived(frame.source, frame.load, frame.messages))
         self.deaths.note_boundary(receiver)
 
@@ -312,25 +336,45 @@ class SimWorld:
 
     # -- what is so ------------------------------------------------------------------------------------------------
 
-    def active(self, dead: Container[int]) -> list[int]:
-        """The ranks that may be given tasks, for one who knows of these deaths."""
-        n_active = sum(not record.is_spare for record in self.roster)
-        return [record.rank for record in self.roster if record.rank not in dead][:n_active]
+    def active(self, news: Sequence[tuple[int, bool]]) -> list[int]:
+        """The ranks that may be given tasks, for one who has heard this of deaths, and of who takes tasks."""
+        known = dict(news)
+        n_active = sum(not record.is_spare and record.replaces < 0 for record in self.roster)
+        return [record.rank for record in self.roster if known.get(record.rank, record.replaces < 0)][:n_active]
+
+    def is_hopeless(self, template: TaskTemplate, owner: SimRank) -> bool:
+        """Whether a task can run nowhere, as its owner has heard, nor on a rank that may come for one that could."""
+        if self.candidates(template, owner.news):
+            return False
+        is_bound = template.affinity >= 0 and not template.affinity_soft
+        if is_bound or owner.awaits_nobody or not self.scenario.config.n_respawns_minute_max:
+            return True
+        taken = {self.roster[rank].place: None for rank in self.active(owner.news)}
+        places = [record.rank for record in self.roster if record.replaces < 0 and not record.is_spare]
+        if len(taken) == len(places):  # Spares stand in.
+            return True
+        return not any(rank not in taken and self._has(rank, template) for rank in places)
+
+    def _has(self, rank: int, template: TaskTemplate) -> bool:
+        return all(self.roster[rank].resources.get(name, 0) >= amount for name, amount in template.resources)
+
+    def note_hopeless(self, owner: SimRank) -> None:
+        """A rank has heard something, so that tasks of it may be given up."""
+        for spec in self.truth.specs.values():
+            if owner_of(spec.task_id) == owner.rank:
+                spec.is_unschedulable |= self.is_hopeless(self.templates[spec.template_id], owner)
 
     def may_run(self, template: TaskTemplate, owner: int, rank: int) -> bool:
-        """Whether an owner may have sent a task to a rank, when it knew of the first so many of its deaths."""
-        known = list(self.ranks[owner].has_lost)
-        return any(rank in self.candidates(template, known[:n]) for n in range(len(known) + 1))
+        """Whether an owner may have sent a task to a rank, when it had heard so much of its news."""
+        news = self.ranks[owner].news
+        return any(rank in self.candidates(template, news[:n]) for n in range(len(news) + 1))
 
-    def candidates(self, template: TaskTemplate, dead: Container[int] = ()) -> list[int]:
+    def candidates(self, template: TaskTemplate, news: Sequence[tuple[int, bool]] = ()) -> list[int]:
         """The ranks that can ever run a task of this template, worked out anew."""
-        able = [
-            rank
-            for rank in self.active(dead)
-            if all(self.roster[rank].resources.get(name, 0) >= amount for name, amount in template.resources)
-        ]
-        # Where a soft affinity is to a spare, or not to be had, it does not count.
-        is_soft = template.affinity_soft and (template.affinity not in able or self.roster[template.affinity].is_spare)
-        if template.affinity < 0 or is_soft:
+        able = [rank for rank in self.active(news) if self._has(rank, template)]
+        # A soft affinity that is not to be had, or to a rank that is called later, does not count.
+        bound = template.affinity if template.affinity in able else -1
+        is_called_later = self.roster[bound].is_spare or self.roster[bound].replaces >= 0
+        if template.affinity < 0 or (template.affinity_soft and (bound < 0 or is_called_later)):
             return able
         return [rank for rank in able if rank == template.affinity]

@@ -12,6 +12,7 @@ from hpcfut.core.effects import Announce, DeclareDead, Effect, LinkRank, OpenPor
 from hpcfut.core.events import LinkMade, PortReady, RankArrived, RankLost, SpawnFailed
 from hpcfut.core.replacements import IDLE, N_IN_VAIN_MAX, OVER
 from hpcfut.model.roster import RankRecord
+from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.joining import (
     AllLinked,
     DeathTold,
@@ -21,7 +22,7 @@ from hpcfut.wire.joining import (
     RankIntroduced,
     RankLinked,
 )
-from hpcfut.wire.messages import DeathNoted
+from hpcfut.wire.messages import DeathNoted, TaskDone, TaskPushed
 from tests.core.cores import Hand, MakeCore, of, only, sent, takes
 
 REPLACED: dict[str, Any] = {"survives_deaths": True, "n_respawns_minute_max": 30}
@@ -157,9 +158,11 @@ def test_a_replacement_that_died_before_it_was_linked_is_dead_here_as_well(make_
     hand.tell(RankLost(2, "killed"))
     record = msgspec.structs.replace(hand.core.membership.roster[2], rank=3, replaces=2, pid=9)
     hand.get(0, RankIntroduced(record, "port"))
-    assert hand.get(0, DeathTold(record, "killed")) == [DeclareDead(3, "killed")]
-    effects = hand.tell(RankLost(3, "killed"))
+    effects = hand.get(0, DeathTold(record, "killed"))
+    assert only(effects, DeclareDead) == DeclareDead(3, "killed")
     assert sent(effects) == [(0, DeathNoted(3, ()))]
+    assert hand.tell(RankLost(3, "killed")) == []
+    assert hand.stale("second death of a rank") == 1
     assert hand.tell(LinkMade(3, is_neighbour=True)) == []
     assert hand.stale("link with a rank that is dead") == 1
     note(hand, 2, 0)
@@ -170,14 +173,40 @@ def test_a_replacement_opens_ports_and_is_activated(make_core: MakeCore) -> None
     before = make_core(n_ranks=3).core.membership.roster
     record = msgspec.structs.replace(before[2], rank=3, replaces=2)
     hand = make_core(3, joins=(*before, record), **REPLACED)
-    assert hand.get(0, DeathTold(before[2], "killed")) == [DeclareDead(2, "killed")]
-    assert sent(hand.tell(RankLost(2, "killed"))) == [(0, DeathNoted(2, ()))]
+    effects = hand.get(0, DeathTold(before[2], "killed"))
+    assert only(effects, DeclareDead) == DeclareDead(2, "killed")
+    assert sent(effects) == [(0, DeathNoted(2, ()))]
+    assert hand.tell(RankLost(2, "killed")) == []
     assert hand.get(0, LinkWanted(1)) == [OpenPort(1)]
     assert sent(hand.tell(PortReady(1, "port"))) == [(0, PortOpened(1, "port"))]
     assert sent(hand.tell(LinkMade(1, is_neighbour=False))) == [(1, DeathNoted(2, ())), (0, RankLinked(1))]
     assert active(hand) == (0, 1)
     assert sent(hand.get(0, AllLinked())) == [(0, RankActivated()), (1, RankActivated())]
     assert active(hand) == (0, 1, 3)
+
+
+def test_a_replacement_in_a_job_of_two_says_nothing_to_the_dead(make_core: MakeCore) -> None:
+    # Rank 0 has nobody to introduce it to, so it hears of the death and that all are linked in one frame.
+    before = make_core(n_ranks=2).core.membership.roster
+    hand = make_core(2, joins=(*before, msgspec.structs.replace(before[1], rank=2, replaces=1)), **REPLACED)
+    effects = hand.get(0, DeathTold(before[1], "killed"), AllLinked())
+    assert sent(effects) == [(0, DeathNoted(1, ())), (0, RankActivated())]
+    assert active(hand) == (0, 2)
+
+
+def test_a_soft_wish_for_a_replacement_never_counts(make_core: MakeCore) -> None:
+    hand = make_core(n_ranks=3, **REPLACED)
+    hand.define(softly := TaskTemplate(26, "softly", b"", affinity=3, affinity_soft=True))
+    arrive(hand, wanted(hand.tell(RankLost(2, "killed"))))
+    hand.submit(1, softly)
+    only(hand.grant(), TaskPushed)
+    hand.get(1, RankLinked(3))
+    hand.get(3, RankLinked(1))
+    hand.get(3, RankActivated())
+    assert hand.core.membership.candidates(softly.key) == (0, 1, 3)
+    hand.get(1, TaskDone(hand.own(1), b""))
+    hand.release(hand.own(1))
+    note(hand, 2, 1, 3)
 
 
 def test_no_more_ranks_come_than_there_are_bells_for(make_core: MakeCore, monkeypatch: pytest.MonkeyPatch) -> None:

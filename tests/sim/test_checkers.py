@@ -20,6 +20,7 @@ from hpcfut.core.pushes import Pushes
 from hpcfut.core.readers import NOBODY, Readers
 from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
+from hpcfut.core.replacements import Replacements
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.stuck import Judgement
 from hpcfut.core.task import TaskRecord
@@ -36,6 +37,7 @@ from hpcfut.sim.checkers.lineage import LineageInScope
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
+from hpcfut.sim.checkers.rosters import Rosters
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
 from hpcfut.sim.checkers.spread import Spread
@@ -172,6 +174,16 @@ def answers_the_dead(right: Callable[..., Any]) -> Callable[..., Any]:
     return wrong
 
 
+def waits_for_ever(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Rank 0 does not notice that a replacement takes tasks."""
+
+    def wrong(self: Replacements, how: str) -> None:
+        if how != "activate":
+            right(self, how)
+
+    return wrong
+
+
 def frees_what_is_used(right: Callable[..., Any]) -> Callable[..., Any]:
     def wrong(self: Copies, copy: Any) -> None:
         copy.n_sends = 0
@@ -198,6 +210,7 @@ FAULTS = (
     Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),
     Fault(Departed, Context, "send", answers_the_dead, "sends a .* to rank .*, which it knows is dead"),
+    Fault(Rosters, Replacements, "_end", waits_for_ever, "At rest, a replacement is activating"),
     Fault(Progress, Waits, "on_arrived", forgets, "was never woken; it waits for"),
     Fault(Futures, Tasks, "submit", forgets_what_nobody_can_wait_for, "was submitted, and nothing has become of it"),
     Fault(Standstills, Judgement, "_has_enough", denies_always, "was given up, but could start on rank"),

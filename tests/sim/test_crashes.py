@@ -7,7 +7,7 @@ import pytest
 from hpcfut.core.burials import Burials
 from hpcfut.core.references import References
 from hpcfut.sim.cases import programs
-from hpcfut.sim.crashes import NEWS, crashes, double_crashes
+from hpcfut.sim.crashes import NEWS, crashes, double_crashes, joining_crashes
 from hpcfut.sim.trace import SimulationError
 
 PROGRAMS = {
@@ -32,6 +32,18 @@ def test_a_rank_dies_after_every_step(name: str) -> None:
 def test_two_ranks_die_after_every_two_steps(seed: int) -> None:
     n_deaths = [len(crash.run().deaths.dead) for crash in double_crashes(*CHAIN, seed)]
     assert n_deaths.count(2) > 100
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_second_rank_dies_after_every_step_while_the_first_is_replaced(n_ranks: int) -> None:
+    rows: dict[str, None] = {}
+    for crash in joining_crashes(*PROGRAMS[f"replaced, {n_ranks} ranks"], seed=0):
+        world = crash.run()
+        assert len(world.deaths.dead) == 2
+        assert sum(record.replaces >= 0 for record in world.roster) in (1, 2)
+        rows |= {f"{state}, {happening}": None for machine, state, happening in world.hits if machine == "replacements"}
+    assert {"activating, die", "activating, activate"} <= rows.keys()
+    assert "linking, die" in rows or n_ranks == 2, "Of two ranks there is none to be linked with."
 
 
 def first_failure() -> str:

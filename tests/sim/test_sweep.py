@@ -14,8 +14,6 @@ import pytest
 from hpcfut.sim.sweep import N_TASKS_MIN, Outcome, run_seed, world_of
 
 N_PROCESSES = 2
-#: Worlds have no ranks that come later; the random stories of tests/protocol/test_arrivals.py have.
-ELSEWHERE = ("replacements",)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def test_every_row_of_every_table_is_taken(outcomes: list[Outcome]) -> None:
     n_hits = Counter(row for outcome in outcomes for row in outcome.hits)
     if len(outcomes) < 1000:
         pytest.skip("Some rows are too rare for so few seeds.")
-    missed = [row for row in world_of(0).rows if not n_hits[row] and row[0] not in ELSEWHERE]
+    missed = [row for row in world_of(0).rows if not n_hits[row]]
     assert not missed, f"No seed of {len(outcomes)} took these rows: {missed}"
 
 

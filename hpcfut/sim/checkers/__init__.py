@@ -17,6 +17,7 @@ from hpcfut.sim.checkers.lineage import LineageInScope
 from hpcfut.sim.checkers.lives import Lives
 from hpcfut.sim.checkers.owners import Owners
 from hpcfut.sim.checkers.progress import Progress
+from hpcfut.sim.checkers.rosters import Rosters
 from hpcfut.sim.checkers.segments import Segments
 from hpcfut.sim.checkers.slots import Slots
 from hpcfut.sim.checkers.spread import Spread
@@ -41,6 +42,7 @@ ALL = (
     Futures,
     Emptiness,
     Departed,
+    Rosters,
 )
 
 
@@ -54,6 +56,8 @@ class Checks:
         def methods(name: str) -> list[Callable[..., Any]]:
             return [getattr(checker, name) for checker in checkers if hasattr(checker, name)]
 
+        #: (rank): it has been started in the place of another one.
+        self.on_start = methods("on_start")
         #: (rank): it has taken a turn, and its effects are done.
         self.after_turn = methods("after_turn")
         #: (rank, destination, message): the message is about to leave.

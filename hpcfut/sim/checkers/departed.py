@@ -45,15 +45,12 @@ class Departed:
     def at_rest(self) -> None:
         """Everybody has heard of all deaths, and has told so: nobody is counted on account of the dead."""
         for rank in self._world.survivors():
-            neighbours = [each for each in rank.has_lost if self._is_near(rank.rank, each)]
+            neighbours = [each for each in rank.has_lost if each in rank.neighbours]
             if [each for each in neighbours if each not in rank.has_forgotten]:
                 raise SimulationError(
                     f"Rank {rank.rank} keeps the memory of {neighbours}, of which it has forgotten "
                     f"{list(rank.has_forgotten)}."
                 )
-
-    def _is_near(self, one: int, other: int) -> bool:
-        return self._world.roster[one].host_key == self._world.roster[other].host_key
 
     def _found(self, rank: SimRank) -> Iterator[tuple[str, int]]:
         core, lost = rank.core, rank.has_lost

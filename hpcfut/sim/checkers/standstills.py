@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpcfut.core.rank import RankCore
-from hpcfut.model.ids import is_again, name_of
+from hpcfut.model.ids import is_again, name_of, owner_of
 from hpcfut.sim.trace import SimulationError
 
 if TYPE_CHECKING:
+    from hpcfut.sim.rank import SimRank
     from hpcfut.sim.world import SimWorld
 
 
@@ -21,10 +21,11 @@ class Standstills:
     def __init__(self, world: SimWorld) -> None:
         self._world = world
         for rank in world.ranks:
-            self._watch(rank.core)
+            self.on_start(rank)
 
-    def _watch(self, core: RankCore) -> None:
-        cancellations, tasks = core.cancellations, core.tasks
+    def on_start(self, rank: SimRank) -> None:
+        """There is a rank."""
+        cancellations, tasks = rank.core.cancellations, rank.core.tasks
         give_up, given_up = cancellations.give_up, self._world.truth.given_up
 
         def check_first(task_id: int, sentence: str) -> None:
@@ -40,7 +41,8 @@ class Standstills:
     def _check(self, task_id: int) -> None:
         world = self._world
         spec = world.truth.specs[task_id]
-        for rank in world.candidates(world.templates[spec.template_id], world.truth.dead):
+        news = [*world.ranks[owner_of(task_id)].news, *((dead, False) for dead in world.truth.dead)]
+        for rank in world.candidates(world.templates[spec.template_id], news):
             free = dict(world.roster[rank].resources)
             for holder, frame in world.ranks[rank].threads.runs.items():
                 if frame.wait is not None and frame.wait.timeout_s is None and frame.n_waiting:

@@ -89,7 +89,7 @@ class Values:
 
     def on_answer(self, rank: SimRank, effect: AnswerQuery) -> None:
         """A query is answered for every rank."""
-        # Who has died meanwhile may have answered before.
-        answered, n_ranks = list(effect.answers), len(self._world.ranks)
-        if answered != [each for each in range(n_ranks) if each in effect.answers or each not in rank.has_lost]:
+        # Who has died meanwhile may have answered before; who came later was not asked.
+        answered, asked = list(effect.answers), rank.asked.pop(effect.query_id)
+        if answered != [each for each in asked if each in effect.answers or each not in rank.has_lost]:
             raise SimulationError(f"Rank {rank.rank} was told the answers of {list(effect.answers)} only.")
