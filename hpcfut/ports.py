@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from hpcfut.model.place import Place
 
@@ -220,6 +220,61 @@ class Doorbell(Protocol):
 
     def hear(self, queues: Sequence[int]) -> None:
         """From now on these event queues of this process, and no others, end a sleep when they are readable."""
+
+
+class Pair(Protocol):
+    """Two processes that have met; every method waits for the other one."""
+
+    def send(self, data: bytes) -> None:
+        """Give it some bytes."""
+
+    def receive(self) -> bytes:
+        """Take what it gives."""
+
+    def link(self, rank: int, doorbell: Any) -> Any:
+        """Frames and data between the two."""
+
+
+class Ways(Protocol):
+    """How processes meet that were not started together."""
+
+    def spawn(self, arguments: Sequence[str], folder: str) -> Pair:
+        """Start a Python process, and meet it."""
+
+    def open_port(self) -> str:
+        """A place to meet."""
+
+    def accept(self, port: str) -> Pair:
+        """Meet who comes there."""
+
+    def connect(self, port: str) -> Pair:
+        """Meet who waits there."""
+
+
+class Links(Protocol):
+    """A transport to which links are added."""
+
+    def offer(self, rank: int, link: Any) -> None:
+        """There is one."""
+
+    def use(self, rank: int) -> None:
+        """It is used."""
+
+    def declare_dead(self, rank: int, reason: str) -> None:
+        """There will be none."""
+
+    def dismiss(self, frame: bytes) -> None:
+        """Say this, as the last word, to those with whom there is a link that was never used."""
+
+
+class Arena(Protocol):
+    """The memory of this rank for large objects."""
+
+    def card(self) -> bytes:
+        """Where others find it."""
+
+    def admit(self, rank: int, card: bytes) -> bool:
+        """A rank has come whose card this is; returns whether its memory can be viewed."""
 
 
 class Clock(Protocol):

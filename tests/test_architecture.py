@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "model": (),
     "ports": ("model",),
     "wire": ("model",),
-    "core": ("model", "wire.messages", "wire.joining"),
+    "core": ("model", "wire.messages", "wire.queries", "wire.standstills", "wire.joining"),
     "sim": ("core", "ports", "wire", "model"),
     "edges.mpi": ("ports", "wire", "model"),
     "edges.cuda": ("ports", "wire", "model"),
@@ -127,7 +127,7 @@ CHAIN: Final = words(
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
     "tasks stranded cancellations run grants scheduler runs orphans recalls streams wait waits watches recovery "
     "notices inventories "
-    "stuck standstills burials estates arrivals replacements deaths statistics rank"
+    "stuck standstills burials estates arrivals replacements deaths statistics routes rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

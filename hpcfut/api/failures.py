@@ -73,8 +73,7 @@ def _make(cause: BaseException | None, text: str) -> TaskError:
         _set(error, "args", cause.args)
         error.__dict__.update(cause.__dict__)
         _copy_members(cause, error)
-    except Exception:
-        # The user's class makes its instances in a way of its own; the cause still tells everything.
+    except Exception:  # The user's class makes its instances in a way of its own; the cause still tells everything.
         return TaskError(text)
     return error
 

@@ -10,6 +10,7 @@ import msgspec
 from hpcfut.api.session import current
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
+from hpcfut.model.variables import SITES_VARIABLE
 
 #: Lines of user code that are told of, those with the most bytes.
 _N_SITES_MAX = 20
@@ -124,7 +125,7 @@ def memory_summary(n_objects: int = 100) -> str:
         nbytes = sum(record.nbytes for record in rest)
         lines.append(f"and {len(rest)} more of {_size(nbytes)}: memory_summary(n_objects={len(records)}) tells of all.")
     if records and not any(record.site for record in records):
-        lines += ["", "HPCFUT_RECORD_REF_CREATION_SITES=1 in the environment tells the lines that made them."]
+        lines += ["", f"{SITES_VARIABLE}=1 in the environment tells the lines that made them."]
     return "\n".join(lines).rstrip()
 
 

@@ -9,19 +9,23 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.cli.fault_tolerance import ARGUMENTS, TCP_FLAGS, TCP_FLAGS_VARIABLE
+from hpcfut.cli.fault_tolerance import ARGUMENTS
 from hpcfut.cli.launchers import Launcher
 from hpcfut.edges.host.job_files import ID_VARIABLE, SCRATCH_VARIABLE
 from hpcfut.edges.host.spill_folder import FOLDER_VARIABLE
-from hpcfut.model.config import SETTINGS
 from hpcfut.model.resources import split_resources, unknown_rank
+from hpcfut.model.variables import (
+    CPUS_VARIABLE,
+    RESOURCES_VARIABLE,
+    RESPAWN_VARIABLE,
+    SETTINGS,
+    SLOTS_VARIABLE,
+    SPARES_VARIABLE,
+    TCP_FLAGS,
+    TCP_FLAGS_VARIABLE,
+    WISH_VARIABLE,
+)
 
-CPUS_VARIABLE: Final = "HPCFUT_CPUS_PER_RANK"
-SLOTS_VARIABLE: Final = "HPCFUT_SLOTS"
-RESOURCES_VARIABLE: Final = "HPCFUT_RESOURCES"
-SPARES_VARIABLE: Final = "HPCFUT_SPARES"
-RESPAWN_VARIABLE: Final = "HPCFUT_RESPAWN"
-WISH_VARIABLE: Final = "HPCFUT_FAULT_TOLERANCE"
 #: Besides our own, what ranks on other hosts need; a launch daemon there starts from an empty environment.
 _FORWARDED: Final = ("PYTHONPATH", "PYTHONFAULTHANDLER", FOLDER_VARIABLE)
 _HOST: Final = re.compile(r"[\w.-]+(:[1-9]\d*)?")

@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from hpcfut.cli.launchers import NAMES, Launcher
+from hpcfut.model.variables import ROUTE_VARIABLE, TCP_FLAGS, TCP_FLAGS_VARIABLE
 
 WISHES: Final = ("auto", "on", "off")
 
 #: What the launcher is told.
 ARGUMENTS: Final = ("--with-ft", "ulfm")
-#: What TCP may do there, by name and value: else the sender to a rank that dies in mid-transfer would hang.
-TCP_FLAGS_VARIABLE: Final = "OMPI_MCA_btl_tcp_flags"
-TCP_FLAGS: Final = "send"
-
-_ROUTE_VARIABLE: Final = "HPCFUT_ROUTE"
 #: Batch systems that tell Open MPI its hosts, besides Slurm, which also tells how many.
 _HOST_LISTS: Final = ("PBS_NODEFILE", "LSB_AFFINITY_HOSTFILE", "LSB_DJOB_HOSTFILE", "PE_HOSTFILE")
 
@@ -72,9 +68,9 @@ def _why_impossible(launcher: Launcher, environ: Mapping[str, str], *, is_spmd: 
         return f"Open MPI {launcher.version} ends a job when a rank dies; take version 5 or later."
     if is_spmd:
         return "with --spmd every rank runs the script, and none of them can be done without."
-    if environ.get(_ROUTE_VARIABLE) == "rma":
+    if environ.get(ROUTE_VARIABLE) == "rma":
         return (
-            f"{_ROUTE_VARIABLE}=rma reads out of the memory of other ranks, and a read from one that has died never "
+            f"{ROUTE_VARIABLE}=rma reads out of the memory of other ranks, and a read from one that has died never "
             f"ends. Leave one of the two out."
         )
     flags = environ.get(TCP_FLAGS_VARIABLE, TCP_FLAGS)

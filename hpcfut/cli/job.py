@@ -21,21 +21,13 @@ from hpcfut.cli.deaths import DeathWatch
 from hpcfut.cli.janitor import Janitor
 from hpcfut.cli.leftovers import Leftovers
 from hpcfut.cli.stalls import Stalls
-from hpcfut.cli.verdict import (
-    Death,
-    Verdict,
-    describe,
-    judge,
-    judge_survivor,
-    read_complaint,
-    read_lost_host,
-    tell_survived,
-)
+from hpcfut.cli.verdict import Death, Verdict, describe, judge, judge_survivor, read_complaint, read_lost_host
 from hpcfut.edges.host.job_files import JobFiles
 from hpcfut.edges.host.machine import make_scratch
 from hpcfut.edges.host.parent import adopt_orphans, bury_orphans, die_with_parent
 from hpcfut.edges.host.processes import start_ticks
 from hpcfut.edges.host.standard_input import INPUT_VARIABLE
+from hpcfut.model.roster import tell_survived
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 _TICK_S: Final = 0.1
@@ -306,7 +298,7 @@ class _Supervisor:
         for death in self._deaths.all.values():
             if death.rank not in self._told:
                 self._told[death.rank] = None
-                sentences.append(tell_survived(death))
+                sentences.append(tell_survived(death.rank, death.pid, death.host))
         if not self._lost_host and (lost := read_lost_host(self._complaint.decode(errors="replace"))):
             self._lost_host = lost
             sentences.append(lost)

@@ -68,11 +68,6 @@ def describe(deaths: Sequence[Death]) -> str:
     return f"Ranks {ranks} died before the job had ended. What they printed last may tell why."
 
 
-def tell_survived(death: Death) -> str:
-    """The sentence about a rank that has died in a job that goes on."""
-    return f"Rank {death.rank} (process {death.pid} on host {death.host}) has died; the other ranks go on without it."
-
-
 def read_lost_host(text: str) -> str:
     """The sentence about a host that the launcher has lost, if it says so: then it ends the whole job."""
     match = _LOST_HOST.search(text)

@@ -12,7 +12,7 @@ from hpcfut.core.ownership import OwnedObject
 from hpcfut.core.references import Record, References
 from hpcfut.core.tasks import Tasks
 from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
-from hpcfut.wire.messages import InventoryAsked, InventoryReported
+from hpcfut.wire.queries import InventoryAsked, InventoryReported
 
 #: So many notes may be of objects that are gone.
 _N_STALE_SITES: Final = 1000

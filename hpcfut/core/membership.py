@@ -19,15 +19,8 @@ from hpcfut.core.effects import AnswerQuery, EndJob
 from hpcfut.model.errors import IllegalTransitionError, InvariantError
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, SchedulingKey
-from hpcfut.wire.messages import (
-    DriverDone,
-    InventoryAsked,
-    InventoryReported,
-    JobEnded,
-    RankFailed,
-    ResourcesAsked,
-    ResourcesReported,
-)
+from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed
+from hpcfut.wire.queries import InventoryAsked, InventoryReported, ResourcesAsked, ResourcesReported
 
 ALIVE: Final = "alive"
 STOPPING: Final = "stopping"

@@ -1,4 +1,4 @@
-"""The core of one rank: it routes events to the machines, and nothing else.
+"""The core of one rank: it has events routed to the machines (``routes.py``), and nothing else.
 
 Order within one event: the handler of the event, then what it caused, until nothing is left: messages of the rank to
 itself, objects that became ready, copies that arrived, tasks that found no room.
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpcfut.core import events as e
-from hpcfut.core.ahead import ReadsAhead
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.cancellations import Cancellations
@@ -30,6 +29,7 @@ from hpcfut.core.pressure import Pressure
 from hpcfut.core.recalls import Recalls
 from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
+from hpcfut.core.routes import MessageHandler, events_of, messages_of
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.standstills import Standstills
@@ -102,8 +102,8 @@ class RankCore:
         )
         held = (self.membership, self.references, self.answers, copies, self.transfers)
         self.deaths = Deaths(context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.tasks)
-        self._on_event = Handlers(self._event_handlers())
-        self._on_message = self._message_handlers()
+        self._on_event = Handlers(events_of(self) | self._own_events())
+        self._on_message = messages_of(self) | self._own_messages()
 
     # -- the contract ------------------------------------------------------------------------------------------------
 
@@ -215,96 +215,20 @@ class RankCore:
 
     # -- routing -----------------------------------------------------------------------------------------------------
 
-    def _event_handlers(self) -> dict[type, Handler]:
-        cancel, closing, ending = self.cancellations.cancel_maker, self._closing, self.membership
+    def _own_events(self) -> dict[type, Handler]:
+        closing, ending = self._closing, self.membership
         return {
             e.FrameReceived: self._on_frame,
-            e.TemplateDefined: lambda event: self.templates.define(event.template),
-            e.TemplateDropped: lambda event: self.templates.drop(event.template_id),
-            TaskSubmitted: self.tasks.submit,
-            e.ObjectPut: lambda event: self.references.put(event.object_id, event.result),
-            e.SourcePut: self.references.put_source,
-            e.BytesLost: self.recovery.on_bytes_lost,
-            e.RefsAdded: lambda event: self.references.add_local(event.object_ids),
-            e.RefsReleased: lambda event: self.references.drop_local(event.object_ids),
-            e.WaitStarted: self.waits.start,
-            e.WaitAbandoned: lambda event: self.waits.abandon(event.waiter_id),
-            e.WatchStarted: self.watches.start,
-            e.WatchEnded: lambda event: self.watches.end(event.watch_id),
-            e.StreamAdvanced: self.tasks.items.advance,
-            e.StreamEndWanted: self.tasks.items.want_end,
             e.RunReturned: self._on_run_returned,
             e.RunRaised: self._on_run_raised,
-            e.RunYielded: lambda event: self.streams.yielded(event.task_id, event.object_id, event.result),
-            e.RunHeldBack: lambda event: self.streams.held_back(event.task_id),
-            e.CancelRequested: lambda it: cancel(it.object_id, it.is_recursive, it.is_forced),
-            e.ReadCompleted: lambda event: self.transfers.on_read_completed(event.transfer_id),
-            e.ReadFailed: lambda event: self.transfers.on_read_failed(event.transfer_id, event.failure),
-            e.ReadDenied: lambda event: self.transfers.on_read_denied(event.transfer_id, event.failure),
-            e.SendCompleted: lambda event: self.transfers.on_send_completed(event.object_id),
-            e.DraftBegun: lambda event: self.copies.begin_draft(event.object_id),
-            e.DraftTaken: self.copies.take_draft,
-            e.RoomWanted: self.pressure.on_room_wanted,
-            e.RoomReturned: self.pressure.on_room_returned,
-            e.ObjectsSpilled: self.pressure.on_spilled,
-            e.SpillFailed: self.pressure.on_spill_failed,
-            e.ViewsClosed: lambda event: self.copies.close_views(event.object_ids),
-            e.ResourcesQueried: lambda event: self.membership.ask(event.query_id, m.ResourcesAsked(event.query_id)),
-            e.InventoriesQueried: lambda event: self.membership.ask(event.query_id, m.InventoryAsked(event.query_id)),
-            e.SiteNoted: self.inventories.note,
-            **self.deaths.replacements.events(),
             e.RankLost: closing(self.deaths.on_rank_lost),
             e.FrameRefused: closing(lambda event: ending.refuse(event.rank, event.reason)),
-            e.DriverEnded: lambda event: self.membership.end_driver(event.status, is_final=event.is_final),
             e.StopRequested: closing(lambda it: ending.stop(it.status, it.failure, is_final=it.is_final)),
         }
 
-    def _message_handlers(self) -> dict[type, Callable[[int, Any], None]]:
-        references, tasks, cancel = self.references, self.tasks, self.cancellations.cancel_maker
-        return {
-            m.TemplateRegistered: self.templates.on_registered,
-            m.TemplateForgotten: lambda _, message: self.templates.on_forgotten(message),
-            m.LeaseRequested: self.scheduler.on_lease_requested,
-            m.LeaseGranted: lambda _, message: self.leases.on_granted(message),
-            m.LeaseReturned: self.scheduler.on_lease_returned,
-            m.TaskPushed: self.runs.on_pushed,
-            m.ArgumentsFollow: ReadsAhead(self.context, self.copies, self.pressure, self.transfers).on_follow,
-            m.TasksHandedBack: tasks.on_handed_back,
-            m.TaskDone: tasks.on_done,
-            m.TaskReturned: tasks.on_returned,
-            m.TaskRaised: tasks.on_raised,
-            m.ItemYielded: tasks.items.on_item,
-            m.StreamCredit: lambda _, message: self.streams.on_credit(message),
-            m.CancelAsked: lambda _, message: cancel(message.object_id, message.recursive, message.forced),
-            m.TaskCancelled: self._on_task_cancelled,
-            m.ObjectAsked: references.on_asked,
-            m.ObjectResolved: self.answers.on_answer,
-            m.ObjectLocated: self.answers.on_answer,
-            m.ObjectFailed: self.answers.on_answer,
-            m.ObjectLost: self.recovery.on_lost,
-            m.BorrowAdded: references.on_borrow_added,
-            m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
-            m.BorrowReleased: references.on_borrow_released,
-            **self.deaths.messages(),
-            m.ReadRequested: self.transfers.on_read_requested,
-            m.ReadRefused: self.transfers.on_read_refused,
-            m.ReadRedirected: self.transfers.on_read_redirected,
-            m.CopyGone: references.keepers.on_copy_gone,
-            m.RedirectionEnded: self.transfers.readers.on_redirection_ended,
-            m.LoanRequested: self.transfers.on_loan_requested,
-            m.BytesLent: self.transfers.on_lent,
-            m.LoanReturned: self.transfers.loans.on_returned,
-            m.LoanRecalled: self.transfers.on_recalled,
-            m.ObjectFreed: lambda _, message: self.copies.withdraw(message.object_id),
-            m.ResourcesAsked: self.scheduler.on_resources_asked,
-            m.ResourcesReported: self.membership.on_resources_reported,
-            m.InventoryAsked: self.inventories.on_asked,
-            m.InventoryReported: self.membership.on_inventory_reported,
-            m.WaitersAsked: self.standstills.on_asked,
-            m.WaitersReported: self.standstills.on_reported,
-            m.StandstillFound: lambda _, message: self.standstills.on_found(message),
-            **dict.fromkeys((m.JobEnded, m.RankFailed, m.DriverDone), self._closing(self.membership.on_end)),
-        }
+    def _own_messages(self) -> dict[type, MessageHandler]:
+        end = self._closing(self.membership.on_end)
+        return {m.TaskCancelled: self._on_task_cancelled, m.JobEnded: end, m.RankFailed: end, m.DriverDone: end}
 
     def _on_frame(self, event: e.FrameReceived) -> None:
         source = event.source

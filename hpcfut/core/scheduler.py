@@ -28,7 +28,8 @@ from hpcfut.core.grants import EXPECTED_FOR_S, Grant, Grants
 from hpcfut.core.membership import Membership
 from hpcfut.core.run import Run
 from hpcfut.model.errors import InvariantError
-from hpcfut.wire.messages import LeaseRequested, LeaseReturned, ResourcesAsked, ResourcesReported
+from hpcfut.wire.messages import LeaseRequested, LeaseReturned
+from hpcfut.wire.queries import ResourcesAsked, ResourcesReported
 
 DRIVER_BUSY_LOAD = 1000
 

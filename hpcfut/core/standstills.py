@@ -36,7 +36,7 @@ from hpcfut.core.waits import NOT_READY, Waits
 from hpcfut.model.ids import owner_of
 from hpcfut.model.template import TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask, WaitingTask
-from hpcfut.wire.messages import StandstillFound, WaitersAsked, WaitersReported
+from hpcfut.wire.standstills import StandstillFound, WaitersAsked, WaitersReported
 
 INTERVAL_MAX_S = 30.0
 N_ROUNDS_MAX = 10

@@ -6,21 +6,6 @@ from typing import Final
 
 import msgspec
 
-#: Environment variables that configure ranks; all of them must see the same.
-SETTINGS: Final = (
-    "HPCFUT_CPUS_PER_RANK",
-    "HPCFUT_SLOTS",
-    "HPCFUT_RESOURCES",
-    "HPCFUT_LINEAGE_MEMORY",
-    "HPCFUT_DEBUG",
-    "HPCFUT_RECORD_REF_CREATION_SITES",
-    "HPCFUT_ROUTE",
-    "HPCFUT_ONE_HOST",
-    "HPCFUT_SPARES",
-    "HPCFUT_STALL_S",
-    "HPCFUT_RESPAWN",
-)
-
 #: Where nobody says otherwise.
 NBYTES_LINEAGE_MAX: Final = 1 << 28
 

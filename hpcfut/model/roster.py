@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.model.config import SETTINGS, Config
+from hpcfut.model.config import Config
 from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.model.variables import SETTINGS
 
 #: So many ranks may come in place of others that have died: the doorbells of a host have room for them.
 N_REPLACEMENTS_MAX: Final = 4096
@@ -49,6 +50,11 @@ def with_resources(record: RankRecord, config: Config, incarnation: int) -> Rank
     given = {**config.resources, **config.resources_of_ranks.get(record.place, {})}
     resources = {**record.resources, **amounts, **given}
     return msgspec.structs.replace(record, resources=resources, incarnation=incarnation)
+
+
+def tell_survived(rank: int, pid: int, host: str) -> str:
+    """The sentence about a rank that has died in a job that goes on."""
+    return f"Rank {rank} (process {pid} on host {host}) has died; the other ranks go on without it."
 
 
 #: What a rank needs for its tasks, beside its objects.

@@ -39,6 +39,14 @@ from hpcfut.edges.host.timers import sharpen_timers
 from hpcfut.model.errors import HpcfutError
 from hpcfut.model.roster import Outfit, RankRecord, disagreement, lack_of_memory
 from hpcfut.model.template import RESOURCE_UNIT
+from hpcfut.model.variables import (
+    CPUS_VARIABLE,
+    DEBUG_VARIABLE,
+    ONE_HOST_VARIABLE,
+    RESPAWN_VARIABLE,
+    TCP_FLAGS,
+    TCP_FLAGS_VARIABLE,
+)
 from hpcfut.ports import Transport
 from hpcfut.runtime.job import Job, is_interactive, is_typed
 from hpcfut.runtime.rank_watch import stall_s_of
@@ -46,7 +54,6 @@ from hpcfut.runtime.recruiting import Recruiting
 from hpcfut.runtime.route import (
     AS_BETWEEN_HOSTS,
     IN_MEMORY_OF_MPI,
-    ONE_HOST_VARIABLE,
     has_means,
     is_fault_tolerant,
     is_one_sided,
@@ -60,13 +67,12 @@ from hpcfut.wire.sessions import Arrival, Invitation
 
 if TYPE_CHECKING:
     from hpcfut.edges.host.launch_environment import Launch
+    from hpcfut.edges.mpi.common_memory import MpiMemory
     from hpcfut.edges.mpi.start import World
     from hpcfut.edges.mpi.transport import MpiTransport
 
 #: So long a rank leaves it to rank 0 to say why the job cannot start.
 REFUSED_WITHIN_S = 4.0
-#: ``0``: nobody is started for a rank that has died.
-RESPAWN_VARIABLE = "HPCFUT_RESPAWN"
 
 
 def start_job(environ: MutableMapping[str, str]) -> Job:
@@ -119,8 +125,7 @@ def _has_user_started_mpi() -> bool:
 
 def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFiles | None, watch: StartWatch) -> Job:
     from hpcfut.edges.host.launch_environment import mismatch, recognise_library, singletons
-    from hpcfut.edges.mpi.common_memory import MpiMemory
-    from hpcfut.edges.mpi.deaths import TCP_VARIABLE, dead_at_start, end_start
+    from hpcfut.edges.mpi.deaths import dead_at_start, end_start
     from hpcfut.edges.mpi.fabric import reads_without_target
     from hpcfut.edges.mpi.start import library_version, start_mpi
     from hpcfut.edges.mpi.surviving import SurvivingTransport
@@ -135,7 +140,7 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     settle_mpi(launch, environ)
     if is_fault_tolerant(environ):
         if not _has_user_started_mpi():
-            environ.setdefault(TCP_VARIABLE, "send")
+            environ.setdefault(TCP_FLAGS_VARIABLE, TCP_FLAGS)
         watch.start(dead_at_start, end_start)
     world = start_mpi()
     world.before_end = watch.stop
@@ -150,18 +155,14 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     on_machine = ranks_on_machine_of(places, world.rank)
     segments.unname([digests[rank] for rank in on_machine])
     _refuse(singletons(launch, library, world.n_ranks), launch, files, world, guard)
-    cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of(places, world.rank)
+    cores = int(environ.get(CPUS_VARIABLE) or 0) or cores_of(places, world.rank)
     limit_threads(cores, environ)
     sharing = sharing_of(places, world.rank)
     nbytes = memory_of_job(environ).nbytes_free // len(on_machine)
     gpus = gpus_of(world.gather_records(own_sight(environ)), places, world.rank)
     doorbell = HostDoorbell.among(neighbours, world.rank, world.n_ranks, world.gather)
-    one_host = environ.get(ONE_HOST_VARIABLE, "")
-    readers = [world.rank] if one_host in (AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI) else neighbours
-    arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
-    common = None
-    if one_host != AS_BETWEEN_HOSTS and not (survives_deaths and is_demanded(environ)):
-        common = MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
+    must_survive = survives_deaths and is_demanded(environ)
+    arena, common = _share_memory(world, neighbours, nbytes, environ, must_survive=must_survive)
     # Ranks make memory in common together, for each session anew, and one that is dead would be missed.
     survives_deaths = survives_deaths and b"1" not in world.gather(b"%d" % (common is not None))
     if common is not None:
@@ -187,6 +188,20 @@ def _start_ranks(launch: Launch, environ: MutableMapping[str, str], files: JobFi
     expose = base.expose if is_read else None
     on = _going_on(base, doorbell, arena, roster, environ)
     return Job(world, on.transport, doorbell, arena, roster, sharing, files, guard, expose, common, *on[1:])
+
+
+def _share_memory(
+    world: World, neighbours: list[int], nbytes: int, environ: Mapping[str, str], *, must_survive: bool
+) -> tuple[HostArena, MpiMemory | None]:
+    """Let the ranks of a host read each other's objects in place: in memory of their own, or in common; collective."""
+    from hpcfut.edges.mpi.common_memory import MpiMemory
+
+    one_host = environ.get(ONE_HOST_VARIABLE, "")
+    readers = [world.rank] if one_host in (AS_BETWEEN_HOSTS, IN_MEMORY_OF_MPI) else neighbours
+    arena = HostArena.among(readers, world.rank, nbytes, world.gather, is_checked=_is_debugged(environ))
+    if one_host == AS_BETWEEN_HOSTS or must_survive:
+        return arena, None
+    return arena, MpiMemory.among(world, arena.neighbours, shared_memory_key().encode())
 
 
 def _trouble_with(environ: Mapping[str, str], world: World) -> str:
@@ -248,14 +263,13 @@ def join_job(environ: MutableMapping[str, str]) -> Job:
     """
     from hpcfut.edges.host.launch_environment import Launch
     from hpcfut.edges.mpi import links
-    from hpcfut.edges.mpi.deaths import TCP_VARIABLE
     from hpcfut.edges.mpi.linked import LinkedTransport
     from hpcfut.edges.mpi.start import start_mpi
 
     die_with_parent()
     sharpen_timers()
     settle_mpi(Launch("openmpi"), environ)
-    environ.setdefault(TCP_VARIABLE, "send")
+    environ.setdefault(TCP_FLAGS_VARIABLE, TCP_FLAGS)
     world = start_mpi()
     # Nobody else maps what MPI has made here: processes that were not started together do not share memory there.
     StartSegments().unname(())
@@ -301,7 +315,7 @@ def _start_alone(environ: MutableMapping[str, str], files: JobFiles | None) -> J
     from hpcfut.edges.host.loopback import LoopbackTransport
 
     place = own_place()
-    cores = int(environ.get("HPCFUT_CPUS_PER_RANK") or 0) or cores_of([place], 0)
+    cores = int(environ.get(CPUS_VARIABLE) or 0) or cores_of([place], 0)
     limit_threads(cores, environ)
     nbytes = memory_of_job(environ).nbytes_free
     record = _own_record(0, cores, nbytes, place, own_sight(environ).gpus)
@@ -322,7 +336,7 @@ def _refuse_unmet(sentence: str, launch: Launch, environ: Mapping[str, str], fil
     if launch.rank != 0:
         if launch.launcher == "slurm":
             sys.exit(0)  # The environment says it to all, and srun ends nobody because another one failed.
-        # The launcher ends this rank meanwhile, if one before it has spoken.
+        # One before it may be about to say it, whose failure then has the launcher end this rank as it sleeps.
         time.sleep(REFUSED_WITHIN_S + min(launch.rank, 10))
     if files is not None:
         files.note_end(launch.rank)
@@ -350,7 +364,7 @@ def _refuse(sentence: str, launch: Launch, files: JobFiles | None, world: World,
 
 
 def _is_debugged(environ: Mapping[str, str]) -> bool:
-    return environ.get("HPCFUT_DEBUG", "0") not in ("", "0")
+    return environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 
 def _own_record(

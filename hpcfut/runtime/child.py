@@ -29,10 +29,11 @@ from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.template import TaskTemplate
 from hpcfut.runtime.child_refs import ChildRefs
 from hpcfut.runtime.environments import Environments
-from hpcfut.runtime.executor import end_copy, listed, trace_of
+from hpcfut.runtime.functions import Functions
 from hpcfut.runtime.job import RefHooks
 from hpcfut.runtime.large_arguments import put_large
 from hpcfut.runtime.missing import MISSING, Missing
+from hpcfut.runtime.outcomes import end_copy, listed, trace_of
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.isolation import (
@@ -81,8 +82,6 @@ class ChildRuntime:
         self._memory = ChildMemory(told.guide)
         self._lock = threading.Lock()
         self._templates: dict[int, TaskTemplate] = {}
-        self._functions: dict[int, Callable[..., Any]] = {}
-        self._retried: dict[int, tuple[type[BaseException], ...]] = {}
         self._pid = os.getpid()
         self._main = threading.get_ident()
         #: Whether a cancellation may be raised right away on the main thread; whether it came when it could not.
@@ -95,7 +94,7 @@ class ChildRuntime:
             return hooks.make_ref(object_id)
 
         self.pickling = Pickling(hooks.ref_type, hooks.id_of, make_counted_ref)
-        self._environments = Environments(lambda: self.task_id)
+        self._functions = Functions(self.pickling, Environments(lambda: self.task_id))
         self._output = TaskOutput(told.rank)
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -144,7 +143,7 @@ class ChildRuntime:
         template = self._templates[told.template_id]
         try:
             try:
-                function = self._functions.get(told.template_id) or self._load(template)
+                function, _ = self._functions.loaded.get(told.template_id) or self._functions.load(template)
                 loaded = [self._loaded(value) for value in values]
                 values.clear()
                 args, kwargs = self.pickling.loads_call(told.payload, loaded)
@@ -168,15 +167,6 @@ class ChildRuntime:
         with self._lock:  # Another thread may be in the middle of a question.
             self._say(CallReturned([self._made_of(pickled) for pickled in results]), payloads)
 
-    def _load(self, template: TaskTemplate) -> Callable[..., Any]:
-        function: Callable[..., Any] = self.pickling.loads(template.function)
-        if template.retry_exceptions:
-            self._retried[template.template_id] = self.pickling.loads(template.retry_exceptions)
-        if template.env_vars:
-            function = self._environments.around(function, dict(template.env_vars), is_generator=False)
-        self._functions[template.template_id] = function
-        return function
-
     def _pickled(self, value: Any, template: TaskTemplate) -> list[Pickled]:
         n_returns = template.n_returns
         if n_returns <= 0:
@@ -187,7 +177,7 @@ class ChildRuntime:
     def _raised(self, error: BaseException, template: TaskTemplate) -> CallRaised:
         text = encodable(f"Task {template.name} raised in process {self._pid} of rank {self.rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
-        is_retriable = isinstance(error, self._retried.get(template.template_id, ()))
+        is_retriable = self._functions.is_tried_again(template.template_id, error)
         return CallRaised(text, payload, is_retriable, isinstance(error, TaskCancelledError))
 
     # -- cancellation --------------------------------------------------------------------------------------------------

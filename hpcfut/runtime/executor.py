@@ -7,12 +7,10 @@ which happens only while some are blocked in ``get``, or where a driver has the 
 from __future__ import annotations
 
 import os
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
@@ -26,8 +24,10 @@ from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.environments import Environments
 from hpcfut.runtime.fatal import fatal
+from hpcfut.runtime.functions import Functions
 from hpcfut.runtime.interruption import Interruption
 from hpcfut.runtime.open_arguments import OpenArgument
+from hpcfut.runtime.outcomes import IsolatedResults, IsolatedTaskError, end_copy, listed, trace_of
 from hpcfut.runtime.producers import Producers
 from hpcfut.runtime.room import Room
 from hpcfut.runtime.waiter import Waiter
@@ -39,22 +39,6 @@ from hpcfut.wire.pickling import Pickling, payload_of_atoms
 N_IDLE_THREADS_MAX = 2
 #: In place of the number of results: they have been stored as they came from a child process.
 ISOLATED: Final = -2
-
-
-class IsolatedResults(msgspec.Struct):
-    """The results of an isolated task, and refs that must live until the core has heard of them."""
-
-    results: tuple[Result, ...]
-    refs: list[Any]
-
-
-class IsolatedTaskError(Exception):
-    """An isolated task has failed, as told."""
-
-    def __init__(self, failure: Failure, *, is_retriable: bool) -> None:
-        super().__init__(failure.text)
-        self.failure = failure
-        self.is_retriable = is_retriable
 
 
 class Current(threading.local):
@@ -77,12 +61,8 @@ class Executor:
         self.pickling = pickling
         self.current = Current()
         self._nbytes_inline_max = config.nbytes_inline_max
-        self._functions: dict[int, tuple[Callable[..., Any], int]] = {}
-        #: Functions that no task needs any more.
-        self._forgotten: list[object] = []
-        #: Of the functions that are tried again: after which exceptions.
-        self._retried: dict[int, tuple[type[BaseException], ...]] = {}
         self.environments = Environments(lambda: self.current.task_id)
+        self.functions = Functions(pickling, self.environments)
         callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
         self.interruption = interruption = Interruption(
             engine, [caller.__code__ for caller in callers], config.stop_grace_s
@@ -93,6 +73,7 @@ class Executor:
         # Looked up once: this is the task path.
         self.running, self.blocked, self.cancelled = interruption.running, interruption.blocked, interruption.cancelled
         self.marked = interruption.marked
+        self._loaded, self._forgotten = self.functions.loaded, self.functions.forgotten
         #: Called on its thread when a marked task has ended.
         self.on_marked_end: Callable[[int], None] = lambda task_id: None
         #: Runs the code of an isolated task; bound in ``isolation.py``.
@@ -100,7 +81,7 @@ class Executor:
         self._n_threads = 0
         self._pid = os.getpid()
         engine.on_run = self._find_thread
-        engine.on_forget = self._forget
+        engine.on_forget = self.functions.forget
         engine.on_interrupt = interruption.interrupt
         engine.on_end = interruption.wind_down
 
@@ -195,7 +176,7 @@ class Executor:
         try:
             if engine.end is not None:
                 raise TaskCancelledError  # It was given out just before; ``wind_down`` may not have seen it.
-            function, n_returns = self._functions.get(run.template_id) or self._load(run)
+            function, n_returns = self._loaded.get(run.template_id) or self._load(run)
             values = self._values_of(run) if run.arguments else ()
             if run.payload:
                 args, kwargs = self.pickling.loads_call(run.payload, values)
@@ -248,25 +229,13 @@ class Executor:
         self.on_marked_end(task_id)
 
     def _load(self, run: RunTask) -> tuple[Callable[..., Any], int]:
-        template_id = run.template_id
-        template = self.engine.core.template(template_id)
+        template = self.engine.core.template(run.template_id)
         if template.is_isolated:
             call = msgspec.structs.replace(run)
             # The child is given the arguments as they are, and here there are none to be loaded.
             run.payload, run.arguments, run.places = b"", (), ()
             return partial(self.run_isolated, call, template), ISOLATED
-        function = self.pickling.loads(template.function)
-        if template.retry_exceptions:
-            self._retried[template_id] = self.pickling.loads(template.retry_exceptions)
-        if template.env_vars:
-            is_generator = template.n_returns == STREAMING
-            function = self.environments.around(function, dict(template.env_vars), is_generator=is_generator)
-        loaded = self._functions[template_id] = (function, template.n_returns)
-        return loaded
-
-    def _forget(self, template_id: int) -> None:
-        # What a function holds may run code of the user's as it goes, which must not happen in a turn.
-        self._forgotten.append((self._functions.pop(template_id, None), self._retried.pop(template_id, None)))
+        return self.functions.load(template)
 
     def _values_of(self, run: RunTask) -> list[Any]:
         opened: Sequence[OpenArgument] = run.places
@@ -346,52 +315,5 @@ class Executor:
             return RunRaised(run.task_id, error.failure, error.is_retriable)
         text = encodable(f"Task {name} raised on rank {rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
-        is_retriable = isinstance(error, self._retried.get(run.template_id, ()))
+        is_retriable = self.functions.is_tried_again(run.template_id, error)
         return RunRaised(run.task_id, Failure(RAISED, text, payload), is_retriable)
-
-
-def listed(value: Any, n_returns: int, name: str) -> list[Any]:
-    """The results of a task that has several.
-
-    Raises:
-        ValueError: They are not as many as were promised.
-    """
-    try:
-        values = list(value)
-    except TypeError:
-        values = None
-    if values is None or len(values) != n_returns:
-        what = f"{type(value).__name__}" if values is None else f"{len(values)} values"
-        raise ValueError(
-            f"Task {name} has num_returns={n_returns}, but it returned {what}. Return as many values as num_returns "
-            f"says, in a tuple or a list."
-        )
-    return values
-
-
-def trace_of(error: BaseException) -> str:
-    """The traceback as Python prints it, and something in its place if the exception's own code fails meanwhile."""
-    try:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("hpcfut.runtime."):
-            trace = trace.tb_next
-        return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__)).rstrip()
-    except Exception as trouble:
-        kind, other = type(error).__qualname__, type(trouble).__qualname__
-        return f"{kind} (no traceback: making it raised {other} in the code of {kind})"
-
-
-def end_copy(error: BaseException | None) -> NoReturn:
-    """End this process, a child that a task forked and that has left the task's code: what follows is the rank's."""
-    status = 1
-    try:
-        if error is None:
-            status = 0
-        elif isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
-            status = error.code or 0
-        else:
-            traceback.print_exception(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status & 0xFF)

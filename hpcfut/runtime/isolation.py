@@ -30,9 +30,9 @@ from hpcfut.model.failure import CRASHED, OUT_OF_MEMORY, RAISED, Failure
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.ports import ChildMaker
 from hpcfut.runtime.child_watch import ChildWatch
-from hpcfut.runtime.executor import IsolatedResults, IsolatedTaskError
 from hpcfut.runtime.isolated_answers import answer
 from hpcfut.runtime.isolated_child import IsolatedChild
+from hpcfut.runtime.outcomes import IsolatedResults, IsolatedTaskError
 from hpcfut.wire.isolation import (
     CallBegun,
     CallEnded,

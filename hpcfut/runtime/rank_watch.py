@@ -23,10 +23,11 @@ from typing import Final
 
 from hpcfut.edges.host.job_files import SCRATCH_VARIABLE, JobFiles, RankNote
 from hpcfut.edges.host.parent import ParentWatch
+from hpcfut.model.roster import tell_survived
+from hpcfut.model.variables import STALL_VARIABLE
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
 
-STALL_VARIABLE: Final = "HPCFUT_STALL_S"
 STALL_S: Final = 30.0
 PERIOD_S: Final = 0.5
 #: So often within the time after which a rank has stalled it is put off that this is written down.
@@ -110,10 +111,7 @@ class RankWatch:
                 if self._files is not None:
                     self._files.note_death(RankNote(rank, record.pid, 0, record.host))
                 else:
-                    sys.stderr.write(
-                        f"hpcfut: Rank {rank} (process {record.pid} on host {record.host}) has died; the other ranks "
-                        f"go on without it.\n"
-                    )
+                    sys.stderr.write(f"hpcfut: {tell_survived(rank, record.pid, record.host)}\n")
 
 
 def stall_s_of(environ: Mapping[str, str]) -> tuple[float, str]:

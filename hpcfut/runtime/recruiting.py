@@ -11,14 +11,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from hpcfut.core.effects import Announce, DeclareDead, Effect, LinkRank, OpenPort, SpawnRank, UseLink
 from hpcfut.core.events import LinkMade, PortReady, RankArrived, SpawnFailed
 from hpcfut.model.roster import RankRecord
-from hpcfut.ports import Doorbell
+from hpcfut.ports import Arena, Doorbell, Links, Pair, Ways
 from hpcfut.runtime.engine import Engine
 from hpcfut.wire.codec import encode_frame, prefix_of
 from hpcfut.wire.messages import JobEnded
@@ -28,61 +28,6 @@ from hpcfut.wire.sessions import Arrival, Cards, Invitation, SessionOpened
 SPAWN_WITHIN_S: Final = 10.0
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-
-
-class Pair(Protocol):
-    """Two processes that have met; every method waits for the other one."""
-
-    def send(self, data: bytes) -> None:
-        """Give it some bytes."""
-
-    def receive(self) -> bytes:
-        """Take what it gives."""
-
-    def link(self, rank: int, doorbell: Any) -> Any:
-        """Frames and data between the two."""
-
-
-class Ways(Protocol):
-    """How processes meet that were not started together."""
-
-    def spawn(self, arguments: Sequence[str], folder: str) -> Pair:
-        """Start a Python process, and meet it."""
-
-    def open_port(self) -> str:
-        """A place to meet."""
-
-    def accept(self, port: str) -> Pair:
-        """Meet who comes there."""
-
-    def connect(self, port: str) -> Pair:
-        """Meet who waits there."""
-
-
-class Links(Protocol):
-    """A transport to which links are added."""
-
-    def offer(self, rank: int, link: Any) -> None:
-        """There is one."""
-
-    def use(self, rank: int) -> None:
-        """It is used."""
-
-    def declare_dead(self, rank: int, reason: str) -> None:
-        """There will be none."""
-
-    def dismiss(self, frame: bytes) -> None:
-        """Say this, as the last word, to those with whom there is a link that was never used."""
-
-
-class Arena(Protocol):
-    """The memory of this rank for large objects."""
-
-    def card(self) -> bytes:
-        """Where others find it."""
-
-    def admit(self, rank: int, card: bytes) -> bool:
-        """A rank has come whose card this is; returns whether its memory can be viewed."""
 
 
 class Recruiting:
@@ -117,9 +62,8 @@ class Recruiting:
         self._engine: Engine
         self._opening: SessionOpened
         self._spawning: threading.Thread | None = None
-        self._thread: threading.Thread
         self._is_over = False
-        self._perform: dict[type, Callable[[Any], None]] = {
+        self._perform: dict[type, Callable[[Any], object]] = {
             SpawnRank: self._start_spawning,
             OpenPort: lambda effect: self._start(self._accept, effect.rank),
             LinkRank: lambda effect: self._start(self._connect, effect.record.rank, effect.port),
@@ -159,13 +103,13 @@ class Recruiting:
         """Do what the core wants."""
         self._perform[type(effect)](effect)
 
-    def _start(self, act: Callable[..., None], *arguments: Any) -> None:
-        self._thread = threading.Thread(target=act, args=arguments, name="hpcfut-recruiting", daemon=True)
-        self._thread.start()
+    def _start(self, act: Callable[..., None], *arguments: Any) -> threading.Thread:
+        thread = threading.Thread(target=act, args=arguments, name="hpcfut-recruiting", daemon=True)
+        thread.start()
+        return thread
 
     def _start_spawning(self, effect: SpawnRank) -> None:
-        self._start(self._spawn, effect.record, self._invite(effect.record))
-        self._spawning = self._thread
+        self._spawning = self._start(self._spawn, effect.record, self._invite(effect.record))
 
     def _spawn(self, record: RankRecord, invitation: Invitation) -> None:
         engine = self._engine

@@ -6,10 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-ROUTE_VARIABLE: Final = "HPCFUT_ROUTE"
-#: How ranks of one host read each other's objects: as between hosts, or in memory that MPI gives them together. If it
-#: is not set, in each other's memory where they can map it, and in MPI's where they cannot.
-ONE_HOST_VARIABLE: Final = "HPCFUT_ONE_HOST"
+from hpcfut.model.variables import ONE_HOST_VARIABLE, ROUTE_VARIABLE
+
 AS_BETWEEN_HOSTS: Final = "no"
 IN_MEMORY_OF_MPI: Final = "mpi"
 AUTO: Final = "auto"

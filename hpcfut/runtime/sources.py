@@ -18,8 +18,9 @@ from hpcfut.core.effects import ReadSource
 from hpcfut.core.events import Event, ReadCompleted, ReadFailed, SourcePut
 from hpcfut.model.failure import LOST, RAISED, Failure
 from hpcfut.runtime.engine import Engine
-from hpcfut.runtime.executor import Executor, trace_of
+from hpcfut.runtime.executor import Executor
 from hpcfut.runtime.fatal import fatal
+from hpcfut.runtime.outcomes import trace_of
 from hpcfut.wire.exceptions import encodable
 from hpcfut.wire.packing import pack_inline
 from hpcfut.wire.pickling import blank_of

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
-SPARES_VARIABLE: Final = "HPCFUT_SPARES"
-#: ``on``: the user said that ranks may die; `hpcfut run` tells it.
-WISH_VARIABLE: Final = "HPCFUT_FAULT_TOLERANCE"
+from hpcfut.model.variables import SPARES_VARIABLE, WISH_VARIABLE
 
 
 def n_spares_of(environ: Mapping[str, str]) -> int:

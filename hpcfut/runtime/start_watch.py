@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, NoReturn
@@ -68,8 +69,8 @@ class StartWatch:
                     self._leave(trouble_with_mpi())
 
     def _end(self, dead: Sequence[int]) -> NoReturn:
-        # All know it at the same time, and one of them is to say it.
-        threading.Event().wait(_TURN_S * (self._rank - sum(rank < self._rank for rank in dead)))
+        # All know it at the same time, and the first one that lives is to say it: its end of the job ends this sleep.
+        time.sleep(_TURN_S * (self._rank - sum(rank < self._rank for rank in dead)))
         self._leave(trouble_with_start(dead))
 
     def _leave(self, sentence: str) -> NoReturn:

@@ -1,6 +1,11 @@
 """Messages between the cores of two ranks.
 
-Nouns or past facts, one class per outcome. Payloads are opaque to all between. Per pair of ranks they stay in order.
+Messages are nouns or past facts, one class per outcome: msgspec records with integer tags, so that a frame of them
+costs one encode and one decode. Payloads are opaque: nobody between two edges reads, copies or compares them. Between
+two ranks messages arrive in the order in which they were sent; between different pairs there is no order.
+
+What belongs to one conversation alone has a module of its own: ``queries.py``, ``standstills.py``, ``joining.py``.
+No tag is used twice.
 """
 
 from __future__ import annotations
@@ -9,12 +14,12 @@ import msgspec
 
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import Count, Rank
-from hpcfut.model.inventory import Inventory
 from hpcfut.model.template import TaskTemplate
 from hpcfut.model.told import Argument as Argument
 from hpcfut.model.told import Result as Result
-from hpcfut.model.waiting import BlockedRun, QueuedTask, WaitingTask
 from hpcfut.wire.joining import Joining
+from hpcfut.wire.queries import Query
+from hpcfut.wire.standstills import Standstill
 
 
 class TemplateRegistered(msgspec.Struct, array_like=True, tag=1, gc=False):
@@ -62,7 +67,8 @@ class TaskPushed(msgspec.Struct, array_like=True, tag=6, gc=False):
     nested: tuple[int, ...] = ()
     #: Names of the results, where there are several (a single one has the task's id).
     return_ids: tuple[int, ...] = ()
-    #: Ids for a generator's first items (then ``StreamCredit``); 0 for one that the owner has: it is thrown away.
+    #: Ids for the first items of a generator; more follow as ``StreamCredit``. Id 0 stands for an item that the owner
+    #: already has from an earlier attempt: it is made and thrown away.
     item_ids: tuple[int, ...] = ()
 
 
@@ -95,7 +101,10 @@ class TaskReturned(msgspec.Struct, array_like=True, tag=9, gc=False):
 
 
 class TaskRaised(msgspec.Struct, array_like=True, tag=10, gc=False):
-    """The task failed. ``retriable``: ``retry_exceptions`` match. ``lost``: it never began for want of these bytes."""
+    """The task ended with a failure. ``retriable``: the template's ``retry_exceptions`` match it.
+
+    ``lost``: it never began, because these bytes of an argument could not be had.
+    """
 
     task_id: int
     failure: Failure
@@ -154,7 +163,8 @@ class ObjectResolved(msgspec.Struct, array_like=True, tag=16, gc=False):
 class ObjectLocated(msgspec.Struct, array_like=True, tag=17, gc=False):
     """The object is stored on ``rank``. The owner has counted the receiver as a borrower of each contained ref.
 
-    ``offset``, if not negative: the sender is that rank, and lends the bytes. ``bytes_id``, if not 0, is their own id.
+    An ``offset``, if it is not negative, says that ``rank`` is the sender, and lends its bytes to the receiver. The
+    bytes are stored under the object's id; or under ``bytes_id``, if that is not 0, once it has been made again.
     """
 
     object_id: int
@@ -276,32 +286,6 @@ class ObjectFreed(msgspec.Struct, array_like=True, tag=24, gc=False):
     object_id: int
 
 
-class ResourcesAsked(msgspec.Struct, array_like=True, tag=25, gc=False):
-    """Somebody wants to know what is free on the receiver."""
-
-    query_id: int
-
-
-class ResourcesReported(msgspec.Struct, array_like=True, tag=26, gc=False):
-    """What is free on the sender now."""
-
-    query_id: int
-    available: dict[str, int]
-
-
-class InventoryAsked(msgspec.Struct, array_like=True, tag=60, gc=False):
-    """Somebody wants to know what the receiver holds."""
-
-    query_id: int
-
-
-class InventoryReported(msgspec.Struct, array_like=True, tag=61, gc=False):
-    """What the sender holds now."""
-
-    query_id: int
-    inventory: Inventory
-
-
 class JobEnded(msgspec.Struct, array_like=True, tag=27, gc=False):
     """Rank 0 ends the session. ``failure`` is empty after an orderly end. ``is_final``: no session will follow."""
 
@@ -315,31 +299,6 @@ class RankFailed(msgspec.Struct, array_like=True, tag=28, gc=False):
 
     rank: Rank
     failure: str
-
-
-class WaitersAsked(msgspec.Struct, array_like=True, tag=33, gc=False):
-    """The sender wants to know who waits for good on the receiver, and what makes these objects of the receiver's."""
-
-    round_number: int
-    object_ids: tuple[int, ...]
-
-
-class WaitersReported(msgspec.Struct, array_like=True, tag=34, gc=False):
-    """Who waits for good on the sender; tasks, here or of the sender's, that have not started; makers of objects."""
-
-    round_number: int
-    runs: tuple[BlockedRun, ...]
-    queued: tuple[QueuedTask, ...]
-    waiting: tuple[WaitingTask, ...]
-    makers: tuple[tuple[int, int], ...]
-
-
-class StandstillFound(msgspec.Struct, array_like=True, tag=35, gc=False):
-    """This task of the receiver's can never start on these ranks: those that hold what it needs wait for it."""
-
-    task_id: int
-    failure: str
-    active: tuple[int, ...]
 
 
 class DriverDone(msgspec.Struct, array_like=True, tag=36, gc=False):
@@ -384,15 +343,10 @@ Message = (
     | LoanReturned
     | LoanRecalled
     | ObjectFreed
-    | ResourcesAsked
-    | ResourcesReported
-    | InventoryAsked
-    | InventoryReported
     | JobEnded
     | RankFailed
-    | WaitersAsked
-    | WaitersReported
-    | StandstillFound
     | DriverDone
+    | Query
+    | Standstill
     | Joining
 )

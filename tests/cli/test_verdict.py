@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpcfut.cli.verdict import (
-    Death,
-    Verdict,
-    describe,
-    judge,
-    judge_survivor,
-    read_complaint,
-    read_lost_host,
-    tell_survived,
-)
+from hpcfut.cli.verdict import Death, Verdict, describe, judge, judge_survivor, read_complaint, read_lost_host
 from hpcfut.edges.host.job_files import RankNote, Status
+from hpcfut.model.roster import tell_survived
 
 NOTES = [RankNote(rank, 100 + rank, 5000 + rank, "vm") for rank in range(3)]
 KILLED = """
@@ -119,7 +111,7 @@ def test_status_of_a_job_that_goes_on(
 
 
 def test_what_is_said_of_a_job_that_goes_on() -> None:
-    assert tell_survived(DIED[1]) == "Rank 1 (process 101 on host vm) has died; the other ranks go on without it."
+    assert tell_survived(1, 101, "vm") == "Rank 1 (process 101 on host vm) has died; the other ranks go on without it."
     # It was said when it happened.
     assert judge_survivor(14, Status(0), DIED, "", n_started=3, launcher="mpiexec") == Verdict(0)
     said = judge_survivor(9, None, {**DIED, 0: Death(0, 100, "vm")}, "", n_started=3, launcher="mpiexec").sentences

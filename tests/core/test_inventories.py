@@ -5,7 +5,8 @@ from __future__ import annotations
 from hpcfut.core.effects import AnswerQuery
 from hpcfut.core.events import InventoriesQueried, ObjectPut, RefsAdded, SiteNoted
 from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
-from hpcfut.wire.messages import InventoryAsked, InventoryReported, Result
+from hpcfut.wire.messages import Result
+from hpcfut.wire.queries import InventoryAsked, InventoryReported
 from tests.core.cores import LARGE, Hand, MakeCore, foreign, only, sent
 
 NOTHING = Inventory(0, 0, 0, 0.0, 0, (), ())

@@ -15,7 +15,8 @@ from hpcfut.core.events import (
 )
 from hpcfut.core.membership import DEAD, STOPPING
 from hpcfut.model.template import RESOURCE_UNIT
-from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed, ResourcesAsked, ResourcesReported, TaskDone
+from hpcfut.wire.messages import DriverDone, JobEnded, RankFailed, TaskDone
+from hpcfut.wire.queries import ResourcesAsked, ResourcesReported
 from tests.core.cores import SMALL, MakeCore, foreign, of, only, sent, takes
 
 CPUS = {"CPU": 4 * RESOURCE_UNIT}

@@ -14,9 +14,8 @@ from hpcfut.wire.messages import (
     TaskDone,
     TaskRaised,
     TemplateRegistered,
-    WaitersAsked,
-    WaitersReported,
 )
+from hpcfut.wire.standstills import WaitersAsked, WaitersReported
 from tests.core.cores import GENERATOR, LARGE, PLAIN, SMALL, Hand, MakeCore, foreign, of, only, sent
 from tests.core.test_standstills import TAPE, hold_and_wait, with_tapes
 

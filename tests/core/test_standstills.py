@@ -10,7 +10,8 @@ from hpcfut.core.events import RankLost, RunReturned, WaitAbandoned, WaitStarted
 from hpcfut.model.failure import UNSCHEDULABLE
 from hpcfut.model.template import RESOURCE_UNIT, TaskTemplate
 from hpcfut.model.waiting import BlockedRun, BlockedWait, QueuedTask
-from hpcfut.wire.messages import StandstillFound, TaskCancelled, WaitersAsked, WaitersReported
+from hpcfut.wire.messages import TaskCancelled
+from hpcfut.wire.standstills import StandstillFound, WaitersAsked, WaitersReported
 from tests.core.cores import PLAIN, SMALL, Hand, MakeCore, foreign, of, sent, takes
 
 TAPE = TaskTemplate(9, "record", b"", resources=(("CPU", RESOURCE_UNIT), ("tape", RESOURCE_UNIT)))

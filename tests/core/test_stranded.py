@@ -11,8 +11,6 @@ from hpcfut.wire.messages import (
     ItemYielded,
     LeaseGranted,
     LeaseRequested,
-    ResourcesAsked,
-    ResourcesReported,
     StreamCredit,
     TaskDone,
     TaskPushed,
@@ -22,6 +20,7 @@ from hpcfut.wire.messages import (
     TemplateForgotten,
     TemplateRegistered,
 )
+from hpcfut.wire.queries import ResourcesAsked, ResourcesReported
 from tests.core.cores import (
     BROKEN,
     GENERATOR,

@@ -9,7 +9,8 @@ import pytest
 from hpcfut.core.events import CancelRequested, ResourcesQueried, RunHeldBack, StreamAdvanced, WaitStarted
 from hpcfut.model.failure import CANCELLED, CRASHED, ENDED, RAISED, UNRECOVERABLE, UNSCHEDULABLE, Failure
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
-from hpcfut.wire.messages import BorrowAdded, LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack, WaitersAsked
+from hpcfut.wire.messages import BorrowAdded, LeaseRequested, TaskCancelled, TaskPushed, TasksHandedBack
+from hpcfut.wire.standstills import WaitersAsked
 from tests.protocol.wired import Ranks
 
 MakeRanks = Callable[..., Ranks]

@@ -11,12 +11,12 @@ from hpcfut.wire.messages import (
     LeaseGranted,
     LeaseRequested,
     LeaseReturned,
-    ResourcesReported,
     TaskCancelled,
     TaskDone,
     TaskPushed,
     TasksHandedBack,
 )
+from hpcfut.wire.queries import ResourcesReported
 from tests.protocol.wired import Ranks
 
 BROKEN = Failure(RAISED, "ValueError: no")

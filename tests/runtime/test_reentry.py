@@ -100,7 +100,7 @@ def test_what_a_function_held_goes_outside_of_turns() -> None:
             return hpcfut.remote(lambda: held is None)
         function = make(Held())
         assert hpcfut.get(function.remote()) is False
-        for loaded in session.current().executor._functions.values():
+        for loaded in session.current().executor.functions.loaded.values():
             loaded[0].__closure__[0].cell_contents.itself = None
         del function, loaded
         assert hpcfut.get(hpcfut.remote(lambda: 1).remote()) == 1

@@ -11,10 +11,12 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.edges.host.job_files import SCRATCH_VARIABLE
+
 #: A rank that has been told no folder looks here; the folder may be another one on each host.
 FOLDER_VARIABLE: Final = "HPCFUT_SPILL_FOLDER"
 #: What there may be for temporary files, the job's own first.
-_PARENT_VARIABLES: Final = ("HPCFUT_JOB_SCRATCH", "SLURM_TMPDIR", "TMPDIR")
+_PARENT_VARIABLES: Final = (SCRATCH_VARIABLE, "SLURM_TMPDIR", "TMPDIR")
 _IN_MEMORY: Final = ("devtmpfs", "hugetlbfs", "ramfs", "tmpfs")
 _OVER_NETWORK: Final = (
     "9p",

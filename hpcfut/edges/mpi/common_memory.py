@@ -18,6 +18,7 @@ import msgspec
 
 from hpcfut.edges.mpi.start import World
 from hpcfut.model.errors import HpcfutError
+from hpcfut.model.variables import ONE_HOST_VARIABLE
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -88,7 +89,7 @@ class MpiMemory:
             # Other ranks may be waiting for this one inside MPI, and only the end of the job ends that.
             raise HpcfutError(
                 f"MPI cannot give the {len(self.ranks)} ranks of this host {nbytes} bytes of shared memory each for "
-                f"their objects ({error}). Set HPCFUT_ONE_HOST=no on all ranks, and objects travel between them as "
+                f"their objects ({error}). Set {ONE_HOST_VARIABLE}=no on all ranks, and objects travel between them as "
                 f"between hosts."
             ) from error
         finally:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from hpcfut.model.variables import TCP_FLAGS, TCP_FLAGS_VARIABLE
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-#: How Open MPI's TCP sends. With any other way than this one, a thread that sends to a rank which dies closes the
-#: connection in the middle of the send, meets its own lock and never returns, if several threads may be inside MPI.
-TCP_VARIABLE: Final = "OMPI_MCA_btl_tcp_flags"
-_SEND: Final = ("send", "1")
+#: What means the same to Open MPI.
+_SENDS: Final = (TCP_FLAGS, "1")
 
 
 def trouble_with_tcp(environ: Mapping[str, str], thread_level: str) -> str:
     """The sentence that says why an MPI with fault tolerance must not be used as it was started; empty if it may."""
-    way = environ.get(TCP_VARIABLE, "")
-    if thread_level != "multiple" or way in _SEND:
+    way = environ.get(TCP_FLAGS_VARIABLE, "")
+    if thread_level != "multiple" or way in _SENDS:
         return ""
-    how = f"with {TCP_VARIABLE}={way}" if way else f"without {TCP_VARIABLE}, by code of the user"
+    how = f"with {TCP_FLAGS_VARIABLE}={way}" if way else f"without {TCP_FLAGS_VARIABLE}, by code of the user"
     return (
         f"MPI was initialised with fault tolerance and for many threads, but {how}. A rank that sends to another one "
-        f"which dies could then wait for ever. Set {TCP_VARIABLE}=send for all ranks; `hpcfut run` does."
+        f"which dies could then wait for ever. Set {TCP_FLAGS_VARIABLE}={TCP_FLAGS} for all ranks; `hpcfut run` does."
     )
 
 
@@ -42,7 +42,7 @@ def tells_of_deaths() -> bool:
         return False
     except MPI.Exception as error:
         return error.Get_error_class() == MPI.ERR_REVOKED
-    except NotImplementedError:
+    except NotImplementedError:  # An MPI without these calls tells of nothing.
         return False
     finally:
         comm.Free()
