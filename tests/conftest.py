@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
 
 from tests.mpi.jobs import MPI_NAMES, Mpi, environments
+from tests.mpi.shared import DURATION_S
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("simulator")
     group.addoption("--seeds", type=int, default=1000, metavar="N", help="how many seeds the sweep runs (1000)")
     group.addoption("--seed", type=int, metavar="N", help="run this seed of the sweep only, and print its story")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A case of a shared job has taken as long as it took there."""
+    report = yield
+    if call.when == "call":
+        report.duration = item.stash.get(DURATION_S, report.duration)
+    return report
 
 
 def pytest_report_header() -> str:

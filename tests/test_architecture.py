@@ -125,9 +125,8 @@ OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 CHAIN: Final = words(
     "arena events effects context ownership borrowing copy copies fullness spills pressure loans readers transfers "
     "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
-    "tasks stranded cancellations run grants scheduler runs orphans recalls streams wait waits watches recovery "
-    "notices inventories "
-    "stuck standstills burials estates arrivals replacements deaths statistics routes rank"
+    "tasks stranded cancellations run grants scheduler runs cancelled_runs orphans recalls streams wait waits watches "
+    "recovery notices inventories stuck standstills burials estates arrivals replacements deaths statistics routes rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

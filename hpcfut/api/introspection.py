@@ -146,7 +146,7 @@ def available_resources() -> dict[str, float]:
     """
     runtime = current()
     active = runtime.engine.core.membership.active
-    return _sum([free for rank, free in runtime.available_resources().items() if rank in active])
+    return _sum([free for rank, free in runtime.queries.available_resources().items() if rank in active])
 
 
 def _sum(parts: list[dict[str, int]]) -> dict[str, float]:

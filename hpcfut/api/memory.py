@@ -106,7 +106,7 @@ def memory_summary(n_objects: int = 100) -> str:
         >>> print(hpcfut.memory_summary().splitlines()[0])
         1 object is held by 1 rank
     """
-    inventories = current().inventories()
+    inventories = current().queries.inventories()
     records = records_of(inventories)
     n_ranks = len(inventories)
     are = "object is" if len(records) == 1 else "objects are"

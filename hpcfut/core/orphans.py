@@ -8,6 +8,7 @@ what it has stored for its owner goes then.
 from __future__ import annotations
 
 from hpcfut.core.cancellations import Cancellations
+from hpcfut.core.cancelled_runs import CancelledRuns
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.membership import Membership
@@ -35,6 +36,7 @@ class Orphans:
         cancellations: Cancellations,
         scheduler: Scheduler,
         runs: Runs,
+        cancelled: CancelledRuns,
     ) -> None:
         self._context = context
         self._templates = templates
@@ -43,6 +45,7 @@ class Orphans:
         self._cancellations = cancellations
         self._scheduler = scheduler
         self._runs = runs
+        self._cancelled = cancelled
 
     def forget_owner(self, rank: int) -> None:
         """A rank is dead: nothing that it has called starts, or is waited for, and its leases here are no more."""
@@ -54,8 +57,7 @@ class Orphans:
         self._runs.hand_back(dropped)
         for run in runs:
             if run.task_id in self._runs.runs:
-                self._runs.cancel(run.task_id, is_recursive=True, is_forced=False)
-                self._cancellations.cancel_children(run.task_id)
+                self._cancelled.cancel(run.task_id, is_recursive=True)
         self._scheduler.forget_owner(rank)
         self._withdraw(rank)
         self._forget_templates(rank)

@@ -13,6 +13,7 @@ from hpcfut.core import events as e
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.cancellations import Cancellations
+from hpcfut.core.cancelled_runs import CancelledRuns
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.copies import Copies
 from hpcfut.core.deaths import Deaths
@@ -97,9 +98,9 @@ class RankCore:
             self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery
         )
         self.stranded = Stranded(context, self.templates, self.membership, self.leases, self.tasks)
-        self.orphans = Orphans(
-            context, self.templates, copies, self.membership, self.cancellations, self.scheduler, self.runs
-        )
+        self.cancelled_runs = CancelledRuns(context, self.cancellations, self.scheduler, self.runs)
+        running = (self.scheduler, self.runs, self.cancelled_runs)
+        self.orphans = Orphans(context, self.templates, copies, self.membership, self.cancellations, *running)
         held = (self.membership, self.references, self.answers, copies, self.transfers)
         self.deaths = Deaths(context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.tasks)
         self._on_event = Handlers(events_of(self) | self._own_events())
@@ -228,7 +229,7 @@ class RankCore:
 
     def _own_messages(self) -> dict[type, MessageHandler]:
         end = self._closing(self.membership.on_end)
-        return {m.TaskCancelled: self._on_task_cancelled, m.JobEnded: end, m.RankFailed: end, m.DriverDone: end}
+        return {m.JobEnded: end, m.RankFailed: end, m.DriverDone: end}
 
     def _on_frame(self, event: e.FrameReceived) -> None:
         source = event.source
@@ -284,11 +285,6 @@ class RankCore:
         if not self.scheduler.is_wanted_by_others:
             self.waits.run_next(waiter_id)
         self.runs.dispatch()
-
-    def _on_task_cancelled(self, source: int, message: m.TaskCancelled) -> None:
-        self.runs.cancel(message.task_id, is_recursive=message.recursive, is_forced=message.forced)
-        if message.recursive:
-            self.cancellations.cancel_children(message.task_id)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

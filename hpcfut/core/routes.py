@@ -81,6 +81,7 @@ def messages_of(core: RankCore) -> dict[type, MessageHandler]:
         m.ItemYielded: core.tasks.items.on_item,
         m.StreamCredit: lambda _, message: core.streams.on_credit(message),
         m.CancelAsked: lambda _, message: cancel(message.object_id, message.recursive, message.forced),
+        m.TaskCancelled: core.cancelled_runs.on_cancelled,
         m.ObjectAsked: references.on_asked,
         m.ObjectResolved: core.answers.on_answer,
         m.ObjectLocated: core.answers.on_answer,

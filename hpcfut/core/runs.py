@@ -12,14 +12,14 @@ import msgspec
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.copy import LENT, MISSING, Copy
-from hpcfut.core.effects import InterruptTask, RunTask
+from hpcfut.core.effects import RunTask
 from hpcfut.core.references import References
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.templates import Templates
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, Failure
+from hpcfut.model.failure import Failure
 from hpcfut.model.ids import NO_ID, name_of, owner_of
 from hpcfut.model.place import Place
 from hpcfut.wire.messages import (
@@ -141,7 +141,7 @@ class Runs:
         run = self.runs[task_id]
         missing = self._missing_of(run)
         if missing is not None:  # At once, because the others may never find room beside those that are here.
-            self._drop(run, *missing)
+            self.drop(run, *missing)
             return None
         run.n_missing -= 1
         if run.n_missing:
@@ -354,28 +354,7 @@ class Runs:
                 copy.watchers.pop(run.task_id, None)
             self._copies.unpin(copy)
 
-    def cancel(self, task_id: int, *, is_recursive: bool, is_forced: bool) -> None:
-        """The owner wants a run to end: drop it if it has not started, interrupt it if it has.
-
-        ``is_recursive``: what it submits until it ends is to be cancelled, too. ``is_forced``: end its process.
-        """
-        run = self.runs.get(task_id)
-        if run is None:
-            self._context.count_stale("cancellation of an ended run")
-            return
-        run.is_cancelled_below |= is_recursive
-        if run.is_cancelled and not is_forced:
-            return
-        run.is_cancelled = True
-        if run.state not in (FETCHING, READY):
-            self._context.effects.append(InterruptTask(task_id, is_forced))
-            return
-        if run.state == READY:
-            self._scheduler.remove_ready(run)
-        name = f"{name_of(task_id)} ({run.template.name})"
-        self._drop(run, Failure(CANCELLED, f"Task {name} was cancelled before it started."))
-
-    def _drop(self, run: Run, failure: Failure, lost: int = 0) -> None:
+    def drop(self, run: Run, failure: Failure, lost: int = 0) -> None:
         """A run will not start."""
         run.state = self.next[run.state, "drop"]
         self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run), lost))

@@ -10,9 +10,7 @@ from hpcfut.core.effects import EndJob
 from hpcfut.core.events import (
     CancelRequested,
     DriverEnded,
-    InventoriesQueried,
     ObjectPut,
-    ResourcesQueried,
     StopRequested,
     StreamAdvanced,
     StreamEndWanted,
@@ -26,7 +24,6 @@ from hpcfut.model.config import Config
 from hpcfut.model.errors import SessionEndedError, TaskCancelledError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import first_id, name_of
-from hpcfut.model.inventory import Inventory
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.ports import Clock
@@ -36,7 +33,7 @@ from hpcfut.runtime.executor import Current, Executor
 from hpcfut.runtime.helper import Helper
 from hpcfut.runtime.isolated_answers import demand_isolated
 from hpcfut.runtime.large_arguments import put_large
-from hpcfut.runtime.queries import ask_ranks
+from hpcfut.runtime.queries import Queries
 from hpcfut.runtime.sites import noting
 from hpcfut.runtime.sources import Sources, demand_no_reader
 from hpcfut.runtime.waiter import Waiter
@@ -70,7 +67,6 @@ class Runtime:
         self.now = clock.now
         self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
-        self._query_ids = count(1)
         #: The distinct objects that the last ``wait`` left to be waited for.
         self.awaited_ids: list[int] = []
         #: Whether Ctrl-C came.
@@ -90,6 +86,7 @@ class Runtime:
         self._current = self.executor.current
         self.sources = Sources(engine, self.executor, self._ids, config.nbytes_inline_max)
         self.helper = Helper(engine)
+        self.queries = Queries(self)
         #: Runs the callbacks of futures.
         self.callbacks = CallbackThread()
         #: What the API keeps of each event loop in which somebody awaits a ref.
@@ -342,14 +339,6 @@ class Runtime:
         nothing = self.executor.store(object_id, self.pickling.dumps(None))
         self.engine.post_soon(StreamEndWanted(task_id, object_id, nothing, item_ids, failure))
         return object_id
-
-    def available_resources(self) -> dict[int, dict[str, int]]:
-        """What is free on each rank now."""
-        return ask_ranks(self, ResourcesQueried(next(self._query_ids)))
-
-    def inventories(self) -> dict[int, Inventory]:
-        """What each rank holds now."""
-        return ask_ranks(self, InventoriesQueried(next(self._query_ids)))
 
     def demand_session(self) -> None:
         """Raise if the session is over."""

@@ -21,6 +21,8 @@ from tests.mpi.jobs import CompletedJob, How, Mpi, run_job
 PROGRAMS = Path(__file__).parent / "programs"
 DRIVER = Path(__file__).parent / "driver.py"
 JOB_ENDS_WELL = "job:ends_well"
+#: How long the case of a test has taken in its job: what `--durations` is to tell.
+DURATION_S = pytest.StashKey[float]()
 
 
 def find_cases(folder: Path = PROGRAMS) -> list[str]:
@@ -39,6 +41,7 @@ class Outcome:
 
     event: str
     text: str
+    duration_s: float = 0.0
 
 
 class SharedJob:
@@ -53,7 +56,7 @@ class SharedJob:
                 self._unfinished = line["case"]
             else:
                 self._unfinished = None
-                self._outcomes[line["case"]] = Outcome(line["event"], line["text"])
+                self._outcomes[line["case"]] = Outcome(line["event"], line["text"], line["duration_s"])
 
     def outcome(self, case: str) -> Outcome:
         """What became of a case; the one that killed the job is named to the others."""
@@ -120,10 +123,10 @@ class SharedJobs:
         self._wanted = wanted
         self._jobs: dict[tuple[str, int], SharedJob] = {}
 
-    def check(self, mpi: Mpi, n_ranks: int, case: str) -> None:
-        """Passes, skips or fails the running test as the case did in its job."""
+    def job(self, mpi: Mpi, n_ranks: int) -> SharedJob:
+        """The one of this MPI with so many ranks."""
         key = mpi.name, n_ranks
         if key not in self._jobs:
             cases = [name for name in self._wanted[key] if name != JOB_ENDS_WELL]
             self._jobs[key] = run_cases(mpi, n_ranks, cases)
-        self._jobs[key].check(case)
+        return self._jobs[key]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.mpi.jobs import Mpi
-from tests.mpi.shared import JOB_ENDS_WELL, SharedJobs, find_cases
+from tests.mpi.shared import DURATION_S, JOB_ENDS_WELL, SharedJob, SharedJobs, find_cases
 
 pytestmark = pytest.mark.mpi
 
@@ -23,7 +23,14 @@ def shared_jobs(request: pytest.FixtureRequest) -> SharedJobs:
     return SharedJobs(wanted)
 
 
+@pytest.fixture
+def shared_job(mpi: Mpi, n_ranks: int, shared_jobs: SharedJobs) -> SharedJob:
+    """The job that has the case; it is run before the first of its cases is asked for."""
+    return shared_jobs.job(mpi, n_ranks)
+
+
 @pytest.mark.parametrize("case", [*find_cases(), JOB_ENDS_WELL])
 @pytest.mark.parametrize("n_ranks", [1, 2, 5])
-def test_case(mpi: Mpi, n_ranks: int, case: str, shared_jobs: SharedJobs) -> None:
-    shared_jobs.check(mpi, n_ranks, case)
+def test_case(case: str, shared_job: SharedJob, request: pytest.FixtureRequest) -> None:
+    request.node.stash[DURATION_S] = shared_job.outcome(case).duration_s
+    shared_job.check(case)
