@@ -38,8 +38,9 @@ def main() -> None:
     sys.argv[:] = sys.argv[1:]
     if not is_replacement:
         sys.path[0] = str(Path(script).resolve().parent)
+    says_number_at = (sys.argv[1] if len(sys.argv) > 1 else "") if is_replacement else None
     try:
-        job = session.ensure_job(is_spmd=is_spmd, is_replacement=is_replacement)
+        job = session.ensure_job(is_spmd=is_spmd, says_number_at=says_number_at)
     except (Exception, KeyboardInterrupt) as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         sys.stderr.write("hpcfut: interrupted while it started\n" if is_interrupt else f"hpcfut: {error}\n")

@@ -215,10 +215,11 @@ def hooks() -> RefHooks:
     return RefHooks(ObjectRef, id_of_own, make_ref)
 
 
-def ensure_job(*, is_spmd: bool = False, is_replacement: bool = False) -> Job:
+def ensure_job(*, is_spmd: bool = False, says_number_at: str | None = None) -> Job:
     """Meet the other ranks, once a process.
 
-    ``is_spmd``: every rank runs the script. ``is_replacement``: this process was spawned for a rank that has died.
+    ``is_spmd``: every rank runs the script. ``says_number_at``: this process was spawned for a rank that has died, and
+    says its number there.
     """
     _demand_own_process()
     if _session.has_left:
@@ -227,7 +228,7 @@ def ensure_job(*, is_spmd: bool = False, is_replacement: bool = False) -> Job:
             "such threads before the script ends."
         )
     if _session.job is None:
-        _session.job = join_job(os.environ) if is_replacement else start_job(os.environ)
+        _session.job = start_job(os.environ) if says_number_at is None else join_job(os.environ, says_number_at)
         _session.job.is_spmd = is_spmd
         if is_spmd and _session.job.rank != 0:
             leave_interrupts_to_driver()

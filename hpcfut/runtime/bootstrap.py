@@ -60,6 +60,7 @@ from hpcfut.runtime.route import (
     trouble_with_route,
 )
 from hpcfut.runtime.spares import denial, is_demanded, n_spares_of, trouble_with_spares
+from hpcfut.runtime.spawning import say_number
 from hpcfut.runtime.start_watch import MPI_WITHIN_S, StartWatch
 from hpcfut.version import __version__
 from hpcfut.wire.codec import WIRE_VERSION
@@ -255,8 +256,12 @@ def _going_on(
     return _GoingOn(linked, Exits(), Recruiting(links, linked, doorbell, arena, roster, event_queues))
 
 
-def join_job(environ: MutableMapping[str, str]) -> Job:
+def join_job(environ: MutableMapping[str, str], path: str) -> Job:
     """Join the job of the process that has spawned this one, in place of a rank that has died.
+
+    Args:
+        environ: The environment of this process.
+        path: Where this process says its number.
 
     Raises:
         HpcfutError: No rank has spawned this process.
@@ -266,6 +271,9 @@ def join_job(environ: MutableMapping[str, str]) -> Job:
     from hpcfut.edges.mpi.linked import LinkedTransport
     from hpcfut.edges.mpi.start import start_mpi
 
+    if not path:
+        raise HpcfutError("--replacement is for processes that hpcfut starts itself, for ranks that have died.")
+    say_number(path)
     die_with_parent()
     sharpen_timers()
     settle_mpi(Launch("openmpi"), environ)

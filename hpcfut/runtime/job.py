@@ -40,7 +40,7 @@ from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.hearing import Hearing
 from hpcfut.runtime.isolation import Isolation
 from hpcfut.runtime.rank_watch import RankWatch
-from hpcfut.runtime.recruiting import Recruiting
+from hpcfut.runtime.recruiting import LAST_WITHIN_S, Recruiting
 from hpcfut.runtime.runtime import Runtime
 from hpcfut.wire.isolation import ChildStart, encode
 from hpcfut.wire.sessions import EndHindered, JobClosed, SessionOpened, decode_session, encode_session, is_session
@@ -284,7 +284,9 @@ class Job:
             self._output.remove()
         if end.failure:
             return False
-        return self.meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S)
+        # Rank 0 may have waited for a process that is being started.
+        last_s = LAST_WITHIN_S if self._recruiting is not None else 0.0
+        return self.meet(runtime.config.stop_grace_s + CLOSE_WITHIN_S + last_s)
 
     def is_unused(self, runtime: Runtime) -> bool:
         """Whether this rank has come for one that died, and the session has ended before it could join it."""

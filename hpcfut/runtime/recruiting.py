@@ -20,12 +20,13 @@ from hpcfut.core.events import LinkMade, PortReady, RankArrived, SpawnFailed
 from hpcfut.model.roster import RankRecord
 from hpcfut.ports import Arena, Doorbell, Links, Pair, Ways
 from hpcfut.runtime.engine import Engine
+from hpcfut.runtime.spawning import Spawning
 from hpcfut.wire.codec import encode_frame, prefix_of
 from hpcfut.wire.messages import JobEnded
 from hpcfut.wire.sessions import Arrival, Cards, Invitation, SessionOpened
 
-#: Spawning a process takes about a second; the end of a session waits for one that is under way.
-SPAWN_WITHIN_S: Final = 10.0
+#: Spawning a process takes about a second; so long the end of a session waits for one that is under way.
+LAST_WITHIN_S: Final = 10.0
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -61,9 +62,9 @@ class Recruiting:
         self._folder = os.getcwd()
         self._engine: Engine
         self._opening: SessionOpened
-        self._spawning: threading.Thread | None = None
+        self._spawning: Spawning[Pair, Arrival | None] | None = None
         self._is_over = False
-        self._perform: dict[type, Callable[[Any], object]] = {
+        self._perform: dict[type, Callable[[Any], None]] = {
             SpawnRank: self._start_spawning,
             OpenPort: lambda effect: self._start(self._accept, effect.rank),
             LinkRank: lambda effect: self._start(self._connect, effect.record.rank, effect.port),
@@ -103,28 +104,31 @@ class Recruiting:
         """Do what the core wants."""
         self._perform[type(effect)](effect)
 
-    def _start(self, act: Callable[..., None], *arguments: Any) -> threading.Thread:
-        thread = threading.Thread(target=act, args=arguments, name="hpcfut-recruiting", daemon=True)
-        thread.start()
-        return thread
+    def _start(self, act: Callable[..., None], *arguments: Any) -> None:
+        threading.Thread(target=act, args=arguments, name="hpcfut-recruiting", daemon=True).start()
 
     def _start_spawning(self, effect: SpawnRank) -> None:
-        self._spawning = self._start(self._spawn, effect.record, self._invite(effect.record))
+        engine, record, invitation = self._engine, effect.record, self._invite(effect.record)
+        self._spawning = Spawning(
+            lambda path: self._ways.spawn(("-m", "hpcfut", "--replacement", path), self._folder),
+            lambda pair: self._greet(pair, invitation),
+            lambda pair, arrival: self._take(engine, record, pair, arrival),
+            lambda pair: pair.send(b""),
+            lambda reason: engine.post(SpawnFailed(record.rank, reason)),
+        )
 
-    def _spawn(self, record: RankRecord, invitation: Invitation) -> None:
-        engine = self._engine
-        try:
-            pair = self._ways.spawn(("-m", "hpcfut", "--replacement"), self._folder)
-            if self._is_over:
-                pair.send(b"")
-                return
-            pair.send(_encode(invitation))
-            arrival = msgspec.msgpack.decode(pair.receive(), type=Arrival)
-            is_neighbour = self.find(record.rank, arrival.cards)
-            self._links.offer(record.rank, pair.link(record.rank, self._doorbell))
-        except Exception as error:  # Of MPI, whatever it is: the job goes on without a replacement.
-            engine.post(SpawnFailed(record.rank, f"Starting another process failed: {error}"))
+    def _greet(self, pair: Pair, invitation: Invitation) -> Arrival | None:
+        if self._is_over:
+            pair.send(b"")
+            return None
+        pair.send(_encode(invitation))
+        return msgspec.msgpack.decode(pair.receive(), type=Arrival)
+
+    def _take(self, engine: Engine, record: RankRecord, pair: Pair, arrival: Arrival | None) -> None:
+        if arrival is None:
             return
+        is_neighbour = self.find(record.rank, arrival.cards)
+        self._links.offer(record.rank, pair.link(record.rank, self._doorbell))
         record = msgspec.structs.replace(record, pid=arrival.pid, host_key=arrival.host_key)
         engine.post(RankArrived(record, is_neighbour))
 
@@ -160,7 +164,7 @@ class Recruiting:
         """Rank 0: the session has ended, and who has not joined it by now goes away again."""
         self._is_over = True
         if self._spawning is not None:
-            self._spawning.join(SPAWN_WITHIN_S)
+            self._spawning.wait(LAST_WITHIN_S)
         self._links.dismiss(encode_frame(0, [JobEnded(0, "", is_final=True)], prefix_of(self._opening.number)))
         members = self._engine.core.membership
         self.declare_dead(dict.fromkeys(members.joining, "The session had ended before it could join it."))
