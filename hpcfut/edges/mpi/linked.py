@@ -64,10 +64,10 @@ class LinkedTransport:
 
     def dismiss(self, frame: bytes) -> None:
         """Say this, as the last word, to those with whom there is a link that was never used."""
-        for link in self._offered.values():
+        while self._offered:  # Another thread may be making one more.
+            _, link = self._offered.popitem()
             link.send(link.peer, frame)
             self._old.append(link)
-        self._offered.clear()
 
     def _lose(self, rank: int, reason: str) -> None:
         link = self._links.pop(rank, None)
@@ -153,11 +153,13 @@ class LinkedTransport:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way, or a death is to be told of."""
+        """Whether something is under way, or a death is to be told of.
+
+        Who is about to sleep asks outside of the turns, so that others may come or go meanwhile.
+        """
         is_base_busy = self._base is not None and self._base.is_busy
-        return bool(
-            is_base_busy or self._completed or self._failed or any(link.is_busy for link in self._links.values())
-        )
+        links = tuple(self._links.values())
+        return bool(is_base_busy or self._completed or self._failed or any(link.is_busy for link in links))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
