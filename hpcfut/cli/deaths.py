@@ -17,7 +17,7 @@ from typing import Final
 
 from hpcfut.cli.verdict import Death
 from hpcfut.edges.host.job_files import ABORT_NAME, ALIVE_SUFFIX, JobFiles, RankNote
-from hpcfut.edges.host.processes import start_ticks
+from hpcfut.edges.host.processes import children_of, environment_of, start_ticks
 
 _IN_CLOSE_WRITE: Final = 0x8
 _EVENT: Final = struct.Struct("iIII")
@@ -35,6 +35,10 @@ class DeathWatch:
         self._inotify: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         libc.inotify_add_watch(self._inotify, os.fsencode(files.scratch), _IN_CLOSE_WRITE)
         self._has_seen_abort = False
+        #: The process of the launcher, where it says nothing of ranks that die before they have said anything, and
+        #: until all have met; else 0. Its children that are ranks and have not said anything → their numbers.
+        self.launcher = 0
+        self._silent: dict[int, int] = {}
         #: Ranks that have said that they have started, on any host.
         self.notes: Sequence[RankNote] = ()
         #: The rank that died first without having said that it had ended; several if their order is not known.
@@ -67,10 +71,24 @@ class DeathWatch:
         was_aborted = self._files.was_aborted()
         if not self.first and not was_aborted:
             self.first = [Death(note.rank, note.pid, note.host) for note in in_order[:1] or others]
+        if self.launcher and not self.first and not was_aborted:
+            self.first = self._dead_in_silence()
         # Of those on other hosts rank 0 knows. What dies after the job was ended on purpose dies of that.
         for note in (*in_order, *(() if was_aborted else (*others, *self._files.read_deaths()))):
             if 0 not in self.all:
                 self.all.setdefault(note.rank, Death(note.rank, note.pid, note.host))
+
+    def _dead_in_silence(self) -> list[Death]:
+        """Ranks of this host that have died before they said that they had started."""
+        for pid in children_of(self.launcher):
+            if pid not in self._silent and (number := environment_of(pid).get("OMPI_COMM_WORLD_RANK", "")).isdecimal():
+                self._silent[pid] = int(number)
+        gone = [pid for pid in self._silent if not start_ticks(pid)]
+        if not gone:
+            return []
+        # Whoever says so at the last moment has an entry of its own.
+        noted = [note.pid for note in self._files.read_ranks()]
+        return [Death(self._silent[pid], pid, self._host) for pid in gone if pid not in noted]
 
     def _closed_ranks(self) -> list[int]:
         """The ranks whose files were closed since the last time, in that order, before one ended the job on purpose."""

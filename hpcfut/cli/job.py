@@ -161,6 +161,7 @@ class _Supervisor:
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL if is_single else signal.SIGTERM),
         )
+        self._deaths.launcher = self._process.pid if survives else 0
 
     def __enter__(self) -> _Supervisor:
         return self
@@ -288,6 +289,8 @@ class _Supervisor:
         self._deaths.look()
         if self._may_survive and not (self._survives or self._is_lost):
             self._survives = self._job.files.survives()
+            if self._survives:
+                self._deaths.launcher = 0
         self._tell_survived()
 
     def _tell_survived(self) -> None:

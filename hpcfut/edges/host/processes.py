@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,15 @@ def children_of(parent: int) -> list[int]:
     """The processes that this one has started and that have not ended."""
     folders = Path("/proc").glob("[0-9]*")
     return [int(folder.name) for folder in folders if _fields(folder / "stat")[1:2] == [str(parent)]]
+
+
+def environment_of(pid: int) -> Mapping[str, str]:
+    """The environment that a process was started with; empty if that cannot be read, or it has ended."""
+    try:
+        entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
 
 
 def ancestors_of(pid: int) -> list[int]:
