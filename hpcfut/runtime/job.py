@@ -383,7 +383,9 @@ class Job:
             self._files.note_end(self.rank)
         if self._guard is not None:
             self._guard.dismiss()
-        if self._world is not None:
+        # Where a rank has died, the launcher of Open MPI may never end if two others abort; so the lowest alone does.
+        dead = self._transport.deaths
+        if self._world is not None and not (dead and any(rank not in dead for rank in range(self.rank))):
             self._world.abort(status)
         os._exit(status)
 

@@ -275,6 +275,8 @@ def case_cancelling_a_generator(n_ranks: int) -> None:
             path = gate.folder / "made"
             items = on_rank(note, rank, generator_backpressure_num_objects=2).remote(path)
             assert n_made(path, 2) == 2
+            # A number is written before its item is told; what has been told since has given its slot back.
+            assert hpcfut.get(on_rank(same, rank).remote(0), timeout=WAIT_S) == 0
             hpcfut.cancel(items)
             await_file(path.with_suffix(".closed"))
             assert [hpcfut.get(next(items)) for _ in range(2)] == [0, 1]
