@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+
 import pytest
 
 from hpcfut.core.burials import Burials
@@ -9,6 +12,7 @@ from hpcfut.core.references import References
 from hpcfut.sim.cases import programs
 from hpcfut.sim.crashes import NEWS, crashes, double_crashes, joining_crashes
 from hpcfut.sim.trace import SimulationError
+from tests.sim.processes import run_ahead
 
 PROGRAMS = {
     f"{name}, {n_ranks} ranks": (n_ranks, script, scenario)
@@ -19,13 +23,22 @@ PROGRAMS = {
 CHAIN = PROGRAMS["hand on twice, 4 ranks"]
 
 
+def n_deaths_of(name: str) -> list[int]:
+    """How many ranks have died in each crash of a program."""
+    return [len(crash.run().deaths.dead) for crash in crashes(*PROGRAMS[name])]
+
+
+@pytest.fixture(scope="module")
+def crashed(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[list[int]]]]:
+    """The same of each program that was selected."""
+    yield from run_ahead(request, test_a_rank_dies_after_every_step, "name", n_deaths_of)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_rank_dies_after_every_step(name: str) -> None:
-    n_crashes = 0
-    for crash in crashes(*PROGRAMS[name]):
-        n_crashes += 1
-        assert len(crash.run().deaths.dead) == 1
-    assert n_crashes >= 4 * len(NEWS), "So small is no program."
+def test_a_rank_dies_after_every_step(name: str, crashed: Mapping[str, Future[list[int]]]) -> None:
+    n_deaths = crashed[name].result()
+    assert n_deaths == [1] * len(n_deaths)
+    assert len(n_deaths) >= 4 * len(NEWS), "So small is no program."
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from itertools import product
+from typing import NamedTuple
+
 import pytest
 
 from hpcfut.model.template import RESOURCE_UNIT
 from hpcfut.sim.frame import Frame
 from hpcfut.sim.ops import Make, Program, Sleep, get
 from hpcfut.sim.world import Scenario, SimWorld
+from tests.sim.processes import run_ahead
 
 #: Of the crowd's owner; far more than can be done before the others come.
 N_TASKS = 1000
@@ -48,12 +54,34 @@ def latencies(task_s: float, n_ranks: int, n_asking: int, seed: int, *, may_run:
     return took
 
 
-@pytest.mark.parametrize("may_run", [False, True])
-@pytest.mark.parametrize("n_asking", [1, 3])
-@pytest.mark.parametrize("task_s", [0.0005, 0.002, 0.015, 0.05, 0.4])
-def test_a_single_task_has_its_turn_among_very_many(task_s: float, n_asking: int, may_run: bool) -> None:
-    for seed in range(2):
-        took = latencies(task_s, 4, n_asking, seed, may_run=may_run)
+class Crowd(NamedTuple):
+    """What the tasks are like, how many ask for single ones, and whether the crowd's owner may run tasks meanwhile."""
+
+    task_s: float
+    n_asking: int
+    may_run: bool
+
+
+CROWDS = [Crowd(*each) for each in product((0.0005, 0.002, 0.015, 0.05, 0.4), (1, 3), (False, True))]
+
+
+def latencies_in(crowd: Crowd) -> list[list[float]]:
+    """The latencies with each of two seeds."""
+    return [latencies(crowd.task_s, 4, crowd.n_asking, seed, may_run=crowd.may_run) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def found(request: pytest.FixtureRequest) -> Iterator[Mapping[Crowd, Future[list[list[float]]]]]:
+    """Those of each crowd that was selected."""
+    yield from run_ahead(request, test_a_single_task_has_its_turn_among_very_many, "crowd", latencies_in)
+
+
+@pytest.mark.parametrize("crowd", CROWDS, ids=str)
+def test_a_single_task_has_its_turn_among_very_many(
+    crowd: Crowd, found: Mapping[Crowd, Future[list[list[float]]]]
+) -> None:
+    task_s, n_asking, _ = crowd
+    for took in found[crowd].result():
         assert len(took) == 3 * n_asking
         # Its own time, a turn of every owner before it, and what is queued where tasks are short.
         assert max(took) <= (n_asking + 2) * task_s + 0.02, took

@@ -6,7 +6,8 @@ anew; ``python -m hpcfut.sim WORDS`` explores whatever is named like that, commi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hpcfut.sim.explored import EVERYWHERE
 from hpcfut.sim.explorer import Counts
 from hpcfut.sim.trace import SimulationError
 from hpcfut.sim.world import SimWorld
+from tests.sim.processes import run_ahead
 
 STATES = Path(__file__).parent / "states.json"
 COMMITTED = decode_counts(STATES.read_bytes())
@@ -38,9 +40,15 @@ def explore(name: str) -> Counts:
     return found.counts
 
 
+@pytest.fixture(scope="module")
+def explored(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[Counts]]]:
+    """What was found of each case that was selected."""
+    yield from run_ahead(request, test_every_order_is_right, "name", explore)
+
+
 @pytest.mark.parametrize("name", COMMITTED)
-def test_every_order_is_right(name: str) -> None:
-    assert explore(name) == COMMITTED[name]
+def test_every_order_is_right(name: str, explored: Mapping[str, Future[Counts]]) -> None:
+    assert explored[name].result() == COMMITTED[name]
 
 
 def test_every_program_is_explored() -> None:

@@ -1,4 +1,4 @@
-"""An object of more than 5 GiB crosses from one host to the other."""
+"""An object of more than 4 GiB crosses from one host to the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import hpcfut
 from tests.mpi.support import on_rank
 
-N, STEP = (5 << 27) + 1, 1 << 17
+N, STEP = (4 << 27) + (64 << 17) + 1, 1 << 17
 WITHIN_S = 150.0
 
 
