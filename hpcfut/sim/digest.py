@@ -49,6 +49,7 @@ NOT_TOLD: Final = frozenset(
         "_perform",
         "_on_message",
         "_n_turns",
+        "_turn_delay_s",
         "effects",
         "horizon",
         "n_boundaries",

@@ -124,6 +124,37 @@ def owner_dies(me: Frame) -> Program:
     return []
 
 
+def owner_of_a_put_dies(me: Frame) -> Program:
+    """The same, of what the rank has put, and another one uses."""
+    # refs = get(put_one.remote()); done = use.remote(refs); del refs; get(done)
+    (outer,) = me.submit(near(me, 1, n_retries_max=0), put_one)
+    yield get(outer, may_run=False)
+    me.release([outer])
+    refs = list(me.refs)
+    (done,) = me.submit(near(me, 2), use, nested=refs)
+    me.release(refs)
+    yield get(done, may_run=False)
+    return []
+
+
+def owner_of_a_result_dies(me: Frame) -> Program:
+    """The same, of a result that another one stores."""
+
+    # @remote def f(): return [forget.remote()]
+    # refs = get(f.remote()); get(refs)
+    def f(inner: Frame) -> Program:
+        (y,) = inner.submit(near(inner, 2), forget)
+        return [Make((y,))]
+        yield
+
+    (outer,) = me.submit(near(me, 1, n_retries_max=0), f)
+    yield get(outer, may_run=False)
+    me.release([outer])
+    if me.refs:
+        yield get(*me.refs, may_run=False)
+    return []
+
+
 def orphan(me: Frame) -> Program:
     """A child outlives the task that has called it, and has called others itself."""
 
@@ -213,6 +244,8 @@ MORTAL: Final[dict[str, tuple[Body, Scenario, tuple[int, ...]]]] = {
     "hand on": (hand_on, Scenario(), (3, 4)),
     "hand on twice": (hand_on_twice, Scenario(), (4,)),
     "owner dies": (owner_dies, Scenario(), (2, 3)),
+    "owner of a put dies": (owner_of_a_put_dies, Scenario(), (3,)),
+    "owner of a result dies": (owner_of_a_result_dies, Scenario(), (3,)),
     "orphan": (orphan, Scenario(), (2, 3)),
     "items": (items, Scenario(), (2, 3)),
     "spare": (spare, WITH_SPARE, (3,)),

@@ -46,6 +46,8 @@ class SimRank:
         self.threads = Threads(self)
         self.arguments = OpenArguments(self)
         self.mailbox: list[e.Event] = []
+        scenario = world.scenario
+        self._turn_delay_s = scenario.slow_turn_s if rank == scenario.slow_rank else scenario.turn_delay_s
         #: When the next turn is due; infinity for none.
         self.turn_at = float("inf")
         #: Templates whose function has been loaded here, with the refs of its closure.
@@ -78,7 +80,7 @@ class SimRank:
         self._last_id = first_id(rank, 0) - 1
         self._outgoing: dict[int, list[Message]] = {}
         self.writers = Writers(self)
-        self.disk = SimDisk(world.scenario.n_spilled_max)
+        self.disk = SimDisk(scenario.n_spilled_max)
         self._perform = self._effects()
 
     def _effects(self) -> dict[type, Callable[[Any], None]]:
@@ -115,7 +117,7 @@ class SimRank:
             return
         self.mailbox.append(event)
         world = self.world
-        at = world.now + world.rng.random() * world.scenario.turn_delay_s
+        at = world.now + world.rng.random() * self._turn_delay_s
         if at < self.turn_at:
             self.turn_at = at
             world.schedule_turn(self, at)

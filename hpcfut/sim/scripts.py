@@ -242,6 +242,14 @@ def scatter(me: Frame) -> Program:
     return []
 
 
+def scatter_two(me: Frame) -> Program:
+    """The same with two tasks."""
+    template_id = me.define()
+    refs = [me.submit(template_id, forget)[0] for _ in range(2)]
+    yield get(*refs)
+    return []
+
+
 def recall(me: Frame) -> Program:
     """A rank needs the room of a large value that another one reads in place."""
     # x = forget.remote(); y, w = echo.remote(x), forget.remote(); get(x); get([y, w])    # x, w: rank 1, room for one
@@ -283,6 +291,7 @@ SCRIPTS: Final[dict[str, tuple[Body, Scenario, tuple[int, ...]]]] = {
     "fetch": (fetch, Scenario(), (2, 3)),
     "share": (share, Scenario(), (4,)),
     "scatter": (scatter, Scenario(), (2, 3)),
+    "scatter two": (scatter_two, Scenario(), (3,)),
     "recall": (recall, NARROW, (3,)),
     "recall a pair": (recall_pair, NARROW, (4,)),
 }

@@ -103,6 +103,10 @@ def scenario_of(seed: int, n_ranks: int | None = None) -> tuple[int, Scenario, M
     if scenario.dies < 0 and n_drivers == 1 and n_ranks > 1:
         scenario, mix = _with_deaths(Random(f"deaths of {seed}"), n_ranks, scenario, mix)
         scenario = _with_arrivals(Random(f"arrivals of {seed}"), n_ranks, scenario)
+    slow = Random(f"slow rank of {seed}")
+    if slow.random() < 0.2:
+        slow_rank = slow.randrange(n_ranks)
+        scenario = msgspec.structs.replace(scenario, slow_rank=slow_rank, slow_turn_s=slow.choice((0.005, 0.3)))
     return n_ranks, scenario, mix
 
 
@@ -215,6 +219,8 @@ def deeds_of(world: SimWorld) -> dict[str, int]:
         "loans": _n_messages(world, LoanReturned),
         "reads redirected": _n_messages(world, ReadRedirected),
         "fetches ahead": _n_messages(world, ArgumentsFollow),
+        "pauses": len(world.scenario.pauses),
+        "slow ranks": int(world.scenario.slow_rank >= 0),
         "deaths": len(world.deaths.dead),
         "deaths heard of late": sum(type(event) is NeverHeard for entry in world.trace.entries for event in entry[2]),
         "tasks that crashed": sum(spec.n_crashes for spec in specs),

@@ -54,6 +54,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     n_drivers: int = 1
     #: Events that come within this time are told in one turn.
     turn_delay_s: float = 10e-6
+    #: A rank that is slow takes its turns only within this time; -1: none.
+    slow_rank: int = -1
+    slow_turn_s: float = 0.02
     #: The session is cut short soon after so many tasks have been submitted (0: never): then a rank dies, or (-1)
     #: rank 0 ends the session.
     cut_at_n_tasks: int = 0

@@ -205,7 +205,9 @@ FAULTS = (
     Fault(Values, Pushes, "arguments_of", loses_contents, "is told the wrong contents of"),
     Fault(Attempts, Tasks, "on_raised", forgets_attempts, r"has had all its \d attempts"),
     Fault(LineageInScope, Lineage, "keep", forgets, "is stored without its spec"),
-    Fault(Attempts, Recovery, "_make_again", makes_twice, "is being run already, to make the same"),
+    Fault(
+        Attempts, Recovery, "_make_again", makes_twice, r"is being run already, to make the same|all its \d attempts"
+    ),
     Fault(Slots, Scheduler, "fits_resources", fits_always, "takes too much (CPU|GPU) on rank"),
     Fault(Segments, Pushes, "arguments_of", announces_elsewhere, "is announced as stored on rank"),
     Fault(Spread, Readers, "redirect", serves_everybody, "is sent to rank .*, though rank . of the same host has read"),

@@ -1,7 +1,8 @@
 """Small programs in every order of events, under the eyes of every checker: the numbers of their states are committed.
 
 Where a change of the core makes other numbers right, ``python -m hpcfut.sim --write tests/sim/states.json`` counts
-anew; ``python -m hpcfut.sim WORDS`` explores whatever is named like that, committed or not.
+anew; ``python -m hpcfut.sim WORDS`` explores whatever is named like that, committed or not. What takes longer, up to a
+minute each, is explored by hand, with ``--write tests/sim/states_by_hand.json``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,17 @@ from tests.sim.processes import run_ahead
 
 STATES = Path(__file__).parent / "states.json"
 COMMITTED = decode_counts(STATES.read_bytes())
-#: What is explored by hand.
+#: Explored to the end, with these numbers, but not by this test.
+BY_HAND = decode_counts((Path(__file__).parent / "states_by_hand.json").read_bytes())
+#: What is explored by hand without any death.
 TAKE_LONGER = {"recall a pair, 4 ranks", "scatter, 3 ranks"}
+#: What has not been explored to the end with one death, and why; smaller programs of the same kind have been.
+UNFINISHED = {
+    "owner dies, 3 ranks, one death": "Five frames cross, and each task goes to any rank: 13,000 states in a minute, "
+    "and no end; the owner of a put, and that of a result, die in programs of their own.",
+    "scatter, 3 ranks, one death": "Three tasks, each on any rank, and made again on any other: 8,000 states in a "
+    "minute, and no end; there is one with two tasks.",
+}
 #: More states than any of these programs has.
 N_STATES_MAX = 5000
 
@@ -57,6 +67,12 @@ def test_every_program_is_explored() -> None:
     assert explored <= all_cases
     suffixes = {name.partition(" ranks")[2] for name in COMMITTED}
     assert suffixes == {"", ", slow turns", ", one early deadline", ", one death"}
+
+
+def test_what_is_explored_by_hand_is_too_large_for_this_test() -> None:
+    assert all(name in CASES and name not in COMMITTED for name in (*BY_HAND, *UNFINISHED))
+    assert not BY_HAND.keys() & UNFINISHED.keys()
+    assert min(counts.n_states for counts in BY_HAND.values()) > max(each.n_states for each in COMMITTED.values())
 
 
 @pytest.mark.parametrize("name", ["borrow passed on, 3 ranks", "fetch, 3 ranks", "cancel, 2 ranks, slow turns"])
