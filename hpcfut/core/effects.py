@@ -9,6 +9,7 @@ import msgspec
 
 from hpcfut.model.failure import Failure
 from hpcfut.model.inventory import Inventory
+from hpcfut.model.named import NamedActor
 from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.wire.messages import Argument, Message
@@ -41,6 +42,8 @@ class RunTask(msgspec.Struct, gc=False):
     waiter_id: int
     #: The runtime puts the views in their stead.
     places: Sequence[Any] = ()
+    #: The actor whose method it is, or which it constructs.
+    actor_id: int = 0
 
 
 class CloseArgument(msgspec.Struct, gc=False):
@@ -238,11 +241,17 @@ class Announce(msgspec.Struct, gc=False):
     sentence: str
 
 
+class DropActor(msgspec.Struct, gc=False):
+    """The instance is not wanted any more. Methods of it that run have been interrupted, and may end later."""
+
+    actor_id: int
+
+
 class AnswerQuery(msgspec.Struct, gc=False):
-    """What the ranks have answered: what is free, in units of ``RESOURCE_UNIT``, or what they hold."""
+    """What was asked for: by rank, what is free, in units of ``RESOURCE_UNIT``, or what it holds; or a name."""
 
     query_id: int
-    answers: dict[int, dict[str, int]] | dict[int, Inventory]
+    answers: dict[int, dict[str, int]] | dict[int, Inventory] | NamedActor | list[tuple[str, str]] | None
 
 
 class EndJob(msgspec.Struct, gc=False):
@@ -272,6 +281,7 @@ Effect = (
     | ResumeGenerator
     | ForgetTemplate
     | ForgetArena
+    | DropActor
     | SpawnRank
     | OpenPort
     | LinkRank

@@ -26,6 +26,12 @@ FULL: Final = "store full"
 CRASHED: Final = "crashed"
 #: It was ended because it used more memory than the task had asked for.
 OUT_OF_MEMORY: Final = "out of memory"
+#: The actor is dead, and stays so.
+ACTOR_DIED: Final = "actor died"
+#: The actor died during the call, and lives again or is about to.
+ACTOR_UNAVAILABLE: Final = "actor unavailable"
+#: User code wants its actor to end; for the core alone.
+ACTOR_EXITED: Final = "actor exited"
 #: hpcfut could not carry the value (unpicklable result, wrong number of results …).
 INTERNAL: Final = "internal"
 

@@ -19,6 +19,20 @@ RESOURCE_UNIT: Final = 10_000
 OWN_RESOURCES: Final = ("CPU", "memory", "object_store_memory")
 
 
+class ActorTemplate(msgspec.Struct, array_like=True, frozen=True):
+    """What a remote class says of its actors, beside what it says of their constructor."""
+
+    #: Whether its calls run in one event loop, because some of its methods are ``async``.
+    is_async: bool = False
+    #: Concurrency groups, and how many calls of each run at a time; the first, "", has the methods that name none.
+    groups: tuple[tuple[str, int], ...] = (("", 1),)
+    #: What an actor holds for life, as ``TaskTemplate.resources``.
+    held: tuple[tuple[str, int], ...] = ()
+    n_restarts_max: int = 0
+    #: The constructor must return within this time; 0: no limit.
+    start_within_s: float = 0.0
+
+
 class TaskTemplate(msgspec.Struct, array_like=True, frozen=True):
     """Everything about a remote function that does not change from call to call."""
 
@@ -47,6 +61,14 @@ class TaskTemplate(msgspec.Struct, array_like=True, frozen=True):
     #: Run the code in a child process of the rank, which is ended after so many calls of this function (0: never).
     is_isolated: bool = False
     n_calls_max: int = 0
+    #: Of a constructor: ``function`` is the class then.
+    actor: ActorTemplate | None = None
+    #: The name of a method; ``function`` is empty then.
+    method: str = ""
+    #: The concurrency group of a method.
+    group: str = ""
+    #: Whether calls of one caller begin in the order in which they were made.
+    is_ordered: bool = True
 
     @property
     def key(self) -> SchedulingKey:

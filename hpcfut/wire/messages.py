@@ -17,6 +17,7 @@ from hpcfut.model.ids import Count, Rank
 from hpcfut.model.template import TaskTemplate
 from hpcfut.model.told import Argument as Argument
 from hpcfut.model.told import Result as Result
+from hpcfut.wire.actors import OfActors
 from hpcfut.wire.joining import Joining
 from hpcfut.wire.queries import Query
 from hpcfut.wire.standstills import Standstill
@@ -349,4 +350,5 @@ Message = (
     | Query
     | Standstill
     | Joining
+    | OfActors
 )
