@@ -6,7 +6,6 @@ A task that has not been pushed ends at once. Of any other the executor is told,
 from __future__ import annotations
 
 from hpcfut.core.context import Context
-from hpcfut.core.leases import Leases
 from hpcfut.core.references import References
 from hpcfut.core.task import PUSHED, QUEUED, TaskRecord
 from hpcfut.core.tasks import Tasks
@@ -18,10 +17,9 @@ from hpcfut.wire.messages import CancelAsked, TaskCancelled
 class Cancellations:
     """See the module's docstring."""
 
-    def __init__(self, context: Context, references: References, leases: Leases, tasks: Tasks) -> None:
+    def __init__(self, context: Context, references: References, tasks: Tasks) -> None:
         self._context = context
         self._owned = references.ownership.objects
-        self._leases = leases
         self._tasks = tasks
 
     def cancel_maker(self, object_id: int, is_recursive: bool, is_forced: bool) -> None:
@@ -53,7 +51,7 @@ class Cancellations:
                 self._context.send(task.rank, TaskCancelled(task.task_id, is_recursive, is_forced))
             return
         if task.state == QUEUED:
-            self._leases.take(task)
+            self._tasks.take(task)
         self._tasks.cancel_here(task)
 
     def give_up(self, task_id: int, sentence: str) -> None:
@@ -62,5 +60,5 @@ class Cancellations:
         if task is None or task.state != QUEUED:
             self._context.count_stale("standstill that was over")
             return
-        self._leases.take(task)
+        self._tasks.take(task)
         self._tasks.fail(task, Failure(UNSCHEDULABLE, sentence), "give up")

@@ -7,7 +7,6 @@ from hpcfut.core.context import Context
 from hpcfut.core.effects import InterruptTask
 from hpcfut.core.run import FETCHING, READY, Run
 from hpcfut.core.runs import Runs
-from hpcfut.core.scheduler import Scheduler
 from hpcfut.model.failure import CANCELLED, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.wire.messages import TaskCancelled
@@ -16,10 +15,9 @@ from hpcfut.wire.messages import TaskCancelled
 class CancelledRuns:
     """Drops them, or interrupts them."""
 
-    def __init__(self, context: Context, cancellations: Cancellations, scheduler: Scheduler, runs: Runs) -> None:
+    def __init__(self, context: Context, cancellations: Cancellations, runs: Runs) -> None:
         self._context = context
         self._cancellations = cancellations
-        self._scheduler = scheduler
         self._runs = runs
 
     def on_cancelled(self, source: int, message: TaskCancelled) -> None:
@@ -48,6 +46,6 @@ class CancelledRuns:
             self._context.effects.append(InterruptTask(run.task_id, is_forced))
             return
         if run.state == READY:
-            self._scheduler.remove_ready(run)
+            run.room.remove_ready(run)
         name = f"{name_of(run.task_id)} ({run.template.name})"
         self._runs.drop(run, Failure(CANCELLED, f"Task {name} was cancelled before it started."))

@@ -79,6 +79,12 @@ class Undelivered(msgspec.Struct, gc=False):
     message: Message
 
 
+class Unheld(msgspec.Struct, gc=False):
+    """Nobody holds this actor of the own rank any more."""
+
+    actor_id: int
+
+
 class Context:
     """Shared by all machines of one rank; see the module's docstring."""
 
@@ -110,8 +116,8 @@ class Context:
         self.effects: list[Effect] = []
         #: Ranks to which no frame goes: the own one, and those that are dead.
         self.apart: dict[int, None] = {rank: None}
-        #: Messages from this rank to itself, and to ranks that are dead.
-        self.inbox: deque[Message | Undelivered] = deque()
+        #: Messages from this rank to itself, and to ranks that are dead; and actors that are to end.
+        self.inbox: deque[Message | Undelivered | Unheld] = deque()
         #: Objects that became ready while somebody here watches them.
         self.ready: deque[int] = deque()
         #: Objects whose bytes are at hand, or will never be, and of which those who watch the copies must be told.

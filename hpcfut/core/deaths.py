@@ -43,6 +43,7 @@ from hpcfut.core.context import Context, Undelivered
 from hpcfut.core.copies import Copies
 from hpcfut.core.estates import Estates
 from hpcfut.core.events import RankLost
+from hpcfut.core.fates import Fates
 from hpcfut.core.membership import Membership
 from hpcfut.core.orphans import Orphans, Told
 from hpcfut.core.recovery import Recovery
@@ -54,6 +55,7 @@ from hpcfut.core.tasks import Tasks
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.failure import LOST, OWNER_DIED, Failure
 from hpcfut.model.ids import name_of, owner_of
+from hpcfut.wire.actors import ActorAsked, HandleAsked
 from hpcfut.wire.joining import DeathTold
 from hpcfut.wire.messages import (
     BorrowAdded,
@@ -82,6 +84,7 @@ class Deaths:
         recovery: Recovery,
         standstills: Standstills,
         tasks: Tasks,
+        fates: Fates,
     ) -> None:
         self._context = context
         self._membership = membership
@@ -91,6 +94,7 @@ class Deaths:
         self._orphans = orphans
         self._recovery = recovery
         self._standstills = standstills
+        self.fates = fates
         self.burials = Burials(context, references, membership)
         self.estates = Estates(context, copies, transfers, references.keepers)
         self.arrivals = Arrivals(context, membership, self.burials, transfers, stranded, tasks.footprints, standstills)
@@ -117,6 +121,7 @@ class Deaths:
         # First, because some of the tasks may be children of orphans, and are not tried again then.
         self._orphans.forget_owner(dead)
         self._stranded.come_back(tasks)
+        self.fates.on_rank_lost(dead, sentence)
         self.burials.note(dead, self._orphans.covered(dead))
         self.replacements.on_death(dead, event.reason)
 
@@ -154,6 +159,8 @@ class Deaths:
             self.estates.refuse(dead, message.object_id, self._membership.obituary(dead))
         elif isinstance(message, LoanReturned):
             self.estates.note_returned(dead, message.object_id)
+        elif isinstance(message, ActorAsked | HandleAsked):
+            self.fates.on_undelivered(dead, message)
         else:
             self._context.count_stale("message to a dead rank")
 

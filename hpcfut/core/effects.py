@@ -248,10 +248,17 @@ class DropActor(msgspec.Struct, gc=False):
 
 
 class AnswerQuery(msgspec.Struct, gc=False):
-    """What was asked for: by rank, what is free, in units of ``RESOURCE_UNIT``, or what it holds; or a name."""
+    """What the ranks have answered: what is free, in units of ``RESOURCE_UNIT``, or what they hold."""
 
     query_id: int
-    answers: dict[int, dict[str, int]] | dict[int, Inventory] | NamedActor | list[tuple[str, str]] | None
+    answers: dict[int, dict[str, int]] | dict[int, Inventory]
+
+
+class AnswerName(msgspec.Struct, gc=False):
+    """What is known of a name; or all names, each with its namespace first."""
+
+    query_id: int
+    answers: NamedActor | list[tuple[str, str]] | None
 
 
 class EndJob(msgspec.Struct, gc=False):
@@ -289,6 +296,7 @@ Effect = (
     | DeclareDead
     | Announce
     | AnswerQuery
+    | AnswerName
     | EndJob
 )
 

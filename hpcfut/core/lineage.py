@@ -217,6 +217,8 @@ class Lineage:
     def why_not(self, spec: Spec) -> str:
         """Why the task of a spec cannot be run once more, if so."""
         task = spec.task
+        if task.address is not None:
+            return "a method of an actor made it, and a method is not called again for a value that it has given"
         if spec.why_not or task.n_retries < task.template.template.n_retries_max:
             return spec.why_not
         return _exhausted(task.n_retries)

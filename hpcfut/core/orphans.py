@@ -53,7 +53,7 @@ class Orphans:
         dropped = [run for run in runs if run.state in (FETCHING, READY)]
         for run in dropped:
             if run.state == READY:
-                self._scheduler.remove_ready(run)
+                run.room.remove_ready(run)
         self._runs.hand_back(dropped)
         for run in runs:
             if run.task_id in self._runs.runs:

@@ -23,6 +23,8 @@ INLINE: Final = "inline"
 STORED: Final = "stored"
 FAILED: Final = "failed"
 RETIRED: Final = "retired"
+#: It stands for an actor, which its handles hold, and has no value.
+ACTOR: Final = "actor"
 COLLECTED: Final = "collected"
 
 #: Stands for the rank that stores an object whose bytes each rank reads from their source by itself.
@@ -40,6 +42,8 @@ TRANSITIONS: Final = {
     (FAILED, "retire"): RETIRED,
     (RETIRED, "make again"): PENDING,
     (RETIRED, "collect"): COLLECTED,
+    (PENDING, "create"): ACTOR,
+    (ACTOR, "collect"): COLLECTED,
 }
 
 
@@ -106,6 +110,11 @@ class Ownership:
         record.contained = contained
         if record.watchers:
             self._context.ready.append(record.object_id)
+
+    def add_actor(self, actor_id: int) -> None:
+        """User code created an actor, and holds it once."""
+        record = self.objects[actor_id] = OwnedObject(actor_id, PENDING, 1)
+        record.state = self._next[record.state, "create"]
 
     def set_failed(self, record: OwnedObject, failure: Failure) -> None:
         """The value will never exist."""

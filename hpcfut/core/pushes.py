@@ -8,6 +8,7 @@ from hpcfut.core.references import References
 from hpcfut.core.task import TaskRecord
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.ids import NO_ID
+from hpcfut.wire.actors import MethodPushed
 from hpcfut.wire.messages import Argument, TaskPushed
 
 
@@ -33,6 +34,19 @@ class Pushes:
             self.arguments_of(task) if task.arguments else (),
             task.nested,
             task.return_ids if len(task.return_ids) > 1 else (),
+            self._item_ids_of(task) if task.items is not None else (),
+        )
+
+    def call_of(self, task: TaskRecord, actor_id: int) -> MethodPushed:
+        """The same for a call of a method."""
+        return MethodPushed(
+            task.task_id,
+            actor_id,
+            task.template.template.template_id,
+            task.payload,
+            self.arguments_of(task) if task.arguments else (),
+            task.nested,
+            task.return_ids if len(task.return_ids) != 1 else (),
             self._item_ids_of(task) if task.items is not None else (),
         )
 

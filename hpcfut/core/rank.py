@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpcfut.core import events as e
+from hpcfut.core.actors import Actors
+from hpcfut.core.addresses import Addresses
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
 from hpcfut.core.cancellations import Cancellations
@@ -19,10 +21,12 @@ from hpcfut.core.copies import Copies
 from hpcfut.core.deaths import Deaths
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
+from hpcfut.core.fates import Fates
 from hpcfut.core.inventories import Inventories
 from hpcfut.core.leases import Leases
 from hpcfut.core.lineage import Lineage
 from hpcfut.core.membership import Membership
+from hpcfut.core.names import Names
 from hpcfut.core.notices import Notices
 from hpcfut.core.orphans import Orphans
 from hpcfut.core.ownership import Ownership
@@ -30,6 +34,7 @@ from hpcfut.core.pressure import Pressure
 from hpcfut.core.recalls import Recalls
 from hpcfut.core.recovery import Recovery
 from hpcfut.core.references import References
+from hpcfut.core.residents import Residents
 from hpcfut.core.routes import MessageHandler, events_of, messages_of
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
@@ -44,6 +49,7 @@ from hpcfut.core.waits import Waits
 from hpcfut.core.watches import Watches
 from hpcfut.model.config import Config
 from hpcfut.model.errors import FrameRefusedError, InvariantError
+from hpcfut.model.failure import ACTOR_DIED, ACTOR_EXITED, Failure
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire import messages as m
@@ -76,12 +82,17 @@ class RankCore:
         self.templates = Templates(context, self.references)
         self.lineage = Lineage(context, self.references, self.templates)
         pressure.give_way = self.lineage.give_way
+        self.addresses = Addresses(context, self.references, self.transfers, self.templates)
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
-        self.tasks = Tasks(context, self.references, self.templates, self.leases, self.membership, self.lineage)
-        self.cancellations = Cancellations(context, self.references, self.leases, self.tasks)
+        rooms = (self.leases, self.addresses)
+        self.tasks = Tasks(context, self.references, self.templates, *rooms, self.membership, self.lineage)
+        self.cancellations = Cancellations(context, self.references, self.tasks)
+        self.names = Names(context, self.references)
+        self.actors = Actors(context, self.references, self.templates, self.tasks, self.cancellations, self.names)
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
+        self.residents = Residents(context, self.transfers, self.scheduler, self.runs)
         self.streams = Streams(context, self.runs)
         self.waits = Waits(
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler
@@ -97,12 +108,15 @@ class RankCore:
         self._notices = Notices(
             self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery
         )
-        self.stranded = Stranded(context, self.templates, self.membership, self.leases, self.tasks)
-        self.cancelled_runs = CancelledRuns(context, self.cancellations, self.scheduler, self.runs)
+        self.stranded = Stranded(context, self.templates, self.membership, *rooms, self.tasks)
+        self.cancelled_runs = CancelledRuns(context, self.cancellations, self.runs)
         running = (self.scheduler, self.runs, self.cancelled_runs)
         self.orphans = Orphans(context, self.templates, copies, self.membership, self.cancellations, *running)
         held = (self.membership, self.references, self.answers, copies, self.transfers)
-        self.deaths = Deaths(context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.tasks)
+        fates = Fates(self.membership, self.addresses, self.actors, self.residents, self.names)
+        self.deaths = Deaths(
+            context, *held, self.stranded, self.orphans, self.recovery, self.standstills, self.tasks, fates
+        )
         self._on_event = Handlers(events_of(self) | self._own_events())
         self._on_message = messages_of(self) | self._own_messages()
 
@@ -161,8 +175,8 @@ class RankCore:
             return None
         if self.context.put_off:
             return self.context.now
-        late_at = self.deaths.replacements.late_at
-        deadlines = (self.scheduler.next_deadline(), self.leases.check_at, self.pressure.deny_at, late_at)
+        due = (self.leases.check_at, self.pressure.deny_at, self.actors.due_at, self.deaths.replacements.late_at)
+        deadlines = (self.scheduler.next_deadline(), *due)
         return min((at for at in deadlines if at is not None), default=None)
 
     def _reach_deadline(self, now: float) -> list[Effect]:
@@ -186,6 +200,8 @@ class RankCore:
             self.pressure.tick()
         if self.deaths.replacements.late_at is not None and self.deaths.replacements.late_at <= now:
             self.deaths.replacements.tick()
+        if self.actors.due_at is not None and self.actors.due_at <= now:
+            self.actors.tick()
         self._settle()
         deadline = self.next_deadline()
         context.due_at = NEVER if deadline is None else deadline
@@ -198,7 +214,8 @@ class RankCore:
             raise InvariantError(f"Rank {context.rank} left something unsettled after an event.")
         memory = (self.references, self.copies, self.pressure, self.templates)
         users = (self.tasks, self.scheduler, self.runs, self.waits, self.watches)
-        for machine in (*memory, self.leases, *users, self.lineage, self.recovery, self.deaths):
+        actors = (self.addresses, self.actors, self.residents)
+        for machine in (*memory, self.leases, *users, *actors, self.lineage, self.recovery, self.deaths):
             machine.check()
 
     def statistics(self) -> Statistics:
@@ -273,7 +290,10 @@ class RankCore:
             self._on_inline_run_ended(run.waiter_id)
 
     def _on_run_raised(self, event: e.RunRaised) -> None:
-        run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
+        if event.failure.kind == ACTOR_EXITED:
+            run = self.residents.on_exited(event.task_id, Failure(ACTOR_DIED, event.failure.text))
+        else:
+            run = self.runs.raised(event.task_id, event.failure, is_retriable=event.is_retriable)
         if run.is_cancelled_below:
             self.cancellations.cancel_children(run.task_id)
         if run.waiter_id:

@@ -63,7 +63,7 @@ class Recalls:
             copy.watchers[run.task_id] = None
             run.n_missing += 1
             if run.state == READY:
-                self._scheduler.remove_ready(run)
+                run.room.remove_ready(run)
                 run.state = self._runs.next[READY, "fetch again"]
 
     def hand_back_waiting(self, first: Copy) -> bool:

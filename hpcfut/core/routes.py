@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpcfut.core import events as e
 from hpcfut.core.ahead import ReadsAhead
-from hpcfut.core.context import Handler
+from hpcfut.core.context import Handler, Unheld
+from hpcfut.wire import actors as a
 from hpcfut.wire import messages as m
 from hpcfut.wire import queries as q
 from hpcfut.wire import standstills as s
@@ -30,6 +31,12 @@ def events_of(core: RankCore) -> dict[type, Handler]:
         e.TemplateDefined: lambda event: core.templates.define(event.template),
         e.TemplateDropped: lambda event: core.templates.drop(event.template_id),
         e.TaskSubmitted: core.tasks.submit,
+        e.ActorCreated: core.actors.create,
+        e.MethodCalled: core.tasks.call,
+        e.ActorKillWanted: core.actors.kill,
+        e.NameClaimed: core.names.claim,
+        e.NameSought: core.names.seek,
+        e.NamesListed: core.names.list_all,
         e.ObjectPut: lambda event: references.put(event.object_id, event.result),
         e.SourcePut: references.put_source,
         e.BytesLost: core.recovery.on_bytes_lost,
@@ -91,6 +98,7 @@ def messages_of(core: RankCore) -> dict[type, MessageHandler]:
         m.BorrowConfirmed: lambda _, message: references.on_borrow_confirmed(message),
         m.BorrowReleased: references.on_borrow_released,
         **core.deaths.messages(),
+        **_messages_of_actors(core),
         m.ReadRequested: transfers.on_read_requested,
         m.ReadRefused: transfers.on_read_refused,
         m.ReadRedirected: transfers.on_read_redirected,
@@ -108,4 +116,26 @@ def messages_of(core: RankCore) -> dict[type, MessageHandler]:
         s.WaitersAsked: core.standstills.on_asked,
         s.WaitersReported: core.standstills.on_reported,
         s.StandstillFound: lambda _, message: core.standstills.on_found(message),
+    }
+
+
+def _messages_of_actors(core: RankCore) -> dict[type, MessageHandler]:
+    actors, names, addresses = core.actors, core.names, core.addresses
+    return {
+        a.MethodPushed: core.residents.on_called,
+        a.MethodRefused: lambda _, message: core.tasks.on_refused(message),
+        a.ActorAsked: actors.on_asked,
+        a.ActorLocated: lambda _, message: addresses.on_located(message),
+        a.ActorGone: lambda _, message: addresses.end(message.actor_id, message.failure),
+        a.ActorKilled: lambda _, message: actors.on_killed(message),
+        a.ActorDismissed: lambda _, message: core.residents.on_dismissed(message),
+        a.ActorLeft: actors.on_left,
+        Unheld: lambda _, unheld: actors.on_unheld(unheld),
+        a.NameAsked: names.on_asked,
+        a.NameTold: lambda _, message: names.on_told(message),
+        a.HandleAsked: actors.on_handle_asked,
+        a.HandleGiven: names.on_given,
+        a.NameDropped: lambda _, message: names.on_dropped(message),
+        a.NamesAsked: names.on_list_asked,
+        a.NamesTold: lambda _, message: names.on_listed(message),
     }

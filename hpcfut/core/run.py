@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from hpcfut.core.copy import Copy
+from hpcfut.core.room import Room
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import Argument
 
@@ -46,6 +47,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     payload: bytes
     arguments: tuple[Argument, ...]
     return_ids: tuple[int, ...]
+    #: What gives it the right to run: the scheduler of the rank, or the actor whose method it is.
+    room: Room
     #: For a generator: names for its next items.
     item_ids: tuple[int, ...]
     #: Refs that the caller keeps alive until the reply: inside the payload, and inside the arguments' values.
@@ -66,3 +69,7 @@ class Run(msgspec.Struct, gc=False, eq=False):
     is_cancelled: bool = False
     #: Whether what it has submitted is to be cancelled as well, if it does not return all the same.
     is_cancelled_below: bool = False
+    #: Whether its caller has been answered, because the actor has been dismissed: how it ends is told to nobody.
+    is_disowned: bool = False
+    #: The actor that it constructs, or whose method it is.
+    actor_id: int = 0

@@ -7,13 +7,17 @@ came with it are covered by its caller; the reply lists those that user code her
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
 from hpcfut.core.copy import LENT, MISSING, Copy
-from hpcfut.core.effects import RunTask
+from hpcfut.core.effects import DropActor, InterruptTask, RunTask
 from hpcfut.core.references import References
+from hpcfut.core.room import Room
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.templates import Templates
@@ -22,6 +26,7 @@ from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import Failure
 from hpcfut.model.ids import NO_ID, name_of, owner_of
 from hpcfut.model.place import Place
+from hpcfut.wire.actors import MethodPushed, MethodRefused
 from hpcfut.wire.messages import (
     Argument,
     Result,
@@ -54,13 +59,17 @@ class Runs:
         self._transfers = transfers
         self._scheduler = scheduler
         self.runs: dict[int, Run] = {}
+        #: Told that methods of an actor may begin; bound in ``residents.py``.
+        self.on_turn: Callable[[Any], None]
+        #: Told that a constructor has returned, or failed; bound there as well.
+        self.on_constructed: Callable[[Run], None]
 
     # -- arrival -----------------------------------------------------------------------------------------------------
 
     def on_pushed(self, source: int, message: TaskPushed) -> None:
         """An owner sends a task under one of its leases."""
-        run = self._make(source, message)
         scheduler = self._scheduler
+        run = self._make(source, message, scheduler)
         if not scheduler.admits(run):
             run.state = self.next[run.state, "hand back"]
             self._transfers.return_loans(message.arguments)
@@ -74,26 +83,40 @@ class Runs:
                 return
         run.state = self._on_ready[run.state]
         if scheduler.is_free_for(run):
-            self._start(run)
+            self.start(run)
             return
         scheduler.add_ready(run)
         if scheduler.n_slots_free > 0:
             self.dispatch()
 
-    def _make(self, source: int, message: TaskPushed) -> Run:
+    def call(self, source: int, message: MethodPushed, resident: Room) -> Run:
+        """A method of an actor that lives here is called; the caller sees to it that it begins when it is its turn."""
+        run = self._make(source, message, resident)
+        run.actor_id = message.actor_id
+        self.runs[run.task_id] = run
+        if message.arguments or message.nested:
+            self._accept(run, message)
+        run.state = self.next[run.state, "fetch"] if run.n_missing else self._on_ready[run.state]
+        return run
+
+    def _make(self, source: int, message: TaskPushed | MethodPushed, room: Room) -> Run:
         template = self._templates.find(message.template_id)
-        return Run(
+        run = Run(
             message.task_id,
             source,
-            message.lease_id,
+            message.lease_id if type(message) is TaskPushed else 0,
             template,
             message.payload,
             message.arguments,
             (message.task_id,) if template.n_returns == 1 else message.return_ids,
+            room,
             message.item_ids,
         )
+        if template.actor is not None:
+            run.actor_id = message.task_id
+        return run
 
-    def _accept(self, run: Run, message: TaskPushed) -> None:
+    def _accept(self, run: Run, message: TaskPushed | MethodPushed) -> None:
         covered, table = [*message.nested], self._copies.copies
         copies: list[Copy] = []
         for argument in message.arguments:
@@ -147,10 +170,10 @@ class Runs:
         if run.n_missing:
             return None
         run.state = self.next[run.state, "ready"]
-        self._scheduler.add_ready(run)
-        if not run.lease_id and not self._scheduler.accepts(run.owner):
+        run.room.add_ready(run)
+        if run.room is self._scheduler and not run.lease_id and not self._scheduler.accepts(run.owner):
             return run
-        self.dispatch()
+        self._go_on_after(run)
         return None
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -161,15 +184,22 @@ class Runs:
         if not scheduler.has_work:
             return
         while scheduler.n_slots_free > 0 and (run := scheduler.take_next()) is not None:
-            self._start(run)
+            self.start(run)
         if scheduler.is_full:
             # Now only waiting threads can run anything, so they are asked whenever there may be room.
             self._context.runnable.append(NO_ID)
         scheduler.open_some()
 
-    def _start(self, run: Run) -> bool:
+    def _go_on_after(self, run: Run) -> None:
+        """A run has ended, or is ready: others, or it, may start."""
+        if run.room is self._scheduler:
+            self.dispatch()
+        else:
+            self.on_turn(run.room)
+
+    def start(self, run: Run) -> bool:
         """Start a run; false if it has ended at once, because an argument will never be here."""
-        self._scheduler.start(run)
+        run.room.start(run)
         return self._give_out(run)
 
     def _give_out(self, run: Run) -> bool:
@@ -192,6 +222,7 @@ class Runs:
                 run.item_ids,
                 run.waiter_id,
                 places,
+                run.actor_id,
             )
         )
         return True
@@ -201,7 +232,7 @@ class Runs:
 
         Gives false if it did not start, because its arguments must come first or will never come.
         """
-        run = self._make(self._context.rank, message)
+        run = self._make(self._context.rank, message, self._scheduler)
         self.runs[run.task_id] = run
         self._accept(run, message)
         if run.n_missing:
@@ -209,13 +240,13 @@ class Runs:
             return False
         run.state = self.next[run.state, "ready"]
         run.waiter_id = waiter_id
-        return self._start(run)
+        return self.start(run)
 
     def start_ready(self, run: Run, waiter_id: int) -> bool:
         """Run a task that is ready here on the stack of a waiting thread; false if it did not start."""
         run.waiter_id = waiter_id
         self._scheduler.remove_ready(run)
-        return self._start(run)
+        return self.start(run)
 
     def block(self, task_id: int) -> Run | None:
         """A thread of the task waits; gives the run that ``unblock`` wants back."""
@@ -231,8 +262,8 @@ class Runs:
         run.n_waits += 1
         if run.state == RUNNING:
             run.state = self.next[run.state, "block"]
-            self._scheduler.block(run)
-            if self._scheduler.is_full:
+            run.room.block(run)
+            if run.room.is_full:
                 self.hand_back_all()
 
     def unblock(self, run: Run) -> None:
@@ -247,14 +278,15 @@ class Runs:
         run.n_waits -= 1
         if not run.n_waits:
             run.state = self.next[run.state, "unblock"]
-            self._scheduler.unblock(run)
+            run.room.unblock(run)
 
     def hand_back_all(self) -> None:
         """This rank has no room for long: what has not started shall not start here."""
         if not (self._scheduler.grants or self._scheduler.ready):
             return
         self._scheduler.close_all()
-        self.hand_back([run for run in self.runs.values() if run.state in (FETCHING, READY)])
+        waiting = [run for run in self.runs.values() if run.state in (FETCHING, READY) and run.room is self._scheduler]
+        self.hand_back(waiting)
 
     def hand_back(self, runs: list[Run]) -> None:
         """Give these runs back to their owners; the caller takes them out of the scheduler."""
@@ -272,9 +304,10 @@ class Runs:
         """User code returned. If it ran on the stack of a waiting thread, that goes on first, and dispatching waits."""
         run = self.runs[task_id]
         payload = results[0].payload if len(results) == 1 and not results[0].contained else None
-        if payload is not None and not (run.covered or run.waiter_id):
-            following = self._scheduler.succeed(run)
-            if following is not None or not self._scheduler.has_work:
+        if payload is not None and not (run.covered or run.waiter_id or run.is_disowned):
+            room = run.room
+            following = room.succeed(run)
+            if following is not None or not room.has_work:
                 run.state = self._on_end[run.state]
                 del self.runs[task_id]
                 self._context.send(run.owner, TaskDone(task_id, payload))
@@ -288,21 +321,26 @@ class Runs:
                     # The owner may be waiting for this, and nothing here for the slot.
                     self._context.put_off.append((self._settle, run))
                 return run
+        if run.is_disowned:
+            self._end_disowned(run, results)
+            return run
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
                 self.keep(run, object_id, result)
         borrowed = self._end(run)
+        if run.template.actor is not None:
+            self.on_constructed(run)
         if payload is not None and not borrowed:
             self._context.send(run.owner, TaskDone(task_id, payload))
         else:
             self._context.send(run.owner, TaskReturned(task_id, results, borrowed))
         if not run.waiter_id:
-            self.dispatch()
+            self._go_on_after(run)
         return run
 
     def _settle(self, run: Run) -> None:
-        self._scheduler.end(run)
-        self.dispatch()
+        run.room.end(run)
+        self._go_on_after(run)
 
     def keep(self, run: Run, object_id: int, result: Result) -> None:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
@@ -315,15 +353,57 @@ class Runs:
     def raised(self, task_id: int, failure: Failure, *, is_retriable: bool, lost: int = 0) -> Run:
         """User code raised, or the run could not start; what is said of ``returned`` holds here too."""
         run = self.runs[task_id]
+        if run.is_disowned:
+            self._end_disowned(run, ())
+            return run
         borrowed = self._end(run)
+        if run.template.actor is not None:
+            self._context.effects.append(DropActor(task_id))
         self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed, lost))
         if not run.waiter_id:
-            self.dispatch()
+            self._go_on_after(run)
         return run
+
+    def disown(self, run: Run, failure: Failure) -> None:
+        """The actor of a running method is dismissed: its caller is answered now, and nobody when it ends."""
+        own, borrowed = self._context.rank, []
+        if run.owner != own and run.owner in self._context.apart:
+            return  # It has been cancelled as an orphan.
+        for object_id in run.covered:
+            if own not in (run.owner, owner_of(object_id)):
+                self._references.accept(object_id, run.owner)
+                borrowed.append(object_id)
+        self._context.send(run.owner, TaskRaised(run.task_id, failure, True, tuple(borrowed)))
+        run.is_disowned = True
+        if not run.is_cancelled:
+            run.is_cancelled = True
+            self._context.effects.append(InterruptTask(run.task_id, False))
+
+    def _end_disowned(self, run: Run, results: tuple[Result, ...]) -> None:
+        for object_id, result in zip(run.return_ids, results, strict=False):
+            self.discard(object_id, result)
+        run.state = self._on_end[run.state]
+        run.room.end(run)
+        del self.runs[run.task_id]
+        self._unpin(run)
+        self._references.drop_all(run.covered)
+        self._go_on_after(run)
+
+    def discard(self, object_id: int, result: Result) -> None:
+        """Nobody wants a result."""
+        if result.payload is None:
+            self._copies.seal(object_id)
+            self._copies.withdraw(object_id)
+
+    def refuse(self, run: Run) -> None:
+        """The actor of a method that has not begun is not here any more."""
+        run.state = self.next[run.state, "hand back"]
+        self._forget(run, is_reported=False)
+        self._context.send(run.owner, MethodRefused(run.task_id))
 
     def _end(self, run: Run) -> tuple[int, ...]:
         run.state = self._on_end[run.state]
-        self._scheduler.end(run)
+        run.room.end(run)
         return self._forget(run)
 
     def _forget(self, run: Run, *, is_reported: bool = True) -> tuple[int, ...]:
@@ -358,7 +438,7 @@ class Runs:
         """A run will not start."""
         run.state = self.next[run.state, "drop"]
         self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run), lost))
-        self.dispatch()
+        self._go_on_after(run)
 
     def _missing_of(self, run: Run) -> tuple[Failure, int] | None:
         """Why an argument cannot be had, if one cannot, and under which id its bytes are lost, if they are."""
@@ -375,5 +455,5 @@ class Runs:
                 raise InvariantError(f"Run {name_of(task_id)} misses {run.n_missing} arguments, but not {coming}.")
             if not all(copy.is_at_hand for copy in run.copies if copy.object_id not in coming):
                 raise InvariantError(f"Run {name_of(task_id)} is {run.state} without its arguments: {run.copies}.")
-            if (run.state == RUNNING) != (task_id in self._scheduler.running):
+            if run.room is self._scheduler and (run.state == RUNNING) != (task_id in self._scheduler.running):
                 raise InvariantError(f"Run {name_of(task_id)} is {run.state}, which the scheduler contradicts.")

@@ -46,6 +46,8 @@ class Scheduler:
         self.n_slots_free = self.n_slots
         total = membership.roster[context.rank].resources
         self.free = dict(total)
+        #: What actors have that live here.
+        self._for_life: dict[str, int] = {}
         self._book = Grants(context, total)
         self.grants = self._book.table
         self._closed = self._book.closed
@@ -318,6 +320,12 @@ class Scheduler:
                 continue
             self.free[name] = self.free.get(name, 0) + sign * amount
 
+    def take_for_life(self, resources: tuple[tuple[str, int], ...], sign: int) -> None:
+        """An actor that has come to live here takes these for itself, or (-1) gives them back."""
+        for name, amount in resources:
+            self.free[name] = self.free.get(name, 0) - sign * amount
+            self._for_life[name] = self._for_life.get(name, 0) + sign * amount
+
     # -- the driver of this rank ---------------------------------------------------------------------------------------
 
     def driver_waits(self) -> None:
@@ -393,6 +401,6 @@ class Scheduler:
         total = self._membership.roster[self._context.rank].resources
         if not self.running and not self.n_blocked:
             for name, amount in self.free.items():
-                if amount != total.get(name, 0):
+                if amount != total.get(name, 0) - self._for_life.get(name, 0):
                     raise InvariantError(f"Nothing runs, but {amount} of {total.get(name, 0)} of {name} are free.")
         self._book.check()

@@ -26,6 +26,8 @@ class Statistics(msgspec.Struct, frozen=True):
     #: Specs, and what is being made again or has been.
     n_lineage: int
     n_templates: int
+    #: Actors that this rank owns, has addresses of, or is home to, and names.
+    n_actors: int
     #: Deaths that not all ranks have noted yet.
     n_deaths: int
     stale: dict[str, int]
@@ -46,6 +48,11 @@ class Statistics(msgspec.Struct, frozen=True):
             n_watches=len(core.watches.watches),
             n_lineage=len(core.lineage.specs) + len(core.lineage.needed) + len(core.references.names),
             n_templates=len(core.templates.own) + len(core.templates.here),
+            n_actors=len(core.actors.actors)
+            + len(core.addresses.addresses)
+            + len(core.residents.residents)
+            + len(core.names.names)
+            + len(core.names.queries),
             n_deaths=len(core.deaths.burials.unburied | core.deaths.burials.noted),
             stale=dict(core.context.stale),
         )
@@ -58,6 +65,7 @@ class Statistics(msgspec.Struct, frozen=True):
             or self.n_borrowed
             or self.n_tasks
             or self.n_queued
+            or self.n_actors
             or self.n_leases
             or self.n_runs
             or self.n_grants

@@ -9,6 +9,7 @@ rank may have handed on; so the owners are told of it as a borrower before the t
 
 from __future__ import annotations
 
+from hpcfut.core.addresses import Addresses
 from hpcfut.core.context import Context
 from hpcfut.core.leases import Leases
 from hpcfut.core.membership import Membership
@@ -16,7 +17,7 @@ from hpcfut.core.task import PUSHED, QUEUED, WAITING, TaskRecord
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, CRASHED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import ACTOR_DIED, CANCELLED, CRASHED, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import NO_ID, name_of
 
 
@@ -24,18 +25,26 @@ class Stranded:
     """What becomes of them, and of the leases and templates that took them there."""
 
     def __init__(
-        self, context: Context, templates: Templates, membership: Membership, leases: Leases, tasks: Tasks
+        self,
+        context: Context,
+        templates: Templates,
+        membership: Membership,
+        leases: Leases,
+        addresses: Addresses,
+        tasks: Tasks,
     ) -> None:
         self._context = context
         self._templates = templates
         self._membership = membership
         self._leases = leases
+        self._addresses = addresses
         self._tasks = tasks
 
     def leave(self, rank: int) -> list[TaskRecord]:
         """A rank is dead: no task is under a lease there, and none will go there; gives those that are there."""
         self._templates.forget_knower(rank)
         self._leases.forget_rank(rank)
+        self._addresses.on_rank_lost(rank)
         tasks = [task for task in self._tasks.tasks.values() if task.state == PUSHED and task.rank == rank]
         for task in tasks:
             task.lease_id = 0
@@ -44,15 +53,18 @@ class Stranded:
     def come_back(self, tasks: list[TaskRecord]) -> None:
         """The tasks that were there are tried again, or end; what they need and was stored there is pending by now."""
         for task in reversed(tasks):  # Each goes to the front of its queue.
-            template, queue = task.template.template, task.template.queue
-            assert queue is not None
+            template = task.template.template
             if task.is_cancelled:
                 self._tasks.fail(task, Failure(CANCELLED, f"{self._story_of(task)} It had been cancelled."), "cancel")
             elif task.n_retries < template.n_retries_max:
                 task.n_retries += 1
-                self._tasks.put_back(task, queue, "retry")
+                self._tasks.put_back(task, "retry")
             else:
-                self._tasks.fail(task, Failure(CRASHED, f"{self._story_of(task)} {_why_not_again(task)}"), "fail")
+                kind = CRASHED if task.address is None else ACTOR_DIED
+                self._tasks.fail(task, Failure(kind, f"{self._story_of(task)} {_why_not_again(task)}"), "fail")
+        for task in tasks:
+            if task.address is not None:
+                self._addresses.flush(task.address)
         self.look_again()
         # Threads that wait may run what has come back, and what waited for a lease of the dead rank.
         self._context.runnable.append(NO_ID)
@@ -62,7 +74,8 @@ class Stranded:
         self._leases.look_again()
         for task in list(self._tasks.tasks.values()):
             template, queue = task.template.template, task.template.queue
-            assert queue is not None
+            if queue is None:
+                continue  # A call of a method goes where its actor is.
             if queue.candidates or task.state not in (QUEUED, WAITING) or self._membership.is_awaited(queue.key):
                 continue
             if task.state == QUEUED:
@@ -85,5 +98,8 @@ class Stranded:
 
 
 def _why_not_again(task: TaskRecord) -> str:
+    if task.address is not None:
+        option = "the actor's class may have max_task_retries=N, and max_restarts=N"
+        return f"It may have begun, and is called at most once unless told otherwise: {option}."
     has_had = f"It has had its {task.n_retries} retries." if task.n_retries else "It may not be tried again."
     return f"{has_had} Allow more: @remote(max_retries=N), or options(max_retries=N)."

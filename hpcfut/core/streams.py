@@ -21,7 +21,9 @@ class Streams:
         run = self._runs.runs[task_id]
         run.n_items += 1
         run.item_ids = run.item_ids[1:]
-        if object_id:
+        if object_id and run.is_disowned:
+            self._runs.discard(object_id, result)
+        elif object_id:
             self._runs.keep(run, object_id, result)
             self._context.send(run.owner, ItemYielded(task_id, object_id, result))
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from hpcfut.core.address import Address
 from hpcfut.core.templates import OwnTemplate
 
 NEW: Final = "new"
@@ -27,6 +28,7 @@ TRANSITIONS: Final = {
     (QUEUED, "push"): PUSHED,
     (QUEUED, "cancel"): CANCELLED,
     (QUEUED, "give up"): FAILED,
+    (PUSHED, "refuse"): QUEUED,
     (QUEUED, "lose argument"): WAITING,
     (PUSHED, "hand back"): QUEUED,
     (PUSHED, "retry"): QUEUED,
@@ -64,3 +66,5 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     n_items: int = 0
     #: Whether its end shall be a cancellation, unless it has ended already.
     is_cancelled: bool = False
+    #: Of a call of a method: the actor's address. Such a task has no queue and no lease.
+    address: Address | None = None

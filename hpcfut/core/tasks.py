@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container
 
+from hpcfut.core.addresses import Addresses
 from hpcfut.core.context import Context
-from hpcfut.core.events import TaskSubmitted
+from hpcfut.core.events import MethodCalled, TaskSubmitted
 from hpcfut.core.footprints import Footprints
 from hpcfut.core.items import Items
 from hpcfut.core.lease import KeyQueue
@@ -28,6 +29,7 @@ from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import CANCELLED, FULL, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
+from hpcfut.wire.actors import MethodRefused
 from hpcfut.wire.messages import (
     TaskDone,
     TaskPushed,
@@ -48,6 +50,7 @@ class Tasks:
         references: References,
         templates: Templates,
         leases: Leases,
+        addresses: Addresses,
         membership: Membership,
         lineage: Lineage,
     ) -> None:
@@ -59,12 +62,16 @@ class Tasks:
         self._owned = references.ownership.objects
         self._templates = templates
         self._leases = leases
+        self._addresses = addresses
+        addresses.fail = lambda task, failure: self.fail(task, failure, "give up" if task.state == QUEUED else "fail")
         self._membership = membership
         self._lineage = lineage
         self.tasks: dict[int, TaskRecord] = {}
         self.items = Items(context, references, lineage, self.tasks)
         #: Told of an argument that is lost; gives why it cannot be made again, if so. Bound in ``recovery.py``.
         self.on_lost: Callable[[Record, Failure], Failure | None] = lambda record, failure: failure
+        #: Told how a constructor has ended: on which rank, or why it has failed. Bound in ``actors.py``.
+        self.on_constructed: Callable[[int, int | Failure], None]
         #: Parent → its children that have not ended.
         self.children: dict[int, dict[int, None]] = {}
 
@@ -95,22 +102,44 @@ class Tasks:
         else:
             self._enqueue(task, queue)
 
-    def repeat(self, event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
-        """A call is made once more, to make results that are lost; of a generator, not the first ``n_items``."""
+    def call(self, event: MethodCalled) -> None:
+        """User code called a method of an actor."""
+        task = self._make(event)
+        address = task.address = self._addresses.of(event.actor_id)
+        for object_id in event.return_ids:
+            self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
+        if event.parent:
+            self.children.setdefault(event.parent, {})[event.task_id] = None
+        failure = None
+        if event.arguments or event.nested:
+            self._references.hold_all(task.nested)
+            failure = self._look_at_arguments(task, 1)
+        if failure is not None:
+            self.fail(task, failure, "fail")
+            return
+        task.state = self._next[task.state, "wait"] if task.n_missing else self._on_queue[task.state]
+        self._addresses.enqueue(task, address)
+
+    def _make(self, event: TaskSubmitted | MethodCalled) -> TaskRecord:
         template = self._templates.own[event.template_id]
         template.n_tasks += 1
-        assert template.queue is not None
         task = TaskRecord(
             event.task_id, template, event.payload, event.return_ids, event.arguments, event.nested, event.parent
         )
+        if template.template.n_returns == STREAMING:
+            task.items, task.return_ids = deque(event.return_ids), ()
+        self.tasks[event.task_id] = task
+        return task
+
+    def repeat(self, event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
+        """A call is made once more, to make results that are lost; of a generator, not the first ``n_items``."""
+        task = self._make(event)
         task.n_retries, task.n_items = n_retries, n_items
         for object_id in event.return_ids:
             if object_id:  # An item that is not wanted has none.
                 self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
-        if template.template.n_returns == STREAMING:
-            task.items, task.return_ids = deque(event.return_ids), ()
-        self.tasks[event.task_id] = task
-        self._begin(task, template.queue)
+        assert task.template.queue is not None
+        self._begin(task, task.template.queue)
         return task
 
     def _begin(self, task: TaskRecord, queue: KeyQueue) -> None:
@@ -180,7 +209,12 @@ class Tasks:
             self.fail(task, record.failure, "fail")
             return
         task.n_missing -= 1
-        if not task.n_missing:
+        if task.n_missing:
+            return
+        if task.address is not None:
+            task.state = self._on_queue[task.state]
+            self._addresses.flush(task.address)
+        else:
             assert task.template.queue is not None
             self._enqueue_near(task, task.template.queue)
 
@@ -215,6 +249,8 @@ class Tasks:
         if task.items is not None:
             self.items.end(task, None)
         self._finish(task)
+        if task.template.template.actor is not None:
+            self.on_constructed(task.task_id, source)
 
     def on_raised(self, source: int, message: TaskRaised) -> None:
         """The task failed; it is tried again if its template says so."""
@@ -244,22 +280,40 @@ class Tasks:
                 return self.on_lost(record, failure)
         return None
 
+    def on_refused(self, message: MethodRefused) -> None:
+        """The actor was not there any more, and the call has not begun."""
+        task = self.tasks[message.task_id]
+        assert task.address is not None
+        self._addresses.lose(task.address, task.rank)
+        if task.is_cancelled:
+            self.cancel_here(task)
+        else:
+            self._come_back(task, "refuse")
+
     def _come_back(self, task: TaskRecord, how: str) -> None:
         """A task that was pushed is to be tried again."""
+        if task.address is not None:
+            self.put_back(task, how)
+            self._addresses.flush(task.address)
+            return
         queue = task.template.queue
         assert queue is not None
         if task.lease_id:  # First, because the task may still stand in the queue, from where it was pushed.
             lease_id, task.lease_id = task.lease_id, 0
             self._leases.task_left(lease_id)
-        self.put_back(task, queue, how)
+        self.put_back(task, how)
         self._leases.pump(queue)
         if task.state == QUEUED:
             self._context.runnable.append(task.task_id)
 
-    def put_back(self, task: TaskRecord, queue: KeyQueue, how: str) -> None:
+    def put_back(self, task: TaskRecord, how: str) -> None:
         """A task that was pushed, and has no lease any more, is queued again, or waits for its arguments once more."""
         task.state = self._next[task.state, how]
-        self._leases.requeue(task, queue)
+        if task.address is not None:
+            self._addresses.requeue(task, task.address)
+        else:
+            assert task.template.queue is not None
+            self._leases.requeue(task, task.template.queue)
         if task.arguments:
             self._wait_again(task)
 
@@ -267,7 +321,7 @@ class Tasks:
         """Arguments of a task that has not begun may not be ready any more."""
         failure = self._look_at_arguments(task, 0)
         if task.state == QUEUED and (failure is not None or task.n_missing):
-            self._leases.take(task)
+            self.take(task)
             task.awaits = -1
             task.state = self._next[task.state, "lose argument"]
         if failure is not None:
@@ -290,7 +344,7 @@ class Tasks:
             queue = task.template.queue
             assert queue is not None
             lease_id, task.lease_id = task.lease_id, 0
-            self.put_back(task, queue, "hand back")
+            self.put_back(task, "hand back")
             if lease_id:
                 self._leases.task_left(lease_id, came_back=True)
         if queue is not None:
@@ -319,6 +373,8 @@ class Tasks:
             self._templates.forget_if_unused(template)
         if task.lease_id:
             self._leases.task_left(task.lease_id)
+        elif task.address is not None:
+            self._addresses.call_ended(task, task.address)
 
     def fail(self, task: TaskRecord, failure: Failure, how: str) -> None:
         """The task's results will never exist."""
@@ -333,6 +389,13 @@ class Tasks:
         if task.items is not None:
             self.items.end(task, failure)
         self._finish(task)
+        if task.template.template.actor is not None:
+            self.on_constructed(task.task_id, failure)
+
+    def take(self, task: TaskRecord) -> None:
+        """Take a task out of its queue; a call leaves that by itself."""
+        if task.address is None:
+            self._leases.take(task)
 
     def cancel_here(self, task: TaskRecord) -> None:
         """A task that has not been pushed is cancelled."""
@@ -345,7 +408,7 @@ class Tasks:
     def maker_to_run(self, record: OwnedObject) -> TaskRecord | None:
         """The task that makes a pending object, if it waits in the queue and this rank could run it."""
         task = self.tasks.get(record.task_id)
-        if task is None or task.state != QUEUED:
+        if task is None or task.state != QUEUED or task.address is not None:
             return None
         queue = task.template.queue
         assert queue is not None

@@ -320,7 +320,7 @@ class Waits:
         runs, tasks = self._runs, self._tasks
         run = runs.runs.get(record.task_id)
         task = tasks.maker_to_run(record) if run is None else None
-        if run is not None and run.state == READY:
+        if run is not None and run.state == READY and run.room is self._scheduler:
             template = run.template
         elif task is not None:
             template = task.template.template

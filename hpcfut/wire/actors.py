@@ -64,10 +64,9 @@ class ActorDismissed(msgspec.Struct, array_like=True, tag=86, gc=False):
 
 
 class ActorLeft(msgspec.Struct, array_like=True, tag=87, gc=False):
-    """To the owner: the actor, so often started again, has ended by itself; ``meant``: it wanted to."""
+    """To the owner: the actor has ended by itself; ``meant``: it wanted to."""
 
     actor_id: int
-    incarnation: Count
     failure: Failure
     meant: bool
 

@@ -7,7 +7,19 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hpcfut.core import borrowing, copy, membership, ownership, replacements, run, task, wait
+from hpcfut.core import (
+    actors,
+    address,
+    borrowing,
+    copy,
+    membership,
+    ownership,
+    replacements,
+    resident,
+    run,
+    task,
+    wait,
+)
 from hpcfut.core.context import Column, Table, Transitions
 from hpcfut.core.effects import CloseArgument, Effect, GiveRoom, RunTask, SendMessage, TellWatcher, WakeWaiter
 from hpcfut.core.events import (
@@ -55,6 +67,9 @@ TABLES: dict[str, Transitions] = {
     "task": task.TRANSITIONS,
     "run": run.TRANSITIONS,
     "waits": wait.TRANSITIONS,
+    "address": address.TRANSITIONS,
+    "actor": actors.TRANSITIONS,
+    "resident": resident.TRANSITIONS,
     "membership": membership.TRANSITIONS,
     "replacements": replacements.TRANSITIONS,
 }

@@ -14,7 +14,7 @@ from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import owner_of
 from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
-from hpcfut.model.template import STREAMING, TaskTemplate
+from hpcfut.model.template import RESOURCE_UNIT, STREAMING, ActorTemplate, TaskTemplate
 from hpcfut.wire.messages import Message, ReadRequested, Result
 from tests.core.cores import Hand, foreign
 
@@ -60,7 +60,11 @@ class Ranks:
         #: (rank, dead rank) of each death that somebody has heard of.
         self._heard: list[tuple[int, int]] = []
         self._functions: dict[tuple[int, int], tuple[int, ...]] = {}
-        self.answers: list[f.AnswerQuery] = []
+        self.answers: list[f.AnswerQuery | f.AnswerName] = []
+        #: Methods of actors that have ended, in the order in which they began.
+        self.ran: list[int] = []
+        #: Actors that live somewhere, as (rank, actor) → runs of it that have been told to begin, in order.
+        self.begun: dict[tuple[int, int], list[int]] = {}
         self.ended: dict[int, f.EndJob] = {}
         #: (rank, dead rank) of each arena that nobody on the rank will read any more.
         self.forgotten: list[tuple[int, int]] = []
@@ -92,7 +96,8 @@ class Ranks:
             f.UseLink: lambda rank, effect: None,
             f.DeclareDead: self._declare_dead,
             f.Announce: lambda rank, effect: self.announced.append(effect.sentence),
-            f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
+            f.DropActor: self._drop_actor,
+            **dict.fromkeys((f.AnswerQuery, f.AnswerName), lambda rank, effect: self.answers.append(effect)),
             f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
         }
 
@@ -138,6 +143,7 @@ class Ranks:
                 messages.clear()
         self.running = {task: rank for task, rank in self.running.items() if rank not in dead}
         self._functions = {place: nested for place, nested in self._functions.items() if place[0] not in dead}
+        self.begun = {place: begun for place, begun in self.begun.items() if place[0] not in dead}
         self._reads = {read: object_id for read, object_id in self._reads.items() if read[0] not in dead}
         self._stuck = [(rank, effect) for rank, effect in self._stuck if rank not in dead]
         for rank in self.alive:
@@ -205,6 +211,11 @@ class Ranks:
     def _run_task(self, rank: int, effect: f.RunTask) -> None:
         assert effect.task_id not in self.running, "A task runs twice."
         self.running[effect.task_id] = rank
+        if effect.actor_id == effect.task_id:
+            assert (rank, effect.actor_id) not in self.begun, "An actor is constructed where it lives already."
+            self.begun[rank, effect.actor_id] = []
+        elif effect.actor_id:
+            self.begun[rank, effect.actor_id].append(effect.task_id)
         for argument in effect.arguments:
             is_lent = any(place.object_id == argument.object_id and place.rank != rank for place in effect.places)
             assert argument.payload is not None or is_lent or (rank, argument.object_id) in self.segments
@@ -215,6 +226,9 @@ class Ranks:
         if nested and (rank, effect.template_id) not in self._functions:
             self._functions[rank, effect.template_id] = nested
             self.tell(rank, e.RefsAdded(list(nested)))
+
+    def _drop_actor(self, rank: int, effect: f.DropActor) -> None:
+        self.ran += self.begun.pop((rank, effect.actor_id))
 
     def _resume(self, rank: int, effect: f.ResumeGenerator) -> None:
         # What is told once more is dropped.
@@ -301,6 +315,48 @@ class Ranks:
         event = e.TaskSubmitted(ids[0], function.template_id, b"call", ids, arguments, nested, parent)
         self.tell(rank, event)
         self.settle()
+        return ids[0]
+
+    def actor_class(self, rank: int = 0, *, on: int = -1, **options: Any) -> TaskTemplate:
+        """``@remote class`` on a rank."""
+        given = {"resources": (("CPU", RESOURCE_UNIT),)} | {
+            name: options.pop(name) for name in ("resources", "name") if name in options
+        }
+        return self.function(rank, on=on, n_returns=0, actor=ActorTemplate(**options), **given)
+
+    def create(
+        self, kind: TaskTemplate, arguments: tuple[int, ...] = (), nested: tuple[int, ...] = (), *, runs: bool = True
+    ) -> int:
+        """``Class.remote(…)`` by the rank that made it; the constructor returns, if it ``runs``."""
+        rank = owner_of(kind.template_id)
+        actor = self.new_id(rank)
+        self.tell(rank, e.ActorCreated(actor, kind.template_id, b"create", arguments, nested))
+        self.settle()
+        if runs:
+            self.ends(actor)
+        return actor
+
+    def method(self, rank: int = 0, **options: Any) -> TaskTemplate:
+        """A method as it is called from a rank."""
+        return self.function(rank, **{"method": "method", "resources": (), **options})
+
+    def call_method(
+        self,
+        actor: int,
+        method: TaskTemplate,
+        arguments: tuple[int, ...] = (),
+        nested: tuple[int, ...] = (),
+        parent: int = 0,
+        *,
+        settles: bool = True,
+    ) -> int:
+        """``actor.method.remote(…)`` by the rank that made the method; gives the ref."""
+        rank = owner_of(method.template_id)
+        n_ids = 3 if method.n_returns == STREAMING else method.n_returns
+        ids = tuple(self.new_id(rank) for _ in range(n_ids))
+        self.tell(rank, e.MethodCalled(ids[0], actor, method.template_id, b"call", ids, arguments, nested, parent))
+        if settles:
+            self.settle()
         return ids[0]
 
     def put(
@@ -415,3 +471,4 @@ class Ranks:
             assert not set(statistics.stale) & set(NEVER_STALE), statistics.stale
         assert not [place for place in self.segments if place[0] not in self.dead]
         assert not self._functions
+        assert not self.begun, f"These actors live on: {self.begun}"

@@ -1,0 +1,116 @@
+"""An actor on the rank where it lives: which of its methods run, and which wait for their turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from hpcfut.core.run import FETCHING, READY, Run
+from hpcfut.model.template import TaskTemplate
+
+LIVING: Final = "living"
+#: Dismissed, or gone by itself, while methods of it run that do not end at once.
+LEAVING: Final = "leaving"
+OUT: Final = "out"
+
+TRANSITIONS: Final = {
+    (LIVING, "leave"): LEAVING,
+    (LIVING, "go"): OUT,
+    (LEAVING, "go"): OUT,
+}
+
+
+class Group(msgspec.Struct, gc=False, eq=False):
+    """A concurrency group."""
+
+    #: How many more of its calls may run now.
+    n_free: int
+    #: Calls that have come and not begun, in that order; those that will not begin leave lazily.
+    queue: deque[Run] = msgspec.field(default_factory=deque)
+
+    def take_next(self) -> Run | None:
+        """The call that begins now, if one can."""
+        queue = self.queue
+        if self.n_free <= 0:
+            return None
+        waiting: list[Run] = []
+        callers: dict[int, None] = {}
+        found = None
+        while queue:
+            run = queue.popleft()
+            if run.state == READY and (run.owner not in callers or not run.template.is_ordered):
+                found = run
+                break
+            if run.state in (FETCHING, READY):
+                # Its arguments are not here, or those of an earlier call of the same caller.
+                callers[run.owner] = None
+                waiting.append(run)
+        queue.extendleft(reversed(waiting))
+        return found
+
+
+class Resident(msgspec.Struct, eq=False):
+    """An actor that lives here. It gives its calls the right to run, as the scheduler does for tasks."""
+
+    actor_id: int
+    #: Who owns the actor.
+    owner: int
+    template: TaskTemplate
+    groups: dict[str, Group]
+    state: str = LIVING
+    #: Its calls that have begun.
+    running: dict[int, Run] = {}
+    #: When the calls waiting for a blocked one were looked at: see ``Scheduler``; methods hold no slot.
+    n_blocked: int = 0
+    is_full: bool = False
+    has_work: bool = False
+
+    def group_of(self, run: Run) -> Group:
+        """The group in which a call runs."""
+        return self.groups[run.template.group]
+
+    def start(self, run: Run) -> None:
+        """A call begins."""
+        self.group_of(run).n_free -= 1
+        self.running[run.task_id] = run
+
+    def end(self, run: Run) -> None:
+        """A call has ended."""
+        if self.running.pop(run.task_id, None) is not None:
+            self.group_of(run).n_free += 1
+
+    def succeed(self, run: Run) -> Run | None:
+        """A call ends, and the next one of its group takes its turn, if one is ready."""
+        group = self.groups[run.template.group]
+        if not group.queue or self.state != LIVING or run.task_id not in self.running:
+            return None
+        group.n_free += 1
+        following = group.take_next()
+        group.n_free -= 1
+        if following is not None:
+            del self.running[run.task_id]
+            self.running[following.task_id] = following
+        return following
+
+    def take_next(self) -> Run | None:
+        """The call that begins now, if one can."""
+        for group in self.groups.values():
+            if group.queue and (run := group.take_next()) is not None:
+                return run
+        return None
+
+    def add_ready(self, run: Run) -> None:
+        """A call has all its arguments; it stands in the queue since it came."""
+
+    def remove_ready(self, run: Run) -> None:
+        """A call will not begin, or not yet; it leaves the queue when its turn comes."""
+
+    def block(self, run: Run) -> None:
+        """A call waits for something; it keeps its turn."""
+        self.n_blocked += 1
+
+    def unblock(self, run: Run) -> None:
+        """A call goes on."""
+        self.n_blocked -= 1
