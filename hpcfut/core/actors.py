@@ -6,8 +6,8 @@ The rank that creates an actor owns it. Its handles are refs to an object that h
 like any others (``borrowing.py``): when the last one is gone, wherever it was, the actor ends. Who calls an actor holds
 it until the call has ended.
 
-The constructor is an ordinary task of the owner's, placed as any other, whose id is that of the actor. Where it has run the
-actor lives (``residents.py``). Whoever calls it asks the owner once where that is, and is told of every change
+The constructor is an ordinary task of the owner's, placed as any other, whose id is that of the actor. Where it has
+run the actor lives (``residents.py``). Whoever calls it asks the owner once where that is, and is told of every change
 (``addresses.py``). Calls and replies go straight between caller and actor.
 
 An actor dies when nobody holds it, when it is killed or ends itself, when its constructor fails, or with its rank. If

@@ -17,7 +17,6 @@ OUT: Final = "out"
 
 TRANSITIONS: Final = {
     (LIVING, "leave"): LEAVING,
-    (LIVING, "go"): OUT,
     (LEAVING, "go"): OUT,
 }
 

@@ -291,7 +291,8 @@ def test_killed_by_a_borrower_and_started_again(ranks: Ranks) -> None:
     assert ranks.begun[home_of(ranks, actor), actor] == refs[1:]
     ranks.tell(2, ActorKillWanted(actor, is_final=False))  # That was its last life.
     ranks.settle()
-    assert failure_of(ranks, last := ranks.call_method(actor, method)).kind == ACTOR_DIED
+    last = ranks.call_method(actor, method)
+    assert failure_of(ranks, last).kind == ACTOR_DIED
     ranks.returns(task)
     ranks.drop(2, actor)
     ranks.drop(0, *refs, last, task, actor)
@@ -369,7 +370,7 @@ def test_a_method_is_tried_again_if_it_may(ranks: Ranks) -> None:
     ranks.drop(0, *refs, actor)
 
 
-# -- names ---------------------------------------------------------------------------------------------------------------
+# -- names ------------------------------------------------------------------------------------------------------------
 
 
 def test_names(ranks: Ranks) -> None:
@@ -378,17 +379,17 @@ def test_names(ranks: Ranks) -> None:
     actor = ranks.new_id(1) + 1
     ranks.tell(1, NameClaimed(1, "", "c", actor, b"class"))
     ranks.settle()
-    assert ranks.answers[-1].answers is None
+    assert ranks.told[-1] is None
     assert ranks.create(kind) == actor
     ranks.tell(2, NameSought(2, "", "c"))
     ranks.settle()
-    assert ranks.answers[-1].answers == NamedActor(actor, b"class")
+    assert ranks.told[-1] == NamedActor(actor, b"class")
     ranks.tell(0, NameClaimed(3, "", "c", ranks.new_id(0), b"other"))
     ranks.settle()
-    assert ranks.answers[-1].answers == NamedActor(actor, b"class")
+    assert ranks.told[-1] == NamedActor(actor, b"class")
     ranks.tell(1, NamesListed(4))
     ranks.settle()
-    assert ranks.answers[-1].answers == [("", "c")]
+    assert ranks.told[-1] == [("", "c")]
     ranks.drop(1, actor)
     ref = ranks.call_method(actor, ranks.method(2))
     ranks.returns(ref)
@@ -398,7 +399,7 @@ def test_names(ranks: Ranks) -> None:
     assert not ranks.begun
     ranks.tell(2, NameSought(5, "", "c"))
     ranks.settle()
-    assert ranks.answers[-1].answers is None
+    assert ranks.told[-1] is None
 
 
 def test_a_name_is_looked_up_while_its_actor_ends(ranks: Ranks) -> None:
@@ -411,15 +412,15 @@ def test_a_name_is_looked_up_while_its_actor_ends(ranks: Ranks) -> None:
     ranks.drop(1, actor)
     ranks.tell(2, NameSought(2, "", "c"))
     ranks.settle()
-    assert ranks.answers[-1].answers == NamedActor(0, b"")
+    assert ranks.told[-1] == NamedActor(0, b"")
     ranks.held.clear()
     ranks.settle()
     ranks.tell(2, NameSought(3, "", "c"))
     ranks.settle()
-    assert ranks.answers[-1].answers is None
+    assert ranks.told[-1] is None
 
 
-# -- deaths --------------------------------------------------------------------------------------------------------------
+# -- deaths -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_actor_dies_with_its_rank(mortal: Ranks) -> None:
@@ -464,7 +465,8 @@ def test_an_actor_whose_rank_dies_while_it_is_constructed(mortal: Ranks) -> None
     homes = [ranks.running[actor] for actor in actors]
     assert homes == [1, 2]
     ranks.kill(1)
-    assert failure_of(ranks, ref := ranks.call_method(actors[0], ranks.method())).kind == ACTOR_DIED
+    ref = ranks.call_method(actors[0], ranks.method())
+    assert failure_of(ranks, ref).kind == ACTOR_DIED
     ranks.ends(actors[1])
     ranks.drop(0, ref, *actors)
 
@@ -512,7 +514,7 @@ def test_the_owner_of_an_actor_dies(make_ranks: MakeRanks) -> None:
     assert "is gone with its owner. Rank 1 on host" in later.text
     ranks.tell(3, NameSought(3, "", "c"))
     ranks.settle()
-    assert ranks.answers[-1].answers is None
+    assert ranks.told[-1] is None
     ranks.drop(3, ref, last, actor)
 
 

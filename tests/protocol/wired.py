@@ -12,6 +12,7 @@ from hpcfut.core import effects as f
 from hpcfut.core import events as e
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import owner_of
+from hpcfut.model.named import NamedActor
 from hpcfut.model.place import Place
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING, ActorTemplate, TaskTemplate
@@ -60,7 +61,9 @@ class Ranks:
         #: (rank, dead rank) of each death that somebody has heard of.
         self._heard: list[tuple[int, int]] = []
         self._functions: dict[tuple[int, int], tuple[int, ...]] = {}
-        self.answers: list[f.AnswerQuery | f.AnswerName] = []
+        self.answers: list[f.AnswerQuery] = []
+        #: What ranks were told of names, in order.
+        self.told: list[NamedActor | list[tuple[str, str]] | None] = []
         #: Methods of actors that have ended, in the order in which they began.
         self.ran: list[int] = []
         #: Actors that live somewhere, as (rank, actor) → runs of it that have been told to begin, in order.
@@ -97,7 +100,8 @@ class Ranks:
             f.DeclareDead: self._declare_dead,
             f.Announce: lambda rank, effect: self.announced.append(effect.sentence),
             f.DropActor: self._drop_actor,
-            **dict.fromkeys((f.AnswerQuery, f.AnswerName), lambda rank, effect: self.answers.append(effect)),
+            f.AnswerQuery: lambda rank, effect: self.answers.append(effect),
+            f.AnswerName: lambda rank, effect: self.told.append(effect.answers),
             f.EndJob: lambda rank, effect: self.ended.__setitem__(rank, effect),
         }
 
