@@ -39,7 +39,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "model": (),
     "ports": ("model",),
     "wire": ("model",),
-    "core": ("model", "wire.messages", "wire.queries", "wire.standstills", "wire.joining"),
+    "core": ("model", "wire.messages", "wire.queries", "wire.standstills", "wire.joining", "wire.actors"),
     "sim": ("core", "ports", "wire", "model"),
     "edges.mpi": ("ports", "wire", "model"),
     "edges.cuda": ("ports", "wire", "model"),
@@ -123,10 +123,11 @@ CORE_CALLS_NOT: Final = words(
 OPAQUE: Final = frozenset({"payload", "recipe", "function", "retry_exceptions"})
 #: Inside the core each machine calls only those before it.
 CHAIN: Final = words(
-    "arena events effects context ownership borrowing copy copies fullness spills pressure loans readers transfers "
-    "keepers references answers templates membership task lineage footprints lease ahead locality pushes leases items "
-    "tasks stranded cancellations run grants scheduler runs cancelled_runs orphans recalls streams wait waits watches "
-    "recovery notices inventories stuck standstills burials estates arrivals replacements deaths statistics routes rank"
+    "arena actor_events events effects context ownership borrowing copy copies fullness spills pressure loans "
+    "readers transfers keepers references answers templates membership address task lineage footprints lease ahead "
+    "locality pushes leases addresses items tasks calls stranded cancellations names actors room run grants "
+    "scheduler arguments runs resident residents cancelled_runs orphans recalls streams wait waits watches recovery "
+    "notices inventories stuck standstills fates burials estates arrivals replacements deaths statistics routes rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

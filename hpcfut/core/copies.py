@@ -235,6 +235,11 @@ class Copies:
             self._end_redirections(copy)
             self._refuse_askers(copy)
 
+    def discard(self, object_id: int) -> None:
+        """A result is complete, and nobody wants it."""
+        self.seal(object_id)
+        self.withdraw(object_id)
+
     def let_go(self, copy: Copy) -> None:
         """A wish or a use has gone; if it was the last one, the memory goes too."""
         state = copy.state

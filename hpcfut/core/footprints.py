@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import STORED
 from hpcfut.core.references import Record, References
+from hpcfut.core.task import TaskRecord
 from hpcfut.model.failure import FULL, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.roster import RankRecord
@@ -92,6 +93,14 @@ class Footprints:
             f"{what} {nbytes} bytes of the object store of rank {rank}, which has {self._stores[rank]} in all. Use "
             f"smaller objects or fewer at a time, or give each rank a larger store: init(object_store_memory=BYTES)."
         )
+
+    def misfit_of(self, task: TaskRecord, candidates: Sequence[int]) -> Failure | None:
+        """Why the arguments of a task can never be in memory together, wherever it runs."""
+        sentence = self.misfit(task.arguments, candidates)
+        if not sentence:
+            return None
+        name = f"{name_of(task.task_id)} ({task.template.template.name})"
+        return Failure(FULL, f"The arguments of task {name} do not fit: {sentence}")
 
     def _overflown(self, records: Sequence[Record], reader: int) -> int:
         """A rank whose store is too small for a reader of all these; -1 if all are large enough."""

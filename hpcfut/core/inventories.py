@@ -1,4 +1,4 @@
-"""Inventories: what a rank holds and why, for whoever asks. Nothing is counted for it before somebody does."""
+"""Inventories: what a rank holds and why, and what is free. Nothing is counted for it before somebody asks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from hpcfut.core.copies import Copies
 from hpcfut.core.events import SiteNoted
 from hpcfut.core.ownership import OwnedObject
 from hpcfut.core.references import Record, References
+from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.tasks import Tasks
 from hpcfut.model.inventory import HeldObject, Inventory, StoredCopy
-from hpcfut.wire.queries import InventoryAsked, InventoryReported
+from hpcfut.wire.queries import InventoryAsked, InventoryReported, ResourcesAsked, ResourcesReported
 
 #: So many notes may be of objects that are gone.
 _N_STALE_SITES: Final = 1000
@@ -21,12 +22,15 @@ _N_STALE_SITES: Final = 1000
 class Inventories:
     """Answers questions about this rank's objects."""
 
-    def __init__(self, context: Context, references: References, copies: Copies, tasks: Tasks) -> None:
+    def __init__(
+        self, context: Context, references: References, copies: Copies, tasks: Tasks, scheduler: Scheduler
+    ) -> None:
         self._context = context
         self._owned = references.ownership.objects
         self._borrowed = references.borrowing.objects
         self._copies = copies
         self._tasks = tasks
+        self._free = scheduler.free
         #: Object → where user code made it; of some that are gone, too.
         self._sites: dict[int, str] = {}
 
@@ -40,6 +44,12 @@ class Inventories:
                 for object_id, site in sites.items()
                 if object_id in self._owned or object_id in self._tasks.tasks or object_id in self._copies.copies
             }
+
+    def on_resources_asked(self, source: int, message: ResourcesAsked) -> None:
+        """Somebody wants to know what is free here."""
+        # While a task that waited goes on beside others, less than nothing is free for a moment.
+        free = {name: max(amount, 0) for name, amount in self._free.items()}
+        self._context.send(source, ResourcesReported(message.query_id, free))
 
     def on_asked(self, source: int, message: InventoryAsked) -> None:
         """Somebody wants to know what is here."""

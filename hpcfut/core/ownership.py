@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from hpcfut.core.context import Context
+from hpcfut.core.context import Context, Unheld
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import LOST, Failure
 from hpcfut.model.ids import name_of, owner_of
@@ -135,6 +135,8 @@ class Ownership:
 
     def collect(self, record: OwnedObject) -> None:
         """Nobody holds the object: take it out of the table."""
+        if record.state == ACTOR:
+            self._context.inbox.append(Unheld(record.object_id))
         record.state = self._on_collect[record.state]
         del self.objects[record.object_id]
 

@@ -14,6 +14,7 @@ from hpcfut.core.actors import Actors
 from hpcfut.core.addresses import Addresses
 from hpcfut.core.answers import Answers
 from hpcfut.core.borrowing import Borrowing
+from hpcfut.core.calls import Calls
 from hpcfut.core.cancellations import Cancellations
 from hpcfut.core.cancelled_runs import CancelledRuns
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
@@ -86,6 +87,7 @@ class RankCore:
         self.leases = Leases(context, self.references, self.transfers, self.templates, self.membership)
         rooms = (self.leases, self.addresses)
         self.tasks = Tasks(context, self.references, self.templates, *rooms, self.membership, self.lineage)
+        self.calls = Calls(context, self.references, self.addresses, self.tasks)
         self.cancellations = Cancellations(context, self.references, self.tasks)
         self.names = Names(context, self.references)
         self.actors = Actors(context, self.references, self.templates, self.tasks, self.cancellations, self.names)
@@ -93,7 +95,7 @@ class RankCore:
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
         self.residents = Residents(context, self.transfers, self.scheduler, self.runs)
-        self.streams = Streams(context, self.runs)
+        self.streams = Streams(context, copies, self.runs)
         self.waits = Waits(
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler
         )
@@ -103,7 +105,7 @@ class RankCore:
         )
         waiting = (self.tasks, self.scheduler, self.runs, self.waits)
         self.standstills = Standstills(context, self.references, self.membership, *waiting, self.cancellations)
-        self.inventories = Inventories(context, self.references, copies, self.tasks)
+        self.inventories = Inventories(context, self.references, copies, self.tasks, self.scheduler)
         Recalls(context, copies, pressure, self.transfers, self.scheduler, self.runs)
         self._notices = Notices(
             self.references, self.tasks, self.scheduler, self.runs, self.waits, self.watches, self.recovery

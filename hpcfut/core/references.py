@@ -9,22 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from hpcfut.core.borrowing import UNKNOWN, BorrowedObject, Borrowing
-from hpcfut.core.context import Context, Unheld, increment
+from hpcfut.core.context import Context, increment
 from hpcfut.core.copies import Copies
 from hpcfut.core.events import SourcePut
 from hpcfut.core.keepers import Keepers
-from hpcfut.core.ownership import (
-    ACTOR,
-    FAILED,
-    INLINE,
-    PENDING,
-    RETIRED,
-    SOURCE,
-    STORED,
-    OwnedObject,
-    Ownership,
-    lost_failure,
-)
+from hpcfut.core.ownership import FAILED, INLINE, PENDING, RETIRED, SOURCE, STORED, OwnedObject, Ownership, lost_failure
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import IllegalTransitionError
 from hpcfut.model.failure import Failure
@@ -159,8 +148,6 @@ class References:
         if record.state != INLINE:
             if record.state == RETIRED:
                 return
-            if record.state == ACTOR:
-                self._context.inbox.append(Unheld(record.object_id))
             if record.state == STORED:
                 self.free_bytes(record)
             if self.on_collected(record):

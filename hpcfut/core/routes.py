@@ -32,7 +32,7 @@ def events_of(core: RankCore) -> dict[type, Handler]:
         e.TemplateDropped: lambda event: core.templates.drop(event.template_id),
         e.TaskSubmitted: core.tasks.submit,
         e.ActorCreated: core.actors.create,
-        e.MethodCalled: core.tasks.call,
+        e.MethodCalled: core.calls.submit,
         e.ActorKillWanted: core.actors.kill,
         e.NameClaimed: core.names.claim,
         e.NameSought: core.names.seek,
@@ -109,7 +109,7 @@ def messages_of(core: RankCore) -> dict[type, MessageHandler]:
         m.LoanReturned: transfers.loans.on_returned,
         m.LoanRecalled: transfers.on_recalled,
         m.ObjectFreed: lambda _, message: core.copies.withdraw(message.object_id),
-        q.ResourcesAsked: core.scheduler.on_resources_asked,
+        q.ResourcesAsked: core.inventories.on_resources_asked,
         q.ResourcesReported: core.membership.on_resources_reported,
         q.InventoryAsked: core.inventories.on_asked,
         q.InventoryReported: core.membership.on_inventory_reported,
@@ -123,7 +123,7 @@ def _messages_of_actors(core: RankCore) -> dict[type, MessageHandler]:
     actors, names, addresses = core.actors, core.names, core.addresses
     return {
         a.MethodPushed: core.residents.on_called,
-        a.MethodRefused: lambda _, message: core.tasks.on_refused(message),
+        a.MethodRefused: lambda _, message: core.calls.on_refused(message),
         a.ActorAsked: actors.on_asked,
         a.ActorLocated: lambda _, message: addresses.on_located(message),
         a.ActorGone: lambda _, message: addresses.end(message.actor_id, message.failure),

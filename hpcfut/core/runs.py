@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
+from hpcfut.core.arguments import Arguments
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
-from hpcfut.core.copy import LENT, MISSING, Copy
 from hpcfut.core.effects import DropActor, InterruptTask, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.room import Room
@@ -28,7 +26,6 @@ from hpcfut.model.ids import NO_ID, name_of, owner_of
 from hpcfut.model.place import Place
 from hpcfut.wire.actors import MethodPushed, MethodRefused
 from hpcfut.wire.messages import (
-    Argument,
     Result,
     TaskDone,
     TaskPushed,
@@ -58,6 +55,7 @@ class Runs:
         self._copies = copies
         self._transfers = transfers
         self._scheduler = scheduler
+        self.arguments = Arguments(context, references, copies, transfers)
         self.runs: dict[int, Run] = {}
         #: Told that methods of an actor may begin; bound in ``residents.py``.
         self.on_turn: Callable[[Any], None]
@@ -77,7 +75,7 @@ class Runs:
             return
         self.runs[run.task_id] = run
         if message.arguments or message.nested:
-            self._accept(run, message)
+            self.arguments.accept(run, message)
             if run.n_missing:
                 run.state = self.next[run.state, "fetch"]
                 return
@@ -95,7 +93,7 @@ class Runs:
         run.actor_id = message.actor_id
         self.runs[run.task_id] = run
         if message.arguments or message.nested:
-            self._accept(run, message)
+            self.arguments.accept(run, message)
         run.state = self.next[run.state, "fetch"] if run.n_missing else self._on_ready[run.state]
         return run
 
@@ -116,53 +114,13 @@ class Runs:
             run.actor_id = message.task_id
         return run
 
-    def _accept(self, run: Run, message: TaskPushed | MethodPushed) -> None:
-        covered, table = [*message.nested], self._copies.copies
-        copies: list[Copy] = []
-        for argument in message.arguments:
-            if argument.contained:
-                covered += argument.contained
-            if argument.payload is not None and not argument.nbytes:
-                continue
-            copy = table.get(argument.object_id)
-            if copy is None or copy.state != LENT or copy.offset != argument.offset or copy.rank != argument.rank:
-                copy = self._fetch(run, argument)
-            else:
-                copy.n_loans += 1  # Tasks with the same argument follow each other.
-            copy.n_pins += 1
-            copies.append(copy)
-        run.copies = copies
-        if covered:
-            run.covered = tuple(dict.fromkeys(covered))
-            for object_id in run.covered:
-                self._context.demand_rank(owner_of(object_id))
-            self._references.hold_all(run.covered)
-
-    def _fetch(self, run: Run, argument: Argument) -> Copy:
-        """See to it that an argument comes, if it is not here; gives the copy, to be pinned."""
-        object_id, copies, transfers = argument.object_id, self._copies, self._transfers
-        self._context.demand_rank(argument.rank)
-        if argument.payload is not None:
-            copies.add_source(object_id, argument.payload, argument.nbytes, run.owner)
-            stored = msgspec.structs.replace(argument, payload=None)  # The recipe has come where it is needed.
-            run.arguments = tuple(stored if other is argument else other for other in run.arguments)
-        if argument.offset >= 0:
-            transfers.accept_loan(object_id, argument.rank, argument.offset, argument.nbytes, is_held=False)
-        copies.retry(object_id)
-        # The same object may stand at several places of one call; it arrives once.
-        if copies.find(object_id) is None and transfers.need(
-            object_id, argument.rank, argument.nbytes, run.task_id, is_held=False
-        ):
-            run.n_missing += 1
-        return copies.copies[object_id]
-
     def on_arrived(self, task_id: int) -> Run | None:
         """A stored argument of a run is here (or will never be, which ``_start`` sees).
 
         Gives the run if it is ready, but only a waiting thread may run it: it came to this rank for such a thread.
         """
         run = self.runs[task_id]
-        missing = self._missing_of(run)
+        missing = self.arguments.missing_of(run)
         if missing is not None:  # At once, because the others may never find room beside those that are here.
             self.drop(run, *missing)
             return None
@@ -208,7 +166,7 @@ class Runs:
         if run.copies:
             places = tuple([copy.place for copy in run.copies])
             if None in places:
-                if (missing := self._missing_of(run)) is not None:
+                if (missing := self.arguments.missing_of(run)) is not None:
                     self.raised(run.task_id, missing[0], is_retriable=False, lost=missing[1])
                     return False
                 places = tuple(map(self._copies.open_argument, run.copies))
@@ -234,7 +192,7 @@ class Runs:
         """
         run = self._make(self._context.rank, message, self._scheduler)
         self.runs[run.task_id] = run
-        self._accept(run, message)
+        self.arguments.accept(run, message)
         if run.n_missing:
             run.state = self.next[run.state, "fetch"]
             return False
@@ -381,19 +339,14 @@ class Runs:
 
     def _end_disowned(self, run: Run, results: tuple[Result, ...]) -> None:
         for object_id, result in zip(run.return_ids, results, strict=False):
-            self.discard(object_id, result)
+            if result.payload is None:
+                self._copies.discard(object_id)
         run.state = self._on_end[run.state]
         run.room.end(run)
         del self.runs[run.task_id]
-        self._unpin(run)
+        self.arguments.unpin(run)
         self._references.drop_all(run.covered)
         self._go_on_after(run)
-
-    def discard(self, object_id: int, result: Result) -> None:
-        """Nobody wants a result."""
-        if result.payload is None:
-            self._copies.seal(object_id)
-            self._copies.withdraw(object_id)
 
     def refuse(self, run: Run) -> None:
         """The actor of a method that has not begun is not here any more."""
@@ -413,7 +366,7 @@ class Runs:
         given no ref to anybody here, and whoever holds one has it from elsewhere.
         """
         del self.runs[run.task_id]
-        self._unpin(run)
+        self.arguments.unpin(run)
         if not run.covered:
             return ()
         borrowed = []
@@ -427,23 +380,11 @@ class Runs:
             self._references.drop(object_id)
         return tuple(borrowed)
 
-    def _unpin(self, run: Run) -> None:
-        """A run needs its arguments no more; one that has not started may be waiting for them."""
-        for copy in run.copies:
-            if copy.watchers is not None:
-                copy.watchers.pop(run.task_id, None)
-            self._copies.unpin(copy)
-
     def drop(self, run: Run, failure: Failure, lost: int = 0) -> None:
         """A run will not start."""
         run.state = self.next[run.state, "drop"]
         self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run), lost))
         self._go_on_after(run)
-
-    def _missing_of(self, run: Run) -> tuple[Failure, int] | None:
-        """Why an argument cannot be had, if one cannot, and under which id its bytes are lost, if they are."""
-        missing = (copy for copy in run.copies if copy.state == MISSING)
-        return next(((copy.failure, copy.object_id if copy.is_lost else 0) for copy in missing if copy.failure), None)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

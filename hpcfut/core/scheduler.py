@@ -29,7 +29,6 @@ from hpcfut.core.membership import Membership
 from hpcfut.core.run import Run
 from hpcfut.model.errors import InvariantError
 from hpcfut.wire.messages import LeaseRequested, LeaseReturned
-from hpcfut.wire.queries import ResourcesAsked, ResourcesReported
 
 DRIVER_BUSY_LOAD = 1000
 
@@ -87,12 +86,6 @@ class Scheduler:
         """An owner is dead, and has no run here that is ready: others have the room that it had."""
         self._book.forget_owner(owner)
         self.open_some()
-
-    def on_resources_asked(self, source: int, message: ResourcesAsked) -> None:
-        """Somebody wants to know what is free here."""
-        # While a task that waited goes on beside others, less than nothing is free for a moment.
-        free = {name: max(amount, 0) for name, amount in self.free.items()}
-        self._context.send(source, ResourcesReported(message.query_id, free))
 
     def accepts(self, owner: int) -> bool:
         """Whether runs of this owner may be queued here now."""

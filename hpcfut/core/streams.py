@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpcfut.core.context import Context
+from hpcfut.core.copies import Copies
 from hpcfut.core.effects import ResumeGenerator
 from hpcfut.core.run import BLOCKED, RUNNING
 from hpcfut.core.runs import Runs
@@ -12,8 +13,9 @@ from hpcfut.wire.messages import ItemYielded, Result, StreamCredit
 class Streams:
     """What the runs of generators do besides starting and ending."""
 
-    def __init__(self, context: Context, runs: Runs) -> None:
+    def __init__(self, context: Context, copies: Copies, runs: Runs) -> None:
         self._context = context
+        self._copies = copies
         self._runs = runs
 
     def yielded(self, task_id: int, object_id: int, result: Result) -> None:
@@ -21,8 +23,9 @@ class Streams:
         run = self._runs.runs[task_id]
         run.n_items += 1
         run.item_ids = run.item_ids[1:]
-        if object_id and run.is_disowned:
-            self._runs.discard(object_id, result)
+        if run.is_disowned:
+            if result.payload is None:
+                self._copies.discard(object_id)
         elif object_id:
             self._runs.keep(run, object_id, result)
             self._context.send(run.owner, ItemYielded(task_id, object_id, result))

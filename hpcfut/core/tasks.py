@@ -26,10 +26,9 @@ from hpcfut.core.references import Record, References
 from hpcfut.core.task import QUEUED, TRANSITIONS, WAITING, TaskRecord
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import CANCELLED, FULL, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import CANCELLED, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING
-from hpcfut.wire.actors import MethodRefused
 from hpcfut.wire.messages import (
     TaskDone,
     TaskPushed,
@@ -102,25 +101,8 @@ class Tasks:
         else:
             self._enqueue(task, queue)
 
-    def call(self, event: MethodCalled) -> None:
-        """User code called a method of an actor."""
-        task = self._make(event)
-        address = task.address = self._addresses.of(event.actor_id)
-        for object_id in event.return_ids:
-            self._owned[object_id] = OwnedObject(object_id, PENDING, 1, 0, event.task_id)
-        if event.parent:
-            self.children.setdefault(event.parent, {})[event.task_id] = None
-        failure = None
-        if event.arguments or event.nested:
-            self._references.hold_all(task.nested)
-            failure = self._look_at_arguments(task, 1)
-        if failure is not None:
-            self.fail(task, failure, "fail")
-            return
-        task.state = self._next[task.state, "wait"] if task.n_missing else self._on_queue[task.state]
-        self._addresses.enqueue(task, address)
-
-    def _make(self, event: TaskSubmitted | MethodCalled) -> TaskRecord:
+    def make(self, event: TaskSubmitted | MethodCalled) -> TaskRecord:
+        """The record of a call; its results are for the caller to note."""
         template = self._templates.own[event.template_id]
         template.n_tasks += 1
         task = TaskRecord(
@@ -133,7 +115,7 @@ class Tasks:
 
     def repeat(self, event: TaskSubmitted, n_retries: int, n_items: int) -> TaskRecord:
         """A call is made once more, to make results that are lost; of a generator, not the first ``n_items``."""
-        task = self._make(event)
+        task = self.make(event)
         task.n_retries, task.n_items = n_retries, n_items
         for object_id in event.return_ids:
             if object_id:  # An item that is not wanted has none.
@@ -144,7 +126,7 @@ class Tasks:
 
     def _begin(self, task: TaskRecord, queue: KeyQueue) -> None:
         self._references.hold_all(task.nested)
-        failure = self._look_at_arguments(task, 1)
+        failure = self.look_at_arguments(task, 1)
         if not queue.candidates and not self._membership.is_awaited(queue.key):
             sentence = self._membership.why_unschedulable(task.template.template.name, queue.key)
             failure = failure or Failure(UNSCHEDULABLE, sentence)
@@ -157,7 +139,7 @@ class Tasks:
         else:
             self._enqueue(task, queue)
 
-    def _look_at_arguments(self, task: TaskRecord, n_holds: int) -> Failure | None:
+    def look_at_arguments(self, task: TaskRecord, n_holds: int) -> Failure | None:
         """Hold the arguments so many times more, and wait for those that are not ready; gives why one will never be."""
         references, owned = self._references, self._owned
         failure = None
@@ -184,21 +166,13 @@ class Tasks:
             self._context.runnable.append(task.task_id)
 
     def _enqueue_near(self, task: TaskRecord, queue: KeyQueue) -> None:
-        if len(task.arguments) > 1 and (failure := self._misfit(task, queue)) is not None:
+        if len(task.arguments) > 1 and (failure := self.footprints.misfit_of(task, queue.candidates)) is not None:
             self.fail(task, failure, "fail")
             return
         task.state = self._on_queue[task.state]
         self._leases.enqueue_near(task, queue)
         if task.state == QUEUED:
             self._context.runnable.append(task.task_id)
-
-    def _misfit(self, task: TaskRecord, queue: KeyQueue) -> Failure | None:
-        """Why the arguments can never be in memory together, wherever the task runs."""
-        sentence = self.footprints.misfit(task.arguments, queue.candidates)
-        if not sentence:
-            return None
-        name = f"{name_of(task.task_id)} ({task.template.template.name})"
-        return Failure(FULL, f"The arguments of task {name} do not fit: {sentence}")
 
     def on_argument_ready(self, task_id: int, object_id: int) -> None:
         """An object that this task has as argument is ready, or has failed."""
@@ -209,12 +183,10 @@ class Tasks:
             self.fail(task, record.failure, "fail")
             return
         task.n_missing -= 1
-        if task.n_missing:
-            return
-        if task.address is not None:
+        if not task.n_missing and task.address is not None:
             task.state = self._on_queue[task.state]
             self._addresses.flush(task.address)
-        else:
+        elif not task.n_missing:
             assert task.template.queue is not None
             self._enqueue_near(task, task.template.queue)
 
@@ -263,12 +235,12 @@ class Tasks:
                 return
             reason = self._lose_argument(task, message.lost, failure)
             if reason is None:
-                self._come_back(task, "hand back")
+                self.come_back(task, "hand back")
                 return
             failure = reason
         if message.retriable and task.n_retries < task.template.template.n_retries_max and not task.is_cancelled:
             task.n_retries += 1
-            self._come_back(task, "retry")
+            self.come_back(task, "retry")
             return
         self.fail(task, failure, "cancel" if failure.kind == CANCELLED else "fail")
 
@@ -280,17 +252,7 @@ class Tasks:
                 return self.on_lost(record, failure)
         return None
 
-    def on_refused(self, message: MethodRefused) -> None:
-        """The actor was not there any more, and the call has not begun."""
-        task = self.tasks[message.task_id]
-        assert task.address is not None
-        self._addresses.lose(task.address, task.rank)
-        if task.is_cancelled:
-            self.cancel_here(task)
-        else:
-            self._come_back(task, "refuse")
-
-    def _come_back(self, task: TaskRecord, how: str) -> None:
+    def come_back(self, task: TaskRecord, how: str) -> None:
         """A task that was pushed is to be tried again."""
         if task.address is not None:
             self.put_back(task, how)
@@ -319,7 +281,7 @@ class Tasks:
 
     def _wait_again(self, task: TaskRecord) -> None:
         """Arguments of a task that has not begun may not be ready any more."""
-        failure = self._look_at_arguments(task, 0)
+        failure = self.look_at_arguments(task, 0)
         if task.state == QUEUED and (failure is not None or task.n_missing):
             self.take(task)
             task.awaits = -1
