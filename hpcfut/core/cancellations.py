@@ -11,6 +11,7 @@ from hpcfut.core.task import PUSHED, QUEUED, TaskRecord
 from hpcfut.core.tasks import Tasks
 from hpcfut.model.failure import UNSCHEDULABLE, Failure
 from hpcfut.model.ids import owner_of
+from hpcfut.wire.actors import MethodGivenUp
 from hpcfut.wire.messages import CancelAsked, TaskCancelled
 
 
@@ -57,6 +58,9 @@ class Cancellations:
     def give_up(self, task_id: int, sentence: str) -> None:
         """A queued task can never start, because those that hold what it needs wait for it."""
         task = self._tasks.tasks.get(task_id)
+        if task is not None and task.state == PUSHED and task.address is not None:
+            self._context.send(task.rank, MethodGivenUp(task_id, Failure(UNSCHEDULABLE, sentence)))
+            return
         if task is None or task.state != QUEUED:
             self._context.count_stale("standstill that was over")
             return

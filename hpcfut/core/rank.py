@@ -103,7 +103,7 @@ class RankCore:
         self.recovery = Recovery(
             context, self.references, self.answers, copies, self.lineage, self.tasks, self.cancellations, self.waits
         )
-        waiting = (self.tasks, self.scheduler, self.runs, self.waits)
+        waiting = (self.tasks, self.scheduler, self.runs, self.residents, self.waits)
         self.standstills = Standstills(context, self.references, self.membership, *waiting, self.cancellations)
         self.inventories = Inventories(context, self.references, copies, self.tasks, self.scheduler)
         Recalls(context, copies, pressure, self.transfers, self.scheduler, self.runs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
 from hpcfut.core.run import FETCHING, READY, Run
-from hpcfut.model.template import TaskTemplate
+from hpcfut.model.template import SchedulingKey, TaskTemplate
 
 LIVING: Final = "living"
 #: Dismissed, or gone by itself, while methods of it run that do not end at once.
@@ -58,6 +59,8 @@ class Resident(msgspec.Struct, eq=False):
     owner: int
     template: TaskTemplate
     groups: dict[str, Group]
+    #: Told when a call waits, whose turn others may be waiting for.
+    on_block: Callable[[], None]
     state: str = LIVING
     #: Its calls that have begun.
     running: dict[int, Run] = {}
@@ -100,6 +103,14 @@ class Resident(msgspec.Struct, eq=False):
                 return run
         return None
 
+    def kept_waiting(self) -> Iterator[tuple[int, str, SchedulingKey, tuple[int, ...]]]:
+        """The calls that could begin but for others that run, and which these are."""
+        for group in self.groups.values():
+            ahead = tuple(run.task_id for run in self.running.values() if self.group_of(run) is group)
+            for run in group.queue if group.n_free <= 0 else ():
+                if run.state == READY:
+                    yield run.task_id, run.template.name, run.template.key, ahead
+
     def add_ready(self, run: Run) -> None:
         """A call has all its arguments; it stands in the queue since it came."""
 
@@ -109,6 +120,7 @@ class Resident(msgspec.Struct, eq=False):
     def block(self, run: Run) -> None:
         """A call waits for something; it keeps its turn."""
         self.n_blocked += 1
+        self.on_block()
 
     def unblock(self, run: Run) -> None:
         """A call goes on."""

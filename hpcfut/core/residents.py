@@ -20,7 +20,7 @@ from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
 from hpcfut.model.failure import ACTOR_DIED, Failure
 from hpcfut.model.ids import name_of
-from hpcfut.wire.actors import ActorDismissed, ActorLeft, MethodPushed, MethodRefused
+from hpcfut.wire.actors import ActorDismissed, ActorLeft, MethodGivenUp, MethodPushed, MethodRefused
 
 
 class Residents:
@@ -44,8 +44,8 @@ class Residents:
             self._context.effects.append(DropActor(run.actor_id))  # Nobody can ever call it.
             return
         groups = {name: Group(n_at_once) for name, n_at_once in template.actor.groups}
-        self.residents[run.actor_id] = Resident(run.actor_id, owner, template, groups)
-        self._scheduler.take_for_life(template.actor.held, 1)
+        self.residents[run.actor_id] = Resident(run.actor_id, owner, template, groups, self._scheduler.suspect)
+        self._take_for_life(template.actor.held, 1)
 
     # -- methods -----------------------------------------------------------------------------------------------------
 
@@ -64,6 +64,14 @@ class Residents:
             group.queue.append(run)
             if group.n_free > 0:
                 self._give_turns(resident)
+
+    def on_given_up(self, message: MethodGivenUp) -> None:
+        """A call could never begin."""
+        run = self._runs.runs.get(message.task_id)
+        if run is None or run.state != READY:
+            self._context.count_stale("standstill that was over")
+        else:
+            self._runs.drop(run, message.failure)
 
     def _give_turns(self, resident: Resident) -> None:
         """Let begin what may; the last method of one that leaves takes it out."""
@@ -122,8 +130,14 @@ class Residents:
         resident.state = self._next[resident.state, "go"]
         del self.residents[resident.actor_id]
         assert resident.template.actor is not None
-        self._scheduler.take_for_life(resident.template.actor.held, -1)
+        self._take_for_life(resident.template.actor.held, -1)
         self._runs.dispatch()
+
+    def _take_for_life(self, resources: tuple[tuple[str, int], ...], sign: int) -> None:
+        free, for_life = self._scheduler.free, self._scheduler.for_life
+        for name, amount in resources:
+            free[name] = free.get(name, 0) - sign * amount
+            for_life[name] = for_life.get(name, 0) + sign * amount
 
     def check(self) -> None:
         """Assert what must hold between turns."""

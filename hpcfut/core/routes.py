@@ -124,6 +124,7 @@ def _messages_of_actors(core: RankCore) -> dict[type, MessageHandler]:
     return {
         a.MethodPushed: core.residents.on_called,
         a.MethodRefused: lambda _, message: core.calls.on_refused(message),
+        a.MethodGivenUp: lambda _, message: core.residents.on_given_up(message),
         a.ActorAsked: actors.on_asked,
         a.ActorLocated: lambda _, message: addresses.on_located(message),
         a.ActorGone: lambda _, message: addresses.end(message.actor_id, message.failure),

@@ -46,7 +46,7 @@ class Scheduler:
         total = membership.roster[context.rank].resources
         self.free = dict(total)
         #: What actors have that live here.
-        self._for_life: dict[str, int] = {}
+        self.for_life: dict[str, int] = {}
         self._book = Grants(context, total)
         self.grants = self._book.table
         self._closed = self._book.closed
@@ -280,10 +280,14 @@ class Scheduler:
         self._add_resources(run, 1, only_cpu=True)
         if any(name != "CPU" for name, _ in run.template.resources):
             self.blocked_holders[run.task_id] = run
-            if self.suspect_at is None:
-                self.suspect_at = self._context.now + self._config.standstill_after_s
-                self._context.wake_at(self.suspect_at)
+            self.suspect()
         self._note_standstill()
+
+    def suspect(self) -> None:
+        """Who waits, and holds what others need, may wait for these: have that looked at in a while."""
+        if self.suspect_at is None:
+            self.suspect_at = self._context.now + self._config.standstill_after_s
+            self._context.wake_at(self.suspect_at)
 
     def unblock(self, run: Run) -> None:
         """A run goes on, at once: for a moment more runs than slots may be active, and nothing new starts then."""
@@ -312,12 +316,6 @@ class Scheduler:
             if (name == "CPU" and but_cpu) or (name != "CPU" and only_cpu):
                 continue
             self.free[name] = self.free.get(name, 0) + sign * amount
-
-    def take_for_life(self, resources: tuple[tuple[str, int], ...], sign: int) -> None:
-        """An actor that has come to live here takes these for itself, or (-1) gives them back."""
-        for name, amount in resources:
-            self.free[name] = self.free.get(name, 0) - sign * amount
-            self._for_life[name] = self._for_life.get(name, 0) + sign * amount
 
     # -- the driver of this rank ---------------------------------------------------------------------------------------
 
@@ -394,6 +392,6 @@ class Scheduler:
         total = self._membership.roster[self._context.rank].resources
         if not self.running and not self.n_blocked:
             for name, amount in self.free.items():
-                if amount != total.get(name, 0) - self._for_life.get(name, 0):
+                if amount != total.get(name, 0) - self.for_life.get(name, 0):
                     raise InvariantError(f"Nothing runs, but {amount} of {total.get(name, 0)} of {name} are free.")
         self._book.check()

@@ -1,5 +1,7 @@
 """Standstills: tasks that hold a resource while they wait for tasks that need it, and so wait for ever.
 
+A turn at an actor is such a resource: a method that waits keeps it, and others of the actor wait behind.
+
 Theory of operation
 
 A task that waits gives back its cores, and keeps everything else. A rank on which such a task has waited for
@@ -24,6 +26,7 @@ from hpcfut.core.context import Context
 from hpcfut.core.membership import Membership
 from hpcfut.core.ownership import PENDING
 from hpcfut.core.references import References
+from hpcfut.core.residents import Residents
 from hpcfut.core.run import BLOCKED, READY
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
@@ -53,6 +56,7 @@ class Standstills:
         tasks: Tasks,
         scheduler: Scheduler,
         runs: Runs,
+        residents: Residents,
         waits: Waits,
         cancellations: Cancellations,
     ) -> None:
@@ -62,6 +66,7 @@ class Standstills:
         self._tasks = tasks
         self._scheduler = scheduler
         self._runs = runs
+        self._residents = residents.residents
         self._waits = waits
         self._cancellations = cancellations
         self._interval_s = context.config.standstill_after_s
@@ -77,7 +82,7 @@ class Standstills:
     def look(self) -> None:
         """Some task here has waited for a while with something in its hands."""
         scheduler = self._scheduler
-        if not scheduler.blocked_holders:
+        if not (scheduler.blocked_holders or any(resident.n_blocked for resident in self._residents.values())):
             scheduler.suspect_at = None
             self._interval_s = self._context.config.standstill_after_s
             return
@@ -188,6 +193,9 @@ class Standstills:
                 runs.append(BlockedRun(run.task_id, run.template.name, held, tuple(waits[run.task_id])))
             elif run.state == READY and held:
                 queued[run.task_id] = QueuedTask(run.task_id, run.template.name, run.template.key)
+        for resident in self._residents.values():
+            for task_id, name, key, ahead in resident.kept_waiting():
+                queued[task_id] = QueuedTask(task_id, name, key, ahead)
         self._follow(wanted, makers, queued, waiting)
         self._context.send(
             source,

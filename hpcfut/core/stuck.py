@@ -84,6 +84,8 @@ class Judgement:
                 for wait in run.waits
             )
         queued = facts.queued.get(task_id)
+        if queued is not None and queued.behind:
+            return any(other not in self.stuck for other in queued.behind)
         if queued is not None:
             return any(self._has_enough(rank, queued.key) for rank in self._candidates(queued.key))
         return not any(map(self._is_stuck, facts.waiting[task_id].object_ids))
@@ -119,10 +121,11 @@ class Judgement:
         """
         facts = self._facts
         wanted = {name: None for task_id in self.stuck if task_id in facts.queued for name in self._names(task_id)}
+        ahead = {run: None for task_id in self.stuck if task_id in facts.queued for run in facts.queued[task_id].behind}
         pending = [
             task_id
             for task_id, run in facts.runs.items()
-            if task_id in self.stuck and any(name in wanted for name, _ in run.resources)
+            if task_id in self.stuck and (task_id in ahead or any(name in wanted for name, _ in run.resources))
         ]
         seen = dict.fromkeys(pending)
         for task_id in pending:  # It grows meanwhile.
@@ -151,6 +154,14 @@ class Judgement:
 
     def _sentence(self, victim: QueuedTask) -> str:
         facts = self._facts
+        if victim.behind:
+            ahead = ", ".join(dict.fromkeys(facts.runs[task_id].name for task_id in victim.behind))
+            return (
+                f"Method {victim.name} waits for its turn, which {ahead} has, and that waits, itself or by others, for "
+                f"{victim.name}: so neither would ever end. An actor runs as many calls at a time as max_concurrency "
+                f"says, and one that waits keeps its turn. Allow more calls at a time, make methods async and await "
+                f"the ref, or return that instead of waiting for it."
+            )
         names = self._names(victim.task_id)
         holders = [
             f"{run.name} on rank {facts.ranks[task_id]} ({_amounts(run.resources, names)})"

@@ -26,11 +26,13 @@ class BlockedRun(msgspec.Struct, array_like=True, gc=False):
 
 
 class QueuedTask(msgspec.Struct, array_like=True, gc=False):
-    """A task that needs more than cores and has not started."""
+    """A task that needs more than cores, or the turn that others have, and has not started."""
 
     task_id: int
     name: str
     key: SchedulingKey
+    #: Of a method: those of its actor that run and must end first, one of them.
+    behind: tuple[int, ...] = ()
 
 
 class WaitingTask(msgspec.Struct, array_like=True, gc=False):

@@ -28,6 +28,13 @@ class MethodRefused(msgspec.Struct, array_like=True, tag=81, gc=False):
     task_id: int
 
 
+class MethodGivenUp(msgspec.Struct, array_like=True, tag=95, gc=False):
+    """The caller to the rank of an actor: the call fails in this way, because it could never begin."""
+
+    task_id: int
+    failure: Failure
+
+
 class ActorAsked(msgspec.Struct, array_like=True, tag=82, gc=False):
     """A holder wants to know where the actor is, now and whenever that changes, until it is dead."""
 
@@ -125,6 +132,7 @@ class NamesTold(msgspec.Struct, array_like=True, tag=94, gc=False):
 OfActors = (
     MethodPushed
     | MethodRefused
+    | MethodGivenUp
     | ActorAsked
     | ActorLocated
     | ActorGone

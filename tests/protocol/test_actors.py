@@ -538,3 +538,43 @@ def test_pushed_tasks_are_not_methods(ranks: Ranks) -> None:
     actor = ranks.create(ranks.actor_class())
     assert [type(message) for message in ranks.sent(TaskPushed)] == [TaskPushed]
     ranks.drop(0, actor)
+
+
+# -- standstills ------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_that_waits_for_a_call_of_itself(ranks: Ranks) -> None:
+    # def method(self): get(this.method.remote())
+    actor = ranks.create(ranks.actor_class(on=1))
+    ref = ranks.call_method(actor, ranks.method())
+    ranks.hold(1, actor)
+    inner = ranks.call_method(actor, ranks.method(1, name="Counter.inner"), parent=ref)
+    waiter = ranks.get(1, inner, parent=ref, is_for_good=True)
+    ranks.pass_time(2 * ranks.hands[0].core.context.config.standstill_after_s)
+    (failure,) = ranks.woken[waiter].values
+    assert isinstance(failure, Failure)
+    assert "Method Counter.inner waits for its turn, which function has, and that waits" in failure.text
+    ranks.drop(1, inner, actor)
+    ranks.returns(ref)
+    ranks.drop(0, ref, actor)
+
+
+def test_two_actors_that_wait_for_each_other(ranks: Ranks) -> None:
+    # a.f: get(b.g.remote()); b.g: get(a.f.remote())
+    actors = [ranks.create(ranks.actor_class(on=rank)) for rank in (1, 2)]
+    first = ranks.call_method(actors[0], ranks.method(name="A.f"))
+    ranks.hold(1, actors[1])
+    second = ranks.call_method(actors[1], ranks.method(1, name="B.g"), parent=first)
+    ranks.get(1, second, parent=first, is_for_good=True)
+    ranks.hold(2, actors[0])
+    third = ranks.call_method(actors[0], ranks.method(2, name="A.h"), parent=second)
+    waiter = ranks.get(2, third, parent=second, is_for_good=True)
+    ranks.pass_time(2 * ranks.hands[0].core.context.config.standstill_after_s)
+    (failure,) = ranks.woken[waiter].values
+    assert isinstance(failure, Failure)
+    assert "Method A.h waits for its turn, which A.f has" in failure.text
+    ranks.drop(2, third, actors[0])
+    ranks.returns(second)
+    ranks.drop(1, second, actors[1])
+    ranks.returns(first)
+    ranks.drop(0, first, *actors)

@@ -416,11 +416,19 @@ class Ranks:
         self.tell(self.running.pop(task_id), e.RunReturned(task_id, ()))
         self.settle()
 
-    def get(self, rank: int, *object_ids: int, n_wanted: int = 0, parent: int = 0, may_run: bool = False) -> int:
+    def get(
+        self,
+        rank: int,
+        *object_ids: int,
+        n_wanted: int = 0,
+        parent: int = 0,
+        may_run: bool = False,
+        is_for_good: bool = False,
+    ) -> int:
         """A thread starts waiting; gives the name of the wait."""
         self._n_waiters += 1
         n_wanted = n_wanted or len(object_ids)
-        wait = e.WaitStarted(self._n_waiters, list(object_ids), n_wanted, True, may_run, parent)
+        wait = e.WaitStarted(self._n_waiters, list(object_ids), n_wanted, True, may_run, parent, is_for_good)
         self.tell(rank, wait)
         self.settle()
         return self._n_waiters
