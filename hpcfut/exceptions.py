@@ -1,6 +1,9 @@
 """The exceptions that hpcfut raises, also under the names that Ray gives them."""
 
 from hpcfut.model.errors import (
+    ActorDiedError,
+    ActorError,
+    ActorUnavailableError,
     GetTimeoutError,
     HpcfutError,
     NotARefError,
@@ -9,6 +12,7 @@ from hpcfut.model.errors import (
     ObjectStoreFullError,
     OutOfMemoryError,
     OwnerDiedError,
+    PendingCallsLimitExceededError,
     SessionEndedError,
     SpillError,
     TaskCancelledError,
@@ -19,10 +23,15 @@ from hpcfut.model.errors import (
 from hpcfut.wire.exceptions import StandInError
 from hpcfut.wire.pickling import UnloadableError, UnpicklableError
 
+PendingCallsLimitExceeded = PendingCallsLimitExceededError
+RayActorError = ActorError
 RayError = HpcfutError
 RayTaskError = TaskError
 
 __all__ = [
+    "ActorDiedError",
+    "ActorError",
+    "ActorUnavailableError",
     "GetTimeoutError",
     "HpcfutError",
     "NotARefError",
@@ -31,6 +40,9 @@ __all__ = [
     "ObjectStoreFullError",
     "OutOfMemoryError",
     "OwnerDiedError",
+    "PendingCallsLimitExceeded",
+    "PendingCallsLimitExceededError",
+    "RayActorError",
     "RayError",
     "RayTaskError",
     "SessionEndedError",

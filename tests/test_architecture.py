@@ -63,7 +63,9 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "exceptions": ("model.errors", "wire.exceptions", "wire.pickling"),
     "version": (),
     # ``import hpcfut``, and ``python -m hpcfut``.
-    "": ("api", "exceptions", "version"),
+    "": ("api", "exceptions", "version", "actor"),
+    # As in Ray.
+    "actor": ("api",),
     "__main__": ("api",),
     # Libraries import ``hpcfut`` and nothing below.
     "shuffle": ("",),
@@ -91,10 +93,10 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
     "threading": (
         *("runtime", "edges.host", "wire.pickling", "__main__"),
-        *("api.session", "api.interrupts", "api.timeouts", "api.futures", "api.remote"),
+        *("api.session", "api.interrupts", "api.timeouts", "api.futures", "api.remote", "api.actors"),
     ),
     "_thread": (),
-    "asyncio": ("api.awaiting",),
+    "asyncio": ("api.awaiting", "runtime.loops"),
     # Loaded by the first ``ref.future()`` only.
     "concurrent": ("api.futures",),
     "multiprocessing": (),

@@ -9,6 +9,8 @@ from types import MemberDescriptorType
 from typing import Any, Final
 
 from hpcfut.model.errors import (
+    ActorDiedError,
+    ActorUnavailableError,
     HpcfutError,
     ObjectLostError,
     ObjectReconstructionFailedError,
@@ -21,6 +23,8 @@ from hpcfut.model.errors import (
     WorkerCrashedError,
 )
 from hpcfut.model.failure import (
+    ACTOR_DIED,
+    ACTOR_UNAVAILABLE,
     CANCELLED,
     CRASHED,
     FULL,
@@ -42,6 +46,8 @@ _KINDS: dict[str, type[HpcfutError]] = {
     FULL: ObjectStoreFullError,
     CRASHED: WorkerCrashedError,
     OUT_OF_MEMORY: OutOfMemoryError,
+    ACTOR_DIED: ActorDiedError,
+    ACTOR_UNAVAILABLE: ActorUnavailableError,
 }
 
 

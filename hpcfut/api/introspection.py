@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpcfut.api.handles import ActorHandle, handle_of
+from hpcfut.api.refs import ObjectRef
 from hpcfut.api.session import current
 from hpcfut.model.ids import name_of
 from hpcfut.model.template import RESOURCE_UNIT
@@ -61,6 +63,63 @@ class RuntimeContext:
         """
         task_id = self._runtime.task_id
         return name_of(task_id) if task_id else None
+
+    def get_actor_id(self) -> str | None:
+        """The id of the actor whose method runs, ``None`` elsewhere.
+
+        Example:
+            >>> @hpcfut.remote
+            ... class Named:
+            ...     def who(self):
+            ...         return hpcfut.get_runtime_context().get_actor_id()
+            >>> actor = Named.remote()
+            >>> hpcfut.get(actor.who.remote()) == actor._actor_id.hex()
+            True
+        """
+        home = self._runtime.actors.here
+        return f"{home.actor_id:016x}" if home is not None else None
+
+    def get_actor_name(self) -> str | None:
+        """The name of the actor whose method runs, empty if it has none; ``None`` elsewhere.
+
+        Example:
+            >>> hpcfut.get_runtime_context().get_actor_name()
+        """
+        home = self._runtime.actors.here
+        return home.name if home is not None else None
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle of the actor whose method runs. An actor that keeps one for itself lives until it is killed.
+
+        Example:
+            >>> @hpcfut.remote
+            ... class Named:
+            ...     def me(self):
+            ...         return hpcfut.get_runtime_context().current_actor
+            >>> actor = Named.remote()
+            >>> hpcfut.get(actor.me.remote()) == actor
+            True
+
+        Raises:
+            RuntimeError: No method of an actor runs.
+        """
+        runtime = self._runtime
+        home = runtime.actors.here
+        if home is None:
+            raise RuntimeError("current_actor was asked for outside of an actor. Only methods of actors have one.")
+        return handle_of(ObjectRef(runtime.actors.held(home.actor_id), runtime.released), *home.descriptor)
+
+    @property
+    def namespace(self) -> str:
+        """Where names of actors are looked for, unless somebody says otherwise.
+
+        Example:
+            >>> hpcfut.init(namespace="mine")
+            >>> hpcfut.get_runtime_context().namespace
+            'mine'
+        """
+        return self._runtime.config.namespace
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task holds; empty in a driver.

@@ -15,7 +15,7 @@ STREAMED: Final = "streaming"
 #: Each is a name that is given out beforehand.
 N_ITEMS_AHEAD_MAX: Final = 10_000
 #: Ray's names for options that are called otherwise here.
-_ALIASES: Final = {"_generator_backpressure_num_objects": "generator_backpressure_num_objects"}
+ALIASES: Final = {"_generator_backpressure_num_objects": "generator_backpressure_num_objects"}
 
 
 class NodeAffinitySchedulingStrategy:
@@ -71,7 +71,7 @@ class Options(msgspec.Struct, frozen=True):
         Raises:
             ValueError: An option is unknown, or its value makes no sense.
         """
-        given = {_ALIASES.get(name, name): value for name, value in given.items()}
+        given = {ALIASES.get(name, name): value for name, value in given.items()}
         for name, value in given.items():
             if name not in Options.__struct_fields__:
                 raise ValueError(

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, overload
 
+from hpcfut.api.actor_options import ActorOptions
+from hpcfut.api.actors import ActorClass
 from hpcfut.api.generators import ObjectRefGenerator
 from hpcfut.api.options import STREAMED, NodeAffinitySchedulingStrategy, Options
 from hpcfut.api.refs import ObjectRef
@@ -168,15 +170,15 @@ class RemoteFunction:
 
 
 @overload
+def remote(function: type, /) -> ActorClass: ...  # type: ignore[overload-overlap]  # A class can be called, too.
+@overload
 def remote(function: Callable[..., Any], /) -> RemoteFunction: ...
 @overload
-def remote(**options: Any) -> Callable[[Callable[..., Any]], RemoteFunction]: ...
+def remote(**options: Any) -> Callable[[Any], Any]: ...
 
 
-def remote(
-    function: Callable[..., Any] | None = None, /, **options: Any
-) -> RemoteFunction | Callable[[Callable[..., Any]], RemoteFunction]:
-    """Make a function remote, as a decorator with or without options.
+def remote(function: Any = None, /, **options: Any) -> Any:
+    """Make a function or a class remote, as a decorator with or without options.
 
     Example:
         >>> @hpcfut.remote
@@ -186,8 +188,8 @@ def remote(
         16
 
     Args:
-        function: The function.
-        **options: ``num_returns`` (a number, or "streaming", which is the default for generator functions),
+        function: The function, or the class.
+        **options: Of a function: ``num_returns`` (a number, or "streaming", which is the default for generators),
             ``num_cpus`` (1), ``num_gpus``, ``memory`` (bytes), ``resources``, ``name``, ``scheduling_strategy``;
             ``max_retries`` (3, -1: no limit) and ``retry_exceptions`` (False, True, a type or a list of types);
             ``generator_backpressure_num_objects`` (64), how far a generator may be ahead of who takes its refs;
@@ -199,21 +201,49 @@ def remote(
             no ``as_completed`` and no MPI, and it is no generator. ``max_calls`` (0: no limit): the process ends after
             so many calls of the function, with what they have leaked.
 
+            Of a class: ``num_cpus`` (1 to be placed, and none that it holds; what is given is held for life),
+            ``num_gpus``, ``memory``, ``resources``, ``scheduling_strategy`` and ``runtime_env`` as for functions;
+            ``max_concurrency`` (1, and 1000 for a class with ``async`` methods) and ``concurrency_groups`` (a dict
+            from names to numbers), how many calls run at a time; ``max_restarts`` and ``max_task_retries`` (0, -1: no
+            limit), what happens when its rank dies; ``max_pending_calls`` (-1: no limit), beyond which calls raise
+            ``PendingCallsLimitExceededError``; ``allow_out_of_order_execution`` (False): calls do not wait for earlier
+            ones of the same caller; ``name``, ``namespace``, ``get_if_exists`` (False) and ``lifetime``
+            ("non_detached", or "detached": until the job ends).
+
     Raises:
-        TypeError: This is not a function.
+        TypeError: This is neither a function nor a class.
         ValueError: An option is unknown, or its value makes no sense.
     """
     if function is None:
-        checked = Options().updated(options)
-        return lambda decorated: _make(decorated, checked)
-    return _make(function, Options())
+        _check(options)
+        return lambda decorated: _make(decorated, options)
+    return _make(function, {})
 
 
-def _make(function: Callable[..., Any], options: Options) -> RemoteFunction:
+def _check(options: dict[str, Any]) -> None:
+    """Refuse at once what makes sense neither for a function nor for a class."""
+    try:
+        Options().updated(options)
+    except ValueError:
+        of_classes = {name for name in options if name not in Options.__struct_fields__}
+        if not of_classes or not of_classes <= {*ActorOptions.__struct_fields__}:
+            raise
+        ActorOptions().updated(options)
+
+
+def _make(function: Any, options: dict[str, Any]) -> Any:
+    if isinstance(function, ActorClass):
+        raise TypeError(f"{function!r} is a remote class already; use .options(...) to change its options.")
+    if inspect.isclass(function):
+        return ActorClass(function, ActorOptions().updated(options))
+    return _make_function(function, Options().updated(options))
+
+
+def _make_function(function: Any, options: Options) -> RemoteFunction:
     if isinstance(function, RemoteFunction):
         raise TypeError(f"{function._name} is a remote function already; use .options(...) to change its options.")
-    if inspect.isclass(function) or not callable(function):
-        raise TypeError(f"@remote was given {function!r}; give it a function.")
+    if not callable(function):
+        raise TypeError(f"@remote was given {function!r}; give it a function or a class.")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
             f"@remote was given {function!r}, which is async; a task runs on a thread of its own, without an event "

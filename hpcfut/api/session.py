@@ -59,6 +59,7 @@ def init(
     object_store_memory: int | None = None,
     spill_folder: str | os.PathLike[str] | None = None,
     lineage_memory: int | None = None,
+    namespace: str | None = None,
 ) -> None:
     """Start hpcfut; implied by the first call that needs it.
 
@@ -82,6 +83,7 @@ def init(
         lineage_memory: Bytes that every rank may keep to make lost objects again, of calls and of the values, large
             ones included, that they keep as arguments: 256 MiB, if neither this nor ``HPCFUT_LINEAGE_MEMORY`` says
             otherwise. Beyond, the oldest are dropped.
+        namespace: Where names of actors are looked for, unless somebody says otherwise.
 
     Raises:
         RuntimeError: hpcfut runs already, or this is a forked child of a rank.
@@ -95,7 +97,7 @@ def init(
                 "hpcfut.init() was called a second time. Call it once, call shutdown() before, or pass "
                 "ignore_reinit_error=True."
             )
-        options = num_gpus, resources or {}, object_store_memory, spill_folder or "", lineage_memory
+        options = num_gpus, resources or {}, object_store_memory, spill_folder or "", lineage_memory, namespace
         _open(config_of(*options), is_said=True)
 
 

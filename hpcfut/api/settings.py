@@ -19,6 +19,7 @@ def config_of(
     object_store_memory: int | None = None,
     spill_folder: str | os.PathLike[str] = "",
     lineage_memory: int | None = None,
+    namespace: str | None = None,
 ) -> Config:
     """The configuration for these options of ``init``; what they leave open is asked of the environment."""
     given = {**json.loads(os.environ.get(RESOURCES_VARIABLE) or "{}"), **resources}
@@ -30,7 +31,10 @@ def config_of(
     for name, nbytes in (("object_store_memory", object_store_memory), ("lineage_memory", lineage_memory)):
         if nbytes is not None and (type(nbytes) is not int or nbytes <= 0):
             raise ValueError(f"{name} is {nbytes!r}; give a number of bytes above 0.")
+    if namespace is not None and not isinstance(namespace, str):
+        raise ValueError(f"namespace is {namespace!r}; give a text.")
     return Config(
+        namespace=namespace or "",
         n_slots=max(1, int(os.environ.get(SLOTS_VARIABLE) or 1)),
         resources=everywhere,
         resources_of_ranks=by_rank,

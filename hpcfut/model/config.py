@@ -52,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     n_respawns_minute_max: int = 0
     #: Whether it is noted which line of user code made an object.
     notes_sites: bool = False
+    #: Where names of actors are looked for, unless somebody says otherwise.
+    namespace: str = ""
     #: Amounts of user-defined resources on every rank, in units of ``RESOURCE_UNIT``.
     resources: dict[str, int] = {}
     #: The same for single ranks, which have it instead.

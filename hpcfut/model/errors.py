@@ -129,6 +129,60 @@ class OutOfMemoryError(HpcfutError):
     """
 
 
+class ActorError(HpcfutError):
+    """A call of an actor's method has failed, because of the actor and not of the method.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.ActorDiedError, hpcfut.exceptions.ActorError)
+        True
+    """
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead: it was killed, has left, its constructor has raised, or its rank has died.
+
+    Example:
+        >>> @hpcfut.remote
+        ... class Broken:
+        ...     def __init__(self):
+        ...         raise ValueError("no")
+        ...     def call(self):
+        ...         pass
+        >>> try:
+        ...     hpcfut.get(Broken.remote().call.remote())
+        ... except hpcfut.exceptions.ActorDiedError as error:
+        ...     print(str(error).splitlines()[-1])
+        ValueError: no
+    """
+
+
+class ActorUnavailableError(ActorError):
+    """The actor died during the call, and is started again; it is not known whether the call has been applied.
+
+    Example:
+        >>> issubclass(hpcfut.exceptions.ActorUnavailableError, hpcfut.exceptions.ActorError)
+        True
+    """
+
+
+class PendingCallsLimitExceededError(HpcfutError):
+    """More calls of an actor than its ``max_pending_calls`` have not ended.
+
+    Example:
+        >>> @hpcfut.remote(max_pending_calls=1)
+        ... class Slow:
+        ...     def call(self):
+        ...         while True:
+        ...             pass
+        >>> slow = Slow.remote()
+        >>> ref = slow.call.remote()
+        >>> slow.call.remote()
+        Traceback (most recent call last):
+        hpcfut.exceptions.PendingCallsLimitExceededError: 1 calls have not ended yet.
+        >>> hpcfut.kill(slow)
+    """
+
+
 class TaskUnschedulableError(HpcfutError):
     """No rank of the job can ever run the task.
 

@@ -7,6 +7,16 @@ time, by anybody. ``_lead`` is held by the one thread that drives: it polls the 
 waits for something of its own. Every other waiting thread is a follower and sleeps on its bell. A leader that leaves
 (its wait is over, or it has a task to run) rings a follower, which then leads.
 
+A worker has several threads that run what comes: its main thread, and those of actors. One of them has the *baton*: who
+ran something last. It leads while it has nothing to run, so that the next call of the same actor, or the next task,
+arrives on the thread that runs it. The others are no followers: they sleep on their bells until they are given a run.
+Who is given one takes the baton, and tells who had it, which then sleeps as well. While the holder runs user code the
+helper stands in. Spare threads never have it, nor has anybody where a driver has the main thread.
+
+* The baton always names a living thread: one that ends gives it to the main thread. A holder looks whether it still is
+  one after it has taken back ``has_news``, and whoever takes the baton tells it after that. So no thread leads for long
+  without the baton, and the one that has it leads, or follows a thread that waits for something, or runs user code.
+
 * A follower registers first and tries ``_lead`` then; a leader releases ``_lead`` first and looks for followers then.
   So one of them sees the other, and no wake-up is lost.
 * Whoever has something to tell appends to the mailbox first and tries ``_lock`` then, and looks into the mailbox again
@@ -82,6 +92,9 @@ class Engine(Turns):
         self._lock = threading.Lock()
         self._lead = threading.Lock()
         self._followers: dict[int, Waiter] = {}
+        #: Who leads while it has nothing to run, and who does if nobody else wants to; none where a driver is.
+        self.baton: Waiter | None = None
+        self._main: Waiter | None = None
         self.waiter_ids = count(1)
 
     # -- telling the core ----------------------------------------------------------------------------------------------
@@ -168,7 +181,7 @@ class Engine(Turns):
         """
         with self._lock:
             now = self._now()
-            self.idle[waiter.waiter_id] = self._taker = waiter
+            waiter.pool[waiter.waiter_id] = self._taker = waiter  # type: ignore[index]
             if type(event) is not RunReturned or self.mailbox or not self._end_run(event, now):
                 self.mailbox.append(event)
                 self._turn(now, is_leaving=True)
@@ -181,6 +194,23 @@ class Engine(Turns):
         elif run is not None and self.rest.wakes_at:
             self._wake_for_what_is_left()
         return run
+
+    def begin_to_lead(self, waiter: Waiter) -> None:
+        """The main thread of a worker runs what comes from now on, and has the baton at first."""
+        self.baton = self._main = waiter
+
+    def take_baton(self, waiter: Waiter) -> None:
+        """The calling thread has been given something to run."""
+        holder = self.baton
+        if holder is not None and holder is not waiter:
+            self.baton = waiter
+            holder.tell()
+
+    def leave_baton(self, waiter: Waiter) -> None:
+        """The calling thread ends."""
+        if self.baton is waiter and self._main is not None:
+            self.baton = self._main
+            self._main.tell()
 
     def leave_rest(self) -> None:
         """The calling thread has run a task and does not drive: see to it that whoever sleeps does so instead."""

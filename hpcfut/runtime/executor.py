@@ -18,7 +18,7 @@ from hpcfut.core.effects import RunTask
 from hpcfut.core.events import RoomReturned, RunRaised, RunReturned
 from hpcfut.model.config import Config
 from hpcfut.model.errors import ObjectLostError, TaskCancelledError
-from hpcfut.model.failure import CANCELLED, RAISED, Failure
+from hpcfut.model.failure import ACTOR_EXITED, CANCELLED, RAISED, Failure
 from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
@@ -27,8 +27,16 @@ from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.functions import Functions
 from hpcfut.runtime.interruption import Interruption
 from hpcfut.runtime.open_arguments import OpenArgument
-from hpcfut.runtime.outcomes import IsolatedResults, IsolatedTaskError, end_copy, listed, trace_of
+from hpcfut.runtime.outcomes import (
+    ActorExitError,
+    IsolatedResults,
+    IsolatedTaskError,
+    end_copy,
+    listed,
+    trace_of,
+)
 from hpcfut.runtime.producers import Producers
+from hpcfut.runtime.residents import Residents
 from hpcfut.runtime.room import Room
 from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.exceptions import encodable
@@ -50,6 +58,9 @@ class Current(threading.local):
         #: Tasks on this thread's stack.
         self.n_nested = 0
         self.ident = threading.get_ident()
+        #: The home of the actor that has this thread, and the last task that was a call of it.
+        self.home: Any = None
+        self.method_id = 0
         self.is_main = threading.current_thread() is threading.main_thread()
 
 
@@ -63,7 +74,9 @@ class Executor:
         self._nbytes_inline_max = config.nbytes_inline_max
         self.environments = Environments(lambda: self.current.task_id)
         self.functions = Functions(pickling, self.environments)
-        callers = (Executor.execute, Executor._results, Environments.call, Environments.iterate, Producers.produce)
+        callers: list[Any] = [Executor.execute, Executor._results, Producers.produce]
+        callers += [Environments.call, Environments.iterate]
+        callers += [Residents.construct, Residents.call, Residents.call_built_in]
         self.interruption = interruption = Interruption(
             engine, [caller.__code__ for caller in callers], config.stop_grace_s
         )
@@ -78,24 +91,32 @@ class Executor:
         self.on_marked_end: Callable[[int], None] = lambda task_id: None
         #: Runs the code of an isolated task; bound in ``isolation.py``.
         self.run_isolated: Callable[[RunTask, TaskTemplate], IsolatedResults]
+        self.residents = Residents(engine, self)
         self._n_threads = 0
+        #: That of the main thread of a worker.
+        self._main: Waiter | None = None
         self._pid = os.getpid()
         engine.on_run = self._find_thread
         engine.on_forget = self.functions.forget
         engine.on_interrupt = interruption.interrupt
-        engine.on_end = interruption.wind_down
+        engine.on_end = self._wind_down
 
     # -- threads -----------------------------------------------------------------------------------------------------
 
     def serve(self, is_over: Callable[[], bool], *, may_lead: bool) -> None:
         """Run tasks on this thread until it is over.
 
-        A spare thread never leads: a thread that waits for something of its own would have to be woken by it.
+        A spare thread never leads: a thread that waits for something of its own would have to be woken by it. The main
+        thread of a worker does while it has the baton (``engine.py``).
         """
         engine, idle, runs = self.engine, self.engine.idle, self.engine.runs
         waiter = engine.new_waiter()
         key = waiter.waiter_id
+        waiter.pool = idle
         idle[key] = waiter
+        if may_lead:
+            self._main = waiter
+            engine.begin_to_lead(waiter)
 
         try:
             while True:
@@ -116,9 +137,11 @@ class Executor:
                     if runs:
                         # It may have been counted on this thread while that took its task.
                         self._find_thread()
+                    if may_lead:
+                        engine.take_baton(waiter)
                     while run is not None:
                         run = self.execute(run, waiter)
-                    if not may_lead:
+                    if engine.baton is not waiter:
                         engine.leave_rest()
                 elif is_over():
                     # Nobody may count on this thread any more; whoever did so just before has left a task.
@@ -126,13 +149,18 @@ class Executor:
                     if not runs or engine.end is not None:
                         return
                     idle[key] = waiter
-                elif may_lead:
+                elif engine.baton is waiter:
                     engine.wait(waiter, None)
                 else:
                     waiter.sleep(-1.0)
         finally:
             idle.pop(key, None)
             engine.forget(waiter)
+
+    def _wind_down(self) -> None:
+        """The session is over; inside a turn."""
+        self.interruption.wind_down()
+        self.residents.end()
 
     def _find_thread(self) -> None:
         """A task is ready: wake a free thread, or start one."""
@@ -142,7 +170,11 @@ class Executor:
             self._n_threads += 1
             threading.Thread(target=self._spare, name=f"hpcfut-executor-{self._n_threads}", daemon=True).start()
             return
-        # The one that became idle last is either this thread, which will look by itself, or the warmest.
+        # The one that became idle last is either this thread, which will look by itself, or the warmest; but the main
+        # thread of a worker, which may lead, comes first.
+        if len(idle) > 1 and self._main in idle:
+            idle.remove(self._main)
+            idle.append(self._main)
         for waiter in idle[len(idle) - n_runs :]:
             waiter.tell()
 
@@ -196,16 +228,16 @@ class Executor:
             if engine.end is not None and os.getpid() != self._pid:
                 end_copy(error)
             try:
-                event = self._failed(run, error)
+                event = self.failed(run, error)
             except TaskCancelledError:  # It was cancelled as it raised by itself.
-                event = self._failed(run, error)
+                event = self.failed(run, error)
         finally:
             del self.running[task_id]
             if self.marked:
                 try:
-                    self._end_marked(task_id)
+                    self.end_marked(task_id)
                 except TaskCancelledError:
-                    self._end_marked(task_id)
+                    self.end_marked(task_id)
             del engine.busy[task_id]
             current.task_id = outer_id
             current.n_nested -= 1
@@ -223,7 +255,7 @@ class Executor:
         """See to it that ``on_marked_end`` is called when this task, which runs on this thread, has ended."""
         self.marked[task_id] = None
 
-    def _end_marked(self, task_id: int) -> None:
+    def end_marked(self, task_id: int) -> None:
         """A task has ended while some are marked; perhaps it is one of them."""
         self.interruption.is_over(task_id)
         self.on_marked_end(task_id)
@@ -235,7 +267,26 @@ class Executor:
             # The child is given the arguments as they are, and here there are none to be loaded.
             run.payload, run.arguments, run.places = b"", (), ()
             return partial(self.run_isolated, call, template), ISOLATED
-        return self.functions.load(template)
+        if template.actor is None and not template.method:
+            return self.functions.load(template)
+        return self.functions.keep(template, self.residents.load(template), is_loop=self.current.home.is_loop)
+
+    # What an event loop needs of it, in which many tasks run on one thread.
+
+    def function_of(self, run: RunTask) -> tuple[Callable[..., Any], int]:
+        """The code of a task, and how many results it has."""
+        return self.functions.loaded.get(run.template_id) or self._load(run)
+
+    def arguments_of(self, run: RunTask) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What it is called with."""
+        values = self._values_of(run) if run.arguments else []
+        return self.pickling.loads_call(run.payload, values) if run.payload else (tuple(values), {})
+
+    def returned(self, run: RunTask, value: Any, n_returns: int) -> RunReturned:
+        """How a run has ended that returned this."""
+        if n_returns == 1:
+            return RunReturned(run.task_id, (self._result(run.task_id, value),))
+        return RunReturned(run.task_id, self._results(run, value, n_returns))
 
     def _values_of(self, run: RunTask) -> list[Any]:
         opened: Sequence[OpenArgument] = run.places
@@ -306,13 +357,16 @@ class Executor:
             raise
         return tuple(kept[return_id] for return_id in run.return_ids)
 
-    def _failed(self, run: RunTask, error: BaseException) -> RunRaised:
+    def failed(self, run: RunTask, error: BaseException) -> RunRaised:
+        """How a run has ended that raised this."""
         name = self.engine.core.template(run.template_id).name
         rank = self.engine.core.context.rank
         if isinstance(error, TaskCancelledError) and (run.task_id in self.cancelled or self.engine.end is not None):
             return RunRaised(run.task_id, Failure(CANCELLED, f"Task {name} was cancelled on rank {rank}."), False)
         if isinstance(error, IsolatedTaskError):
             return RunRaised(run.task_id, error.failure, error.is_retriable)
+        if isinstance(error, ActorExitError):
+            return RunRaised(run.task_id, Failure(ACTOR_EXITED, f"It left by itself, in {name} on rank {rank}."), False)
         text = encodable(f"Task {name} raised on rank {rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
         is_retriable = self.functions.is_tried_again(run.template_id, error)

@@ -25,10 +25,15 @@ class Functions:
 
     def load(self, template: TaskTemplate) -> tuple[Callable[..., Any], int]:
         """Load the function of a template; raises what the user's code raises meanwhile."""
-        function = self._pickling.loads(template.function)
+        return self.keep(template, self._pickling.loads(template.function))
+
+    def keep(
+        self, template: TaskTemplate, function: Callable[..., Any], *, is_loop: bool = False
+    ) -> tuple[Callable[..., Any], int]:
+        """Keep the function of a template; in an event loop, which sets the variables for each step, as it is."""
         if template.retry_exceptions:
             self._retried[template.template_id] = self._pickling.loads(template.retry_exceptions)
-        if template.env_vars:
+        if template.env_vars and not is_loop:
             is_generator = template.n_returns == STREAMING
             function = self._environments.around(function, dict(template.env_vars), is_generator=is_generator)
         loaded = self.loaded[template.template_id] = (function, template.n_returns)

@@ -29,6 +29,10 @@ class IsolatedTaskError(Exception):
         self.is_retriable = is_retriable
 
 
+class ActorExitError(BaseException):
+    """``exit_actor()`` was called; no error of anybody, but it must get past the handlers of user code."""
+
+
 def listed(value: Any, n_returns: int, name: str) -> list[Any]:
     """The results of a task that has several.
 

@@ -35,21 +35,13 @@ class Producers:
         self._interruption = interruption
         self._environments = environments
         self._make_result = make_result
-        self._names: dict[int, _Names] = {}
+        self.names: dict[int, Names] = {}
         engine.on_resume = self._resume
 
     def produce(self, run: RunTask, value: Any) -> None:
         """Take what the function returned to its end."""
-        task_id = run.task_id
-        try:
-            items = iter(value)
-        except TypeError:
-            name = self._engine.core.template(run.template_id).name
-            raise TypeError(
-                f'Task {name} has num_returns="streaming", but it returned {type(value).__name__}. Make it a '
-                f"generator, or return something that can be iterated over."
-            ) from None
-        names = self._names[task_id] = _Names(run.item_ids)
+        task_id, items = run.task_id, self.items_of(run, value)
+        names = self.names[task_id] = Names(run.item_ids)
         try:
             while True:
                 if not names.left:
@@ -62,18 +54,33 @@ class Producers:
                     return
                 if self._engine.end is not None:
                     raise SystemExit  # The session is over, or this is a copy that the generator's code has forked.
-                self._tell(task_id, names.left.popleft(), item)
+                self.tell(task_id, names.left.popleft(), item)
                 del item
         finally:
-            del self._names[task_id]
+            del self.names[task_id]
             _close(items)
 
-    def _tell(self, task_id: int, name: int, item: Any) -> None:
+    def items_of(self, run: RunTask, value: Any) -> Iterator[Any]:
+        """What there is to be iterated over.
+
+        Raises:
+            TypeError: There is nothing.
+        """
+        try:
+            return iter(value)
+        except TypeError:
+            name = self._engine.core.template(run.template_id).name
+            raise TypeError(
+                f'Task {name} has num_returns="streaming", but it returned {type(value).__name__}. Make it a '
+                f"generator, or return something that can be iterated over."
+            ) from None
+
+    def tell(self, task_id: int, name: int, item: Any) -> None:
         """An item was made; without a name, the owner has it from an earlier attempt."""
         result = self._make_result(name, item) if name else _NOTHING
         self._engine.post_soon(RunYielded(task_id, name, result))
 
-    def _hold_back(self, task_id: int, names: _Names) -> None:
+    def _hold_back(self, task_id: int, names: Names) -> None:
         """Wait for names."""
         engine, blocked = self._engine, self._interruption.blocked
         waiter = engine.new_waiter()
@@ -96,23 +103,27 @@ class Producers:
             engine.busy[task_id] = None
 
     def _resume(self, task_id: int, position: int, item_ids: tuple[int, ...]) -> None:
-        names = self._names.get(task_id)
+        names = self.names.get(task_id)
         if names is None:
             return  # It has not begun, and is told again when it is held back, or has ended.
         names.add(position, item_ids)
+        if names.wake is not None:
+            names.wake()
         waiter = self._interruption.blocked.get(task_id)
         if waiter is not None:
             waiter.tell()
 
 
-class _Names:
+class Names:
     """Names for the next items of one generator."""
 
-    __slots__ = ("_n_told", "left")
+    __slots__ = ("_n_told", "left", "wake")
 
     def __init__(self, item_ids: tuple[int, ...]) -> None:
         self.left = deque(item_ids)
         self._n_told = len(item_ids)
+        #: Called, in a turn, when more have come, for a coroutine that waits for them.
+        self.wake: Callable[[], None] | None = None
 
     def add(self, position: int, item_ids: tuple[int, ...]) -> None:
         """Names for the items from a position on; some of them may be known, and some before them may be missing."""

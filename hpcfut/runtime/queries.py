@@ -1,12 +1,13 @@
-"""Questions that every rank answers."""
+"""Questions that every rank answers, or rank 0 for all."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from hpcfut.core.effects import AnswerQuery
-from hpcfut.core.events import InventoriesQueried, ResourcesQueried
+from hpcfut.core.events import Event, InventoriesQueried, ResourcesQueried
 from hpcfut.model.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Queries:
-    """Those of one session of one rank; each waits for the answers of all ranks.
+    """Those of one session of one rank; each waits for its answer.
 
     Every method raises ``SessionEndedError`` when the session is over.
     """
@@ -25,26 +26,27 @@ class Queries:
 
     def available_resources(self) -> dict[int, dict[str, int]]:
         """What is free on each rank now."""
-        return self._ask(ResourcesQueried(next(self._ids)))
+        return self.ask(ResourcesQueried)  # type: ignore[no-any-return]
 
     def inventories(self) -> dict[int, Inventory]:
         """What each rank holds now."""
-        return self._ask(InventoriesQueried(next(self._ids)))
+        return self.ask(InventoriesQueried)  # type: ignore[no-any-return]
 
-    def _ask(self, question: ResourcesQueried | InventoriesQueried) -> dict[int, Any]:
-        runtime = self._runtime
+    def ask(self, question: Callable[[int], Event]) -> Any:
+        """Ask, and wait for the answer; ``question`` is given its id."""
+        runtime, query_id = self._runtime, next(self._ids)
         runtime.demand_session()
         engine = runtime.engine
         waiter = engine.new_waiter()
         try:
-            engine.post(question)
-            while question.query_id not in engine.answers:
+            engine.post(question(query_id))
+            while query_id not in engine.answers:
                 if engine.end is not None:
                     runtime.demand_session()
                 engine.wait(waiter, None)
                 waiter.has_news = False
                 runtime.demand_no_interruption()
-            answer: AnswerQuery = engine.answers.pop(question.query_id)
+            answer: AnswerQuery = engine.answers.pop(query_id)
             return answer.answers
         finally:
             engine.forget(waiter)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count, islice
-from typing import Any
+from typing import Any, Final
 
 from hpcfut.core.effects import EndJob
 from hpcfut.core.events import (
+    ActorCreated,
     CancelRequested,
     DriverEnded,
+    MethodCalled,
     ObjectPut,
     StopRequested,
     StreamAdvanced,
@@ -27,6 +29,7 @@ from hpcfut.model.ids import first_id, name_of
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
 from hpcfut.ports import Clock
+from hpcfut.runtime.actors import Actors
 from hpcfut.runtime.callbacks import CallbackThread
 from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.executor import Current, Executor
@@ -40,6 +43,8 @@ from hpcfut.runtime.waiter import Waiter
 from hpcfut.wire.packing import Pickled, pack_inline
 from hpcfut.wire.pickling import Pickling, payload_of_atoms
 
+#: In place of the number of results.
+CONSTRUCTOR: Final = -1
 #: So many tasks may stand on one thread's stack, each waiting for the next; further ones get threads of their own.
 N_NESTED_MAX = 40
 
@@ -65,7 +70,7 @@ class Runtime:
         self.released = engine.released
         self._nbytes_inline_max = config.nbytes_inline_max
         self.now = clock.now
-        self._ids = count(first_id(self.rank, incarnation))
+        self.ids = self._ids = count(first_id(self.rank, incarnation))
         self._template_ids = count((self.rank << 40) + 1)
         #: The distinct objects that the last ``wait`` left to be waited for.
         self.awaited_ids: list[int] = []
@@ -85,6 +90,7 @@ class Runtime:
         self.executor.room.raise_interruption = self.raise_interruption
         self._current = self.executor.current
         self.sources = Sources(engine, self.executor, self._ids, config.nbytes_inline_max)
+        self.actors = Actors(self)
         self.helper = Helper(engine)
         self.queries = Queries(self)
         #: Runs the callbacks of futures.
@@ -137,9 +143,12 @@ class Runtime:
         self.mailbox.append(TemplateDropped(template_id))
 
     def submit(
-        self, template_id: int, n_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, template_id: int, n_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any], actor_id: int = 0
     ) -> tuple[int, ...]:
-        """Submit a task; returns the ids of its results, each of which the caller holds once."""
+        """Submit a task; returns the ids of its results, each of which the caller holds once.
+
+        ``actor_id``: it is a call of that actor, or, with ``CONSTRUCTOR`` as the number of results, makes it.
+        """
         engine = self.engine
         if engine.end is not None:
             self.demand_session()
@@ -157,9 +166,16 @@ class Runtime:
             payload, nested = pack_inline(pickled), pickled.contained
         task_id = next(self._ids)
         return_ids = (task_id,) if n_returns == 1 else (task_id, *islice(self._ids, max(n_returns, 1) - 1))[:n_returns]
-        engine.post_soon(
-            TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, self._current.task_id)
-        )
+        parent = self._current.task_id
+        if not actor_id:
+            engine.post_soon(TaskSubmitted(task_id, template_id, payload, return_ids, arguments, nested, parent))
+        elif n_returns != CONSTRUCTOR:
+            engine.post_soon(
+                MethodCalled(task_id, actor_id, template_id, payload, return_ids, arguments, nested, parent)
+            )
+        else:
+            return_ids = (actor_id,)
+            engine.post_soon(ActorCreated(actor_id, template_id, payload, arguments, nested))
         if large:
             self.released.extend(large)
         if self._is_alert:

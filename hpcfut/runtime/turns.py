@@ -15,6 +15,7 @@ from hpcfut.core.effects import (
     AnswerQuery,
     CloseArgument,
     DenyRoom,
+    DropActor,
     DropSpilled,
     Effect,
     EndJob,
@@ -100,6 +101,9 @@ class Turns:
         self.on_read_source: Callable[[ReadSource], None] = lambda effect: None
         #: What is done for ranks that join; bound in ``recruiting.py``.
         self.on_arrival: Callable[[Effect], None] = lambda effect: None
+        #: What the homes of actors do about these; bound in ``residents.py``.
+        self.on_actor_run: Callable[[RunTask, Waiter | None, Waiter | None], None]
+        self.on_drop_actor: Callable[[int], None]
         #: Called once, when the session is over.
         self.on_end: Callable[[], None] = lambda: None
         self._is_closed = False
@@ -139,6 +143,7 @@ class Turns:
             InterruptTask: lambda effect: self.on_interrupt(effect.task_id, effect.is_forced),
             ResumeGenerator: lambda effect: self.on_resume(effect.task_id, effect.position, effect.item_ids),
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
+            DropActor: lambda effect: self.on_drop_actor(effect.actor_id),
             AnswerQuery: self._answer,
             EndJob: self._end,
         }
@@ -257,6 +262,11 @@ class Turns:
     # -- effects -----------------------------------------------------------------------------------------------------
 
     def _run_task(self, effect: RunTask) -> None:
+        if effect.places:
+            effect.places = self.open_arguments.of(effect.places)
+        if effect.actor_id:
+            self.on_actor_run(effect, self._taker, self.leader)
+            return
         # A thread that waits runs it on its stack; else the thread that is at hand does, if it is idle.
         if effect.waiter_id:
             waiter = self.waiters.get(effect.waiter_id)
@@ -264,8 +274,6 @@ class Turns:
             waiter = self._taker or self.leader
             if waiter is not None and self.idle.pop(waiter.waiter_id, None) is None:
                 waiter = None
-        if effect.places:
-            effect.places = self.open_arguments.of(effect.places)
         if waiter is None:
             self.runs.append(effect)
             self.on_run()

@@ -23,6 +23,8 @@ class Waiter(msgspec.Struct, eq=False):
     values: list[Any] = []
     #: A task to run on this thread.
     run: RunTask | None = None
+    #: The threads among which it stands while it has nothing to run, if it is a thread that runs tasks.
+    pool: dict[int, Waiter] | None = None
     #: Made by the first sleep: most waits end without one.
     _bell: Any = None
     _is_rung: bool = False
