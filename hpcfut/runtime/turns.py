@@ -12,6 +12,7 @@ from typing import Any
 
 from hpcfut.core.effects import (
     OF_ARRIVALS,
+    AnswerName,
     AnswerQuery,
     CloseArgument,
     DenyRoom,
@@ -91,7 +92,7 @@ class Turns:
         self._taker: Waiter | None = None
         #: Set once, when the session is over.
         self.end: EndJob | None = None
-        self.answers: dict[int, AnswerQuery] = {}
+        self.answers: dict[int, AnswerQuery | AnswerName] = {}
         #: What executors do about these effects; they are bound in ``executor.py``.
         self.on_run: Callable[[], None] = lambda: None
         self.on_forget: Callable[[int], None] = lambda template_id: None
@@ -145,6 +146,7 @@ class Turns:
             ForgetTemplate: lambda effect: self.on_forget(effect.template_id),
             DropActor: lambda effect: self.on_drop_actor(effect.actor_id),
             AnswerQuery: self._answer,
+            AnswerName: self._answer,
             EndJob: self._end,
         }
 
@@ -320,7 +322,7 @@ class Turns:
             waiter.is_done = True
             waiter.tell()
 
-    def _answer(self, effect: AnswerQuery) -> None:
+    def _answer(self, effect: AnswerQuery | AnswerName) -> None:
         self.answers[effect.query_id] = effect
         for waiter in list(self.waiters.values()):
             waiter.tell()
