@@ -37,6 +37,8 @@ class ActorHandle:
         # Methods have the ref and not the handle, so that no cycle keeps an actor alive.
         self._actor_id = ref
         self._interface = interface
+        if "__call__" in interface.traits.methods:
+            self.__getattr__("__call__")  # Handles have one themselves, which says that they cannot be called.
 
     def __getattr__(self, name: str) -> ActorMethod:
         if "_interface" not in self.__dict__:

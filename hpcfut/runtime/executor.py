@@ -19,6 +19,7 @@ from hpcfut.core.events import RoomReturned, RunRaised, RunReturned
 from hpcfut.model.config import Config
 from hpcfut.model.errors import ObjectLostError, TaskCancelledError
 from hpcfut.model.failure import ACTOR_EXITED, CANCELLED, RAISED, Failure
+from hpcfut.model.ids import name_of
 from hpcfut.model.template import STREAMING, TaskTemplate
 from hpcfut.runtime.drafts import Drafts
 from hpcfut.runtime.engine import Engine
@@ -366,7 +367,8 @@ class Executor:
         if isinstance(error, IsolatedTaskError):
             return RunRaised(run.task_id, error.failure, error.is_retriable)
         if isinstance(error, ActorExitError):
-            return RunRaised(run.task_id, Failure(ACTOR_EXITED, f"It left by itself, in {name} on rank {rank}."), False)
+            left = f"Actor {name_of(run.actor_id)} left by itself: {name} on rank {rank} called exit_actor()."
+            return RunRaised(run.task_id, Failure(ACTOR_EXITED, left), False)
         text = encodable(f"Task {name} raised on rank {rank}:\n{trace_of(error)}")
         payload = self.pickling.dumps_exception(BaseException.with_traceback(error, None))
         is_retriable = self.functions.is_tried_again(run.template_id, error)

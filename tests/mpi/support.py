@@ -32,6 +32,11 @@ def raised(kind: type[Error], call: Callable[..., object], *args: Any, **kwargs:
     raise AssertionError(f"No {kind.__name__} was raised; the call returned {value!r}.")
 
 
+def get(refs: Any) -> Any:
+    """Gets, within a time that no case needs."""
+    return hpcfut.get(refs, timeout=WAIT_S)
+
+
 def on_rank(function: Any, rank: int, **options: Any) -> Any:
     """The remote function with this rank as the only one that may run it."""
     return function.options(scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(rank), **options)
@@ -120,6 +125,7 @@ def _what_is_left() -> dict[str, int]:
         executor = runtime.executor
         left["blocked tasks"] = len(executor.blocked)
         left["cancelled tasks"] = len(executor.cancelled) + len(executor.interruption.pending)
+        left["homes of actors"] = len(executor.residents)
         left["environments"] = len(executor.environments.of_task)
     return {name: size for name, size in left.items() if size}
 
