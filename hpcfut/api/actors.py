@@ -115,6 +115,15 @@ class ActorClass:
     def options(self, **given: Any) -> ActorClass:
         """The same class with other options: ``C.options(name="the one").remote(...)``.
 
+        Example:
+            >>> @hpcfut.remote
+            ... class Counter:
+            ...     def add(self, a, b):
+            ...         return a + b
+            >>> counter = Counter.options(num_cpus=1, name="the one").remote()
+            >>> hpcfut.list_named_actors()
+            ['the one']
+
         Raises:
             ValueError: An option is unknown, or its value makes no sense.
         """
@@ -227,6 +236,10 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """The names of all actors that have one.
 
+    Example:
+        >>> hpcfut.list_named_actors()
+        []
+
     Args:
         all_namespaces: Those of all namespaces, each as a dict with ``name`` and ``namespace``.
 
@@ -272,6 +285,15 @@ def exit_actor() -> NoReturn:
     """End the actor whose method calls this; the call itself, and later ones, raise ``ActorDiedError``.
 
     It is not started again. It leaves the method like an exception, past ``except Exception``.
+
+    Example:
+        >>> @hpcfut.remote
+        ... class Guest:
+        ...     def leave(self):
+        ...         hpcfut.exit_actor()
+        >>> hpcfut.get(Guest.remote().leave.remote())
+        Traceback (most recent call last):
+        hpcfut.exceptions.ActorDiedError: Actor Guest left by itself.
 
     Raises:
         RuntimeError: This is no method of an actor.

@@ -272,6 +272,7 @@ class Job:
         reads_end_at = time.monotonic() + runtime.config.stop_grace_s
         # An abandoned task has a thread of its own, or this rank could not come here.
         runtime.executor.interruption.wait_until_wound_down()
+        runtime.executor.residents.close(runtime.config.stop_grace_s)
         runtime.callbacks.close(runtime.config.stop_grace_s)
         if self._recruiting is not None and self.rank == 0:
             self._recruiting.close()

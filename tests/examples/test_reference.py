@@ -14,7 +14,7 @@ import hpcfut.io
 from tests.mpi.jobs import CHECKOUT
 
 #: They speak for themselves.
-NEED_NONE = ("__version__", "exceptions")
+NEED_NONE = ("__version__", "actor", "exceptions")
 
 
 def public_names() -> Iterator[tuple[str, Any]]:
