@@ -62,7 +62,9 @@ class Actors:
 
     def n_calls(self, actor_id: int) -> int:
         """Calls that have been made here and have not ended."""
-        return self._runtime.engine.core.addresses.n_calls(actor_id)
+        engine = self._runtime.engine
+        engine.hear_now()  # Of calls that were made just before.
+        return engine.core.addresses.n_calls(actor_id)
 
     def pack(self, value: Any) -> bytes:
         """Pickle something small that has no refs inside."""
