@@ -122,7 +122,7 @@ class RuntimeContext:
         return self._runtime.config.namespace
 
     def get_assigned_resources(self) -> dict[str, float]:
-        """What the running task holds; empty in a driver.
+        """What the running task, or the actor whose method runs, holds; empty in a driver.
 
         Example:
             >>> @hpcfut.remote(num_cpus=0.5)
@@ -131,7 +131,11 @@ class RuntimeContext:
             >>> hpcfut.get(held.remote())
             {'CPU': 0.5}
         """
-        run = self._runtime.engine.core.runs.runs.get(self._runtime.task_id)
+        core, home = self._runtime.engine.core, self._runtime.actors.here
+        resident = core.residents.residents.get(home.actor_id) if home is not None else None
+        if resident is not None and resident.template.actor is not None:
+            return _amounts(dict(resident.template.actor.held))
+        run = core.runs.runs.get(self._runtime.task_id)
         return _amounts(dict(run.template.resources)) if run is not None else {}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:

@@ -64,7 +64,9 @@ class Residents:
         return LoopHome(self._engine, self._executor, run.actor_id)
 
     def _drop(self, actor_id: int) -> None:
-        self._homes.pop(actor_id).drop()
+        home = self._homes.pop(actor_id, None)
+        if home is not None:  # Else its constructor could not begin.
+            home.drop()
 
     def __len__(self) -> int:
         return len(self._homes)
