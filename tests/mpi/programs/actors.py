@@ -23,7 +23,6 @@ from hpcfut.exceptions import (
 from tests.mpi.support import Gate, get, on_rank, raised, same, until
 
 
-@hpcfut.remote
 class Counter:
     """Counts, and knows where it is."""
 
@@ -63,9 +62,12 @@ class Counter:
         return cls.__name__
 
 
+Counters: Any = hpcfut.remote(Counter)
+
+
 def case_an_actor_keeps_its_state(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        counter = on_rank(Counter, rank).remote(10)
+        counter = on_rank(Counters, rank).remote(10)
         assert get([counter.add.remote(), counter.add.remote(5), counter.add.remote(k=4)]) == [11, 16, 20]
         assert get(counter.rank.remote()) == rank
         assert get(counter.__call__.remote(1)) == 21
@@ -90,32 +92,32 @@ def case_methods_are_inherited() -> None:
 
 def case_calls_of_one_caller_run_in_order(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        counter = on_rank(Counter, rank).remote()
+        counter = on_rank(Counters, rank).remote()
         for n in range(300):
             counter.note.remote(n)
         assert get(counter.noted.remote()) == list(range(300))
 
 
 def case_a_call_whose_argument_is_not_ready_holds_up_the_later_ones() -> None:
-    counter = Counter.remote()
+    counter = Counters.remote()
     with Gate() as gate:
-        late = Counter.remote().wait_at.remote(gate, "late")
+        late = Counters.remote().wait_at.remote(gate, "late")
         refs = [counter.note.remote(late), counter.note.remote("next")]
         assert hpcfut.wait(refs, num_returns=2, timeout=0.05)[0] == []
     assert get(counter.noted.remote()) == ["late", "next"]
 
 
 def case_calls_may_overtake_where_that_is_allowed() -> None:
-    counter = Counter.options(allow_out_of_order_execution=True).remote()
+    counter = Counters.options(allow_out_of_order_execution=True).remote()
     with Gate() as gate:
-        late = counter.note.remote(Counter.remote().wait_at.remote(gate, "late"))
+        late = counter.note.remote(Counters.remote().wait_at.remote(gate, "late"))
         get(counter.note.remote("next"))
     get(late)
     assert get(counter.noted.remote()) == ["next", "late"]
 
 
 def case_a_method_that_raises_leaves_the_actor_alone() -> None:
-    counter = Counter.remote()
+    counter = Counters.remote()
     error = raised(KeyError, get, counter.fail.remote())
     assert isinstance(error, TaskError)
     assert "Counter.fail raised on rank" in str(error)
@@ -185,14 +187,14 @@ def case_handles_are_passed_to_tasks_and_actors(n_ranks: int) -> None:
     def add(counters: list[Any]) -> int:
         return int(hpcfut.get(counters[0].add.remote(1)))
 
-    counter = Counter.remote()
+    counter = Counters.remote()
     callers = [on_rank(hpcfut.remote(Caller), rank).remote(counter) for rank in range(n_ranks)]
     assert sorted(get([caller.add.remote(1) for caller in callers])) == [*range(1, n_ranks + 1)]
     assert sorted(get([add.remote([counter]) for _ in range(5)])) == [*range(n_ranks + 1, n_ranks + 6)]
 
 
 def case_handles_can_be_compared() -> None:
-    first, second = Counter.remote(), Counter.remote()
+    first, second = Counters.remote(), Counters.remote()
     again = get(same.remote([first]))[0]
     assert first == again
     assert hash(first) == hash(again)
@@ -240,19 +242,19 @@ def until_made(path: Path) -> None:
 
 
 def case_calls_that_were_made_outlive_the_handle() -> None:
-    refs = [Counter.remote(n).add.remote() for n in range(5)]
+    refs = [Counters.remote(n).add.remote() for n in range(5)]
     gc.collect()
     assert get(refs) == [1, 2, 3, 4, 5]
 
 
 def case_names() -> None:
     assert hpcfut.list_named_actors() == []
-    counter = Counter.options(name="one").remote(1)
+    counter = Counters.options(name="one").remote(1)
     assert hpcfut.get_actor("one") == counter
     assert get(hpcfut.get_actor("one").add.remote()) == 2
-    assert "is taken by Actor(Counter" in str(raised(ValueError, Counter.options(name="one").remote))
-    assert Counter.options(name="one", get_if_exists=True).remote() == counter
-    other = Counter.options(name="one", namespace="elsewhere").remote(5)
+    assert "is taken by Actor(Counter" in str(raised(ValueError, Counters.options(name="one").remote))
+    assert Counters.options(name="one", get_if_exists=True).remote() == counter
+    other = Counters.options(name="one", namespace="elsewhere").remote(5)
     assert other != counter
     assert hpcfut.get_actor("one", namespace="elsewhere") == other
     assert hpcfut.list_named_actors() == ["one"]
@@ -266,12 +268,12 @@ def case_names() -> None:
     assert sorted(get([add_by_name.remote() for _ in range(3)])) == [3, 4, 5]
     del counter, other
     gc.collect()
-    again = Counter.options(name="one", get_if_exists=True).remote(7)
+    again = Counters.options(name="one", get_if_exists=True).remote(7)
     assert get(again.add.remote()) == 8
 
 
 def case_a_detached_actor_lives_without_a_handle() -> None:
-    get(Counter.options(name="detached", lifetime="detached").remote(1).add.remote())
+    get(Counters.options(name="detached", lifetime="detached").remote(1).add.remote())
     gc.collect()
     counter = hpcfut.get_actor("detached")
     assert get(counter.add.remote()) == 3
@@ -281,7 +283,7 @@ def case_a_detached_actor_lives_without_a_handle() -> None:
 
 def case_kill(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        counter = on_rank(Counter, rank).remote()
+        counter = on_rank(Counters, rank).remote()
         assert get(counter.add.remote()) == 1
         with Gate() as gate:
             running, waiting = counter.wait_at.remote(gate), counter.add.remote()
@@ -328,16 +330,18 @@ def case_a_constructor_that_raises() -> None:
 
 
 def case_an_actor_that_no_rank_can_hold() -> None:
-    error = raised((ActorDiedError, TaskUnschedulableError), get, Counter.options(num_cpus=10**6).remote().add.remote())
+    error = raised(
+        (ActorDiedError, TaskUnschedulableError), get, Counters.options(num_cpus=10**6).remote().add.remote()
+    )
     assert "CPU" in str(error)
 
 
 def case_what_is_given_is_held_for_life() -> None:
     total = hpcfut.available_resources()
-    free = Counter.remote()
+    free = Counters.remote()
     get(free.add.remote())
     assert hpcfut.available_resources() == total
-    holder = Counter.options(num_cpus=1, memory=1000).remote()
+    holder = Counters.options(num_cpus=1, memory=1000).remote()
     get(holder.add.remote())
     assert hpcfut.available_resources() == {**total, "CPU": total["CPU"] - 1, "memory": total["memory"] - 1000}
     del holder
@@ -388,7 +392,7 @@ def case_generators(n_ranks: int) -> None:
 
 
 def case_too_many_pending_calls() -> None:
-    counter = Counter.options(max_pending_calls=2).remote()
+    counter = Counters.options(max_pending_calls=2).remote()
     with Gate() as gate:
         refs = [counter.wait_at.remote(gate, n) for n in range(2)]
         assert "max_pending_calls" in str(raised(PendingCallsLimitExceededError, counter.add.remote))
@@ -431,13 +435,15 @@ def case_environment_variables() -> None:
 
 
 def case_what_makes_no_sense_is_refused() -> None:
-    counter = Counter.remote()
-    assert "Counter.remote(...)" in str(raised(TypeError, Counter))
+    counter = Counters.remote()
+    assert "Counter.remote(...)" in str(raised(TypeError, Counters))
     assert "handle.add.remote(...)" in str(raised(TypeError, counter.add))
     assert "It has: __call__, add" in str(raised(AttributeError, lambda: counter.subtract))
-    assert "'max_retries' is not an option of remote classes" in str(raised(ValueError, Counter.options, max_retries=1))
+    assert "'max_retries' is not an option of remote classes" in str(
+        raised(ValueError, Counters.options, max_retries=1)
+    )
     assert "'num_cpus' is not an option of methods" in str(raised(ValueError, counter.add.options, num_cpus=1))
-    assert "a process of its own" in str(raised(ValueError, Counter.options, isolation="process"))
+    assert "a process of its own" in str(raised(ValueError, Counters.options, isolation="process"))
     assert "give_up" in str(raised(ValueError, hpcfut.method, give_up=1))
     for option, value in {
         "max_restarts": -2,
@@ -449,10 +455,10 @@ def case_what_makes_no_sense_is_refused() -> None:
         "name": 5,
         "max_pending_calls": 0,
     }.items():
-        assert option in str(raised(ValueError, Counter.options, **{option: value}))
+        assert option in str(raised(ValueError, Counters.options, **{option: value}))
     assert "the concurrency group 'io'" in str(
         raised(ValueError, hpcfut.remote, type("C", (), {"m": hpcfut.method(concurrency_group="io")(lambda self: 0)}))
     )
     assert "kill() was given" in str(raised(TypeError, hpcfut.kill, 5))
-    assert "remote class already" in str(raised(TypeError, hpcfut.remote, Counter))
+    assert "remote class already" in str(raised(TypeError, hpcfut.remote, Counters))
     raised(TypeError, get, counter)

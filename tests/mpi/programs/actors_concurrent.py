@@ -12,7 +12,6 @@ from hpcfut.exceptions import ActorDiedError, TaskCancelledError
 from tests.mpi.support import Gate, get, on_rank, raised, same
 
 
-@hpcfut.remote
 class Meeting:
     """Calls that wait for each other."""
 
@@ -77,19 +76,22 @@ class Meeting:
         return ids
 
 
+Meetings: Any = hpcfut.remote(Meeting)
+
+
 def case_a_thousand_calls_at_a_time(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        meeting = on_rank(Meeting, rank).remote()
+        meeting = on_rank(Meetings, rank).remote()
         assert get([meeting.meet.remote(1000, n) for n in range(1000)]) == [*range(1000)]
 
 
 def case_async_calls_begin_in_order() -> None:
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     assert get([meeting.begin.remote(n) for n in range(100)]) == [*range(100)]
 
 
 def case_max_concurrency_of_async_actors() -> None:
-    meeting = Meeting.options(max_concurrency=2).remote()
+    meeting = Meetings.options(max_concurrency=2).remote()
     first = meeting.meet.remote(3)
     second, third = meeting.meet.remote(3), meeting.meet.remote(3)
     assert hpcfut.wait([first, second, third], timeout=0.05)[0] == []
@@ -100,26 +102,26 @@ def case_max_concurrency_of_async_actors() -> None:
 
 def case_an_async_method_awaits_refs(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        meeting = on_rank(Meeting, rank).remote()
+        meeting = on_rank(Meetings, rank).remote()
         assert get(meeting.take.remote([same.remote(n) for n in range(20)])) == [*range(20)]
 
 
 def case_async_generators(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        meeting = on_rank(Meeting, rank).remote()
+        meeting = on_rank(Meetings, rank).remote()
         for n in (0, 1, 200):
             assert get(list(meeting.count.remote(n))) == [*range(n)]
             assert get(list(meeting.plain_count.remote(n))) == [*range(n)]
 
 
 def case_plain_methods_run_in_the_loop() -> None:
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     assert get(meeting.plain.remote())
     assert "async" in str(raised(KeyError, get, meeting.fail.remote()))
 
 
 def case_an_async_call_is_cancelled() -> None:
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     with Gate() as gate:
         ref = meeting.sleep.remote(gate)
         gate.until_arrived(1, [ref])
@@ -129,25 +131,24 @@ def case_an_async_call_is_cancelled() -> None:
 
 
 def case_an_async_actor_is_killed_or_leaves() -> None:
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     with Gate() as gate:
         ref = meeting.sleep.remote(gate)
         gate.until_arrived(1, [ref])
         hpcfut.kill(meeting)
         raised(ActorDiedError, get, ref)
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     raised(ActorDiedError, get, meeting.leave.remote())
     raised(ActorDiedError, get, meeting.told.remote())
 
 
 def case_each_step_knows_its_task() -> None:
-    meeting = Meeting.remote()
+    meeting = Meetings.remote()
     told = get([meeting.task_ids.remote() for _ in range(10)])
     assert all(len(set(ids)) == 1 and None not in ids for ids in told)
     assert len({ids[0] for ids in told}) == 10
 
 
-@hpcfut.remote(max_concurrency=3)
 class Threads:
     """Calls that meet at a barrier."""
 
@@ -172,7 +173,7 @@ class Threads:
 
 def case_threaded_actors(n_ranks: int) -> None:
     for rank in range(n_ranks):
-        threads = on_rank(Threads, rank).remote()
+        threads = on_rank(hpcfut.remote(max_concurrency=3)(Threads), rank).remote()
         for _ in range(2):
             assert len(set(get([threads.meet.remote() for _ in range(3)]))) == 3
         waiting = threads.wait.remote()
@@ -201,7 +202,7 @@ def case_concurrency_groups() -> None:
 
 
 def case_concurrency_groups_of_async_actors() -> None:
-    meeting = Meeting.options(concurrency_groups={"one": 1}).remote()
+    meeting = Meetings.options(concurrency_groups={"one": 1}).remote()
     one = meeting.meet.options(concurrency_group="one")
     first, second = one.remote(2), one.remote(2)
     assert hpcfut.wait([first, second], timeout=0.05)[0] == []
