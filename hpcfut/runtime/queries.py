@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from hpcfut.core.effects import AnswerQuery
 from hpcfut.core.events import Event, InventoriesQueried, ResourcesQueried
 from hpcfut.model.inventory import Inventory
 
@@ -46,7 +45,6 @@ class Queries:
                 engine.wait(waiter, None)
                 waiter.has_news = False
                 runtime.demand_no_interruption()
-            answer: AnswerQuery = engine.answers.pop(query_id)
-            return answer.answers
+            return engine.answers.pop(query_id).answers
         finally:
             engine.forget(waiter)
