@@ -34,7 +34,7 @@ from hpcfut.core.task import PUSHED
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import OwnTemplate, Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import ACTOR_DIED, CRASHED, Failure
+from hpcfut.model.failure import ACTOR_DIED, ACTOR_UNAVAILABLE, CRASHED, Failure
 from hpcfut.model.ids import name_of, owner_of
 from hpcfut.model.template import ActorTemplate
 from hpcfut.wire.actors import (
@@ -155,7 +155,7 @@ class Actors:
         elif isinstance(outcome, int):
             actor.state = self._next[actor.state, "construct"]
             actor.rank = outcome
-            self._tell(actor, ActorLocated(actor_id, actor.rank, actor.incarnation))
+            self._tell(actor, self._place_of(actor))
         elif outcome.kind == CRASHED and self._may_restart(actor):
             self._restart(actor)
         else:
@@ -163,6 +163,9 @@ class Actors:
             if actor.incarnation:
                 told = f"Actor {actor.described} could not be started again. {outcome.text}"
             self._die(actor, Failure(ACTOR_DIED, told, outcome.payload))
+
+    def _place_of(self, actor: OwnActor) -> ActorLocated:
+        return ActorLocated(actor.made.actor_id, actor.rank, actor.incarnation, self._may_restart(actor))
 
     def _may_restart(self, actor: OwnActor) -> bool:
         return actor.incarnation < actor.kind.n_restarts_max and not actor.is_dropped
@@ -188,7 +191,7 @@ class Actors:
         else:
             actor.callers[source] = None
             if actor.state == ALIVE:
-                self._context.send(source, ActorLocated(message.actor_id, actor.rank, actor.incarnation))
+                self._context.send(source, self._place_of(actor))
 
     def on_handle_asked(self, source: int, message: HandleAsked) -> None:
         """A rank has found the actor by its name, and wants to hold it."""
@@ -214,6 +217,7 @@ class Actors:
         if message.final or actor.state != ALIVE or not self._may_restart(actor):
             self._end(actor, failure)
         else:
+            failure = Failure(ACTOR_UNAVAILABLE, f"{failure.text} It is being started again.")
             self._context.send(actor.rank, ActorDismissed(message.actor_id, failure))
             self._restart(actor)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from hpcfut.model.failure import Failure
+from hpcfut.wire.actors import ActorLocated
 
 if TYPE_CHECKING:
     from hpcfut.core.task import TaskRecord
@@ -36,11 +37,13 @@ class Address(msgspec.Struct, gc=False, eq=False):
     rank: int = -1
     #: How often it had been started again by then.
     incarnation: int = 0
+    #: Whether it may be started once more, if it dies there.
+    is_lasting: bool = False
     #: Calls that have not been sent, in the order in which they were made; cancelled ones leave lazily.
     queue: deque[TaskRecord] = msgspec.field(default_factory=deque)
     #: Calls that have not ended; and those of them that are with the actor.
     n_calls: int = 0
     n_there: int = 0
-    #: Where it lives now, while calls are still under way from where it lived before: (rank, incarnation).
-    moves_to: tuple[int, int] | None = None
+    #: Where it lives now, while calls are still under way from where it lived before.
+    moves_to: ActorLocated | None = None
     failure: Failure | None = None

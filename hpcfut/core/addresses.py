@@ -119,7 +119,7 @@ class Addresses:
             self._give_up(address)
             return
         if address.moves_to and not address.n_there:
-            (address.rank, address.incarnation), address.moves_to = address.moves_to, None
+            self._move(address, address.moves_to)
         if address.queue:
             self._flush(address)
 
@@ -146,10 +146,14 @@ class Addresses:
             return
         address.state = self._next[address.state, "locate"]
         if address.n_there:
-            address.moves_to = (message.rank, message.incarnation)
+            address.moves_to = message
             return
-        address.rank, address.incarnation, address.moves_to = message.rank, message.incarnation, None
+        self._move(address, message)
         self._flush(address)
+
+    def _move(self, address: Address, message: ActorLocated) -> None:
+        address.rank, address.incarnation, address.moves_to = message.rank, message.incarnation, None
+        address.is_lasting = message.lasting
 
     def end(self, actor_id: int, failure: Failure) -> None:
         """The actor is dead for good, or its owner: what has not been sent fails; its rank tells the rest."""
@@ -179,7 +183,7 @@ class Addresses:
     def on_rank_lost(self, dead: int) -> None:
         """A rank is dead: the actors that lived there do so no more."""
         for address in self.addresses.values():
-            if address.moves_to and address.moves_to[0] == dead:
+            if address.moves_to and address.moves_to.rank == dead:
                 address.moves_to = None
                 address.state = self._next[address.state, "lose"]
             self.lose(address, dead)

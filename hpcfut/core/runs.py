@@ -280,8 +280,7 @@ class Runs:
                     self._context.put_off.append((self._settle, run))
                 return run
         if run.is_disowned:
-            self._end_disowned(run, results)
-            return run
+            return self._end_disowned(run, results)
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
                 self.keep(run, object_id, result)
@@ -312,8 +311,7 @@ class Runs:
         """User code raised, or the run could not start; what is said of ``returned`` holds here too."""
         run = self.runs[task_id]
         if run.is_disowned:
-            self._end_disowned(run, ())
-            return run
+            return self._end_disowned(run, ())
         borrowed = self._end(run)
         if run.template.actor is not None:
             self._context.effects.append(DropActor(task_id))
@@ -333,11 +331,12 @@ class Runs:
                 borrowed.append(object_id)
         self._context.send(run.owner, TaskRaised(run.task_id, failure, True, tuple(borrowed)))
         run.is_disowned = True
+        self._templates.keep(run.template.template_id)
         if not run.is_cancelled:
             run.is_cancelled = True
             self._context.effects.append(InterruptTask(run.task_id, False))
 
-    def _end_disowned(self, run: Run, results: tuple[Result, ...]) -> None:
+    def _end_disowned(self, run: Run, results: tuple[Result, ...]) -> Run:
         for object_id, result in zip(run.return_ids, results, strict=False):
             if result.payload is None:
                 self._copies.discard(object_id)
@@ -346,7 +345,9 @@ class Runs:
         del self.runs[run.task_id]
         self.arguments.unpin(run)
         self._references.drop_all(run.covered)
+        self._templates.release(run.template.template_id)
         self._go_on_after(run)
+        return run
 
     def refuse(self, run: Run) -> None:
         """The actor of a method that has not begun is not here any more."""

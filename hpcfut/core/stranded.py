@@ -17,7 +17,7 @@ from hpcfut.core.task import PUSHED, QUEUED, WAITING, TaskRecord
 from hpcfut.core.tasks import Tasks
 from hpcfut.core.templates import Templates
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import ACTOR_DIED, CANCELLED, CRASHED, UNSCHEDULABLE, Failure
+from hpcfut.model.failure import ACTOR_DIED, ACTOR_UNAVAILABLE, CANCELLED, CRASHED, UNSCHEDULABLE, Failure
 from hpcfut.model.ids import NO_ID, name_of
 
 
@@ -60,7 +60,9 @@ class Stranded:
                 task.n_retries += 1
                 self._tasks.put_back(task, "retry")
             else:
-                kind = CRASHED if task.address is None else ACTOR_DIED
+                kind = CRASHED
+                if task.address is not None:
+                    kind = ACTOR_UNAVAILABLE if task.address.is_lasting else ACTOR_DIED
                 self._tasks.fail(task, Failure(kind, f"{self._story_of(task)} {_why_not_again(task)}"), "fail")
         for task in tasks:
             if task.address is not None:

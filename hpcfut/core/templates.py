@@ -45,6 +45,9 @@ class Templates:
         self.here: dict[int, TaskTemplate] = {}
         #: Who sent them.
         self._sources: dict[int, int] = {}
+        #: Those of runs that end after their owner has been answered: how many such; and which the owner has forgotten.
+        self._kept: dict[int, int] = {}
+        self._unneeded: dict[int, None] = {}
 
     def define(self, template: TaskTemplate) -> None:
         """User code made a remote function."""
@@ -87,7 +90,22 @@ class Templates:
 
     def on_forgotten(self, message: TemplateForgotten) -> None:
         """Executor: no more task of it will come."""
-        self._forget_here(message.template_id)
+        if message.template_id in self._kept:
+            self._unneeded[message.template_id] = None
+        else:
+            self._forget_here(message.template_id)
+
+    def keep(self, template_id: int) -> None:
+        """Executor: the owner of a run is answered before that ends, and may have its template forgotten."""
+        self._kept[template_id] = self._kept.get(template_id, 0) + 1
+
+    def release(self, template_id: int) -> None:
+        """Executor: such a run has ended."""
+        self._kept[template_id] -= 1
+        if not self._kept[template_id]:
+            del self._kept[template_id]
+            if self._unneeded.pop(template_id, self) is None:
+                self._forget_here(template_id)
 
     def _forget_here(self, template_id: int) -> None:
         template = self.here.pop(template_id)
@@ -104,6 +122,7 @@ class Templates:
         """Executor: the owner is dead, so that no task of its templates will come; some run still."""
         for template_id, source in list(self._sources.items()):
             if source == rank and template_id not in in_use:
+                self._unneeded.pop(template_id, None)
                 self._forget_here(template_id)
 
     def find(self, template_id: int) -> TaskTemplate:

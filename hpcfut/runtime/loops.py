@@ -283,13 +283,15 @@ class Call(Coroutine[Any, Any, None]):
                 end_copy(error)
             if isinstance(error, home.cancelled_error) and task_id in executor.cancelled:
                 error = TaskCancelledError()
-            home.engine.mailbox.append(executor.failed(self._run, error))
+            with fatal("the event loop of an actor"):  # Else nobody would see it.
+                home.engine.mailbox.append(executor.failed(self._run, error))
         finally:
             if environments.of_task:
                 environments.take_off(task_id)
             current.task_id = 0
             busy.pop(task_id, None)
-        home.end_call(self._run)
+        with fatal("the event loop of an actor"):
+            home.end_call(self._run)
         raise StopIteration
 
     def strike(self, is_forced: bool) -> None:

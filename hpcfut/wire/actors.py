@@ -42,11 +42,12 @@ class ActorAsked(msgspec.Struct, array_like=True, tag=82, gc=False):
 
 
 class ActorLocated(msgspec.Struct, array_like=True, tag=83, gc=False):
-    """The actor, so often started again, lives on this rank."""
+    """The actor, so often started again, lives on this rank; ``lasting``: and may be started once more."""
 
     actor_id: int
     rank: Rank
     incarnation: Count
+    lasting: bool = False
 
 
 class ActorGone(msgspec.Struct, array_like=True, tag=84, gc=False):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcfut.core.events import ActorKillWanted, CancelRequested, NameClaimed, NamesListed, NameSought
-from hpcfut.model.failure import ACTOR_DIED, ACTOR_EXITED, CANCELLED, RAISED, UNSCHEDULABLE, Failure
+from hpcfut.core.events import ActorKillWanted, CancelRequested, NameClaimed, NamesListed, NameSought, TemplateDropped
+from hpcfut.model.failure import ACTOR_DIED, ACTOR_EXITED, ACTOR_UNAVAILABLE, CANCELLED, RAISED, UNSCHEDULABLE, Failure
 from hpcfut.model.named import NamedActor
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
 from hpcfut.wire.actors import ActorAsked, ActorLocated, MethodPushed, MethodRefused
@@ -273,6 +273,21 @@ def test_killed(ranks: Ranks) -> None:
     ranks.drop(0, *refs, later, actor)
 
 
+def test_a_method_ends_after_its_caller_has_forgotten_it(ranks: Ranks) -> None:
+    # ref = actor.method.remote(); kill(actor); del actor, ref            # its code cannot be stopped so soon
+    actor, method = ranks.create(ranks.actor_class()), ranks.method()
+    ref = ranks.call_method(actor, method)
+    ranks.tell(0, ActorKillWanted(actor, is_final=True))
+    ranks.settle()
+    ranks.tell(0, TemplateDropped(method.template_id))
+    ranks.settle()
+    core = ranks.hands[1].core
+    assert core.template(method.template_id) == method
+    ranks.raises(ref, Failure(CANCELLED))
+    assert method.template_id not in core.templates.here
+    ranks.drop(0, ref, actor)
+
+
 def test_killed_by_a_borrower_and_started_again(ranks: Ranks) -> None:
     # kill(actor, no_restart=False)                  # what had not begun goes to the new incarnation
     actor, method = ranks.create(ranks.actor_class(n_restarts_max=1)), ranks.method()
@@ -281,7 +296,7 @@ def test_killed_by_a_borrower_and_started_again(ranks: Ranks) -> None:
     refs = [ranks.call_method(actor, method) for _ in range(3)]
     ranks.tell(2, ActorKillWanted(actor, is_final=False))
     ranks.settle()
-    assert failure_of(ranks, refs[0]).kind == ACTOR_DIED
+    assert failure_of(ranks, refs[0]).kind == ACTOR_UNAVAILABLE
     ranks.raises(refs[0], Failure(CANCELLED))
     ranks.ends(actor)
     assert len(ranks.sent(MethodRefused)) == 2
@@ -438,6 +453,20 @@ def test_an_actor_dies_with_its_rank(mortal: Ranks) -> None:
     assert "(Counter) was on rank 1 when that died. Rank 1" in later.text
     assert "It is not to be started again: max_restarts=N." in later.text
     ranks.drop(0, *refs, last, actor)
+
+
+def test_calls_of_an_actor_that_is_started_again_fail_in_a_way_of_their_own(mortal: Ranks) -> None:
+    # max_restarts=1, max_task_retries=0
+    ranks = mortal
+    actor, method = ranks.create(ranks.actor_class(n_restarts_max=1)), ranks.method()
+    ref = ranks.call_method(actor, method)
+    ranks.kill(1)
+    assert failure_of(ranks, ref).kind == ACTOR_UNAVAILABLE
+    later = ranks.call_method(actor, method)
+    ranks.ends(actor)
+    ranks.returns(later, b"1")
+    assert ranks.value(0, later) == b"1"
+    ranks.drop(0, ref, later, actor)
 
 
 def test_an_actor_is_started_again_elsewhere(mortal: Ranks) -> None:
