@@ -57,9 +57,8 @@ class Runs:
         self._scheduler = scheduler
         self.arguments = Arguments(context, references, copies, transfers)
         self.runs: dict[int, Run] = {}
-        #: Told that methods of an actor may begin; bound in ``residents.py``.
+        #: Told that methods of an actor may begin, and that a constructor has returned; bound in ``residents.py``.
         self.on_turn: Callable[[Any], None]
-        #: Told that a constructor has returned, or failed; bound there as well.
         self.on_constructed: Callable[[Run], None]
 
     # -- arrival -----------------------------------------------------------------------------------------------------
