@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -13,6 +14,7 @@ from hpcfut.api.options import NodeAffinitySchedulingStrategy
 from hpcfut.api.refs import ObjectRef
 from hpcfut.api.session import current, runtime_of
 from hpcfut.model.template import ActorTemplate, TaskTemplate
+from hpcfut.model.variables import ACTOR_START_VARIABLE
 from hpcfut.runtime.outcomes import ActorExitError
 from hpcfut.runtime.runtime import CONSTRUCTOR
 
@@ -106,7 +108,12 @@ class ActorClass:
                     f"The name {options.name!r}{_in(namespace)} is taken by {handle!r}. Take another one, or give "
                     f"get_if_exists=True to get a handle of that actor."
                 )
-        runtime.submit(interface.class_id, CONSTRUCTOR, (options.name, *args), kwargs, actor_id)
+        try:
+            runtime.submit(interface.class_id, CONSTRUCTOR, (options.name, *args), kwargs, actor_id)
+        except BaseException:  # Whatever it is, the name would be taken for ever.
+            if options.name:
+                runtime.actors.give_back_name(actor_id)
+            raise
         ref: ObjectRef[Any] = ObjectRef(actor_id, runtime.released)
         if options.lifetime == "detached":
             runtime.actors.hold(actor_id, ref)
@@ -168,7 +175,7 @@ class ActorClass:
             groups=options.groups(is_async=self._is_async),
             held=options.held(),
             n_restarts_max=n_retries_of(options.max_restarts),
-            start_within_s=START_WITHIN_S,
+            start_within_s=float(os.environ.get(ACTOR_START_VARIABLE) or START_WITHIN_S),
         )
 
         def make_template(template_id: int, made: bytes, nested: tuple[int, ...], types: bytes) -> TaskTemplate:

@@ -52,6 +52,18 @@ class NameClaimed(msgspec.Struct, gc=False):
     descriptor: bytes
 
 
+class NameGivenBack(msgspec.Struct, gc=False):
+    """The actor for which a name was granted is not created after all."""
+
+    actor_id: int
+
+
+class OwnActorHeld(msgspec.Struct, gc=False):
+    """A method makes a handle on its own actor, out of nothing; ``RefsAdded`` comes next."""
+
+    task_id: int
+
+
 class NameSought(msgspec.Struct, gc=False):
     """Code on this rank wants the actor of this name; the answer is as for a claim, none if there is no such actor."""
 
@@ -66,4 +78,13 @@ class NamesListed(msgspec.Struct, gc=False):
     query_id: int
 
 
-OfActors = ActorCreated | MethodCalled | ActorKillWanted | NameClaimed | NameSought | NamesListed
+OfActors = (
+    ActorCreated
+    | MethodCalled
+    | ActorKillWanted
+    | OwnActorHeld
+    | NameClaimed
+    | NameGivenBack
+    | NameSought
+    | NamesListed
+)

@@ -79,6 +79,8 @@ class OwnActor(msgspec.Struct, eq=False):
     is_constructing: bool = False
     #: When that must have ended; 0: any time.
     due_at: float = 0.0
+    #: Whether it was with a rank when that was looked at last.
+    was_pushed: bool = False
     #: Ranks that want to know where it is.
     callers: dict[int, None] = {}
     failure: Failure | None = None
@@ -136,7 +138,7 @@ class Actors:
         made = actor.made
         actor.is_constructing = True
         if actor.kind.start_within_s:
-            actor.due_at = self._context.now + actor.kind.start_within_s
+            actor.due_at, actor.was_pushed = self._context.now + actor.kind.start_within_s, False
             self._look_by(actor.due_at)
         self._tasks.submit(
             TaskSubmitted(made.actor_id, made.template_id, made.payload, (), made.arguments, made.nested)
@@ -297,13 +299,14 @@ class Actors:
             self._context.wake_at(at)
 
     def tick(self) -> None:
-        """Give up the constructors that have taken too long; the time counts from when they were sent to a rank."""
+        """Give up the constructors that have been with a rank for too long: seen there once, and a whole time later."""
         now, self.due_at = self._context.now, None
         for actor in list(self.actors.values()):
             if not actor.due_at:
                 continue
             task = self._tasks.tasks.get(actor.made.actor_id)
-            if actor.due_at <= now and task is not None and task.state == PUSHED:
+            is_pushed = task is not None and task.state == PUSHED
+            if actor.due_at <= now and task is not None and is_pushed and actor.was_pushed:
                 failure = Failure(
                     ACTOR_DIED,
                     f"Actor {actor.described} never came to be: its constructor has not returned within "
@@ -313,7 +316,7 @@ class Actors:
                 self._end(actor, failure)
                 continue
             if actor.due_at <= now:
-                actor.due_at = now + actor.kind.start_within_s
+                actor.due_at, actor.was_pushed = now + actor.kind.start_within_s, is_pushed
             self._look_by(actor.due_at)
 
     def check(self) -> None:

@@ -130,6 +130,9 @@ class Addresses:
             address.n_there -= 1
             if address.moves_to and not address.n_there:
                 self.flush(address)
+        elif address.queue:
+            # It had waited, and perhaps others behind it; not now, because this may be in the middle of a flush.
+            self._context.put_off.append((self.flush, address))
         if not address.n_calls:
             if address.state == GONE:
                 self.addresses.pop(address.actor_id, None)
@@ -144,6 +147,10 @@ class Addresses:
         if address is None or address.state == GONE:
             self._context.count_stale("place of an actor that is gone")
             return
+        if message.rank in self._context.apart and message.rank != self._context.rank:
+            self._context.count_stale("place of an actor whose rank has died")
+            self.lose(address, address.rank)
+            return  # The owner will hear of the death, and tell again.
         address.state = self._next[address.state, "locate"]
         if address.n_there:
             address.moves_to = message

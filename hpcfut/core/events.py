@@ -8,9 +8,11 @@ from hpcfut.core.actor_events import ActorCreated as ActorCreated
 from hpcfut.core.actor_events import ActorKillWanted as ActorKillWanted
 from hpcfut.core.actor_events import MethodCalled as MethodCalled
 from hpcfut.core.actor_events import NameClaimed as NameClaimed
+from hpcfut.core.actor_events import NameGivenBack as NameGivenBack
 from hpcfut.core.actor_events import NamesListed as NamesListed
 from hpcfut.core.actor_events import NameSought as NameSought
 from hpcfut.core.actor_events import OfActors
+from hpcfut.core.actor_events import OwnActorHeld as OwnActorHeld
 from hpcfut.model.failure import Failure
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate
@@ -192,10 +194,7 @@ class RunHeldBack(msgspec.Struct, gc=False):
 
 
 class CancelRequested(msgspec.Struct, gc=False):
-    """Code on this rank wants the task that makes this object to be cancelled.
-
-    ``is_forced``: by ending its process, if it has one of its own.
-    """
+    """Code here wants the task that makes this object to be cancelled; ``is_forced``: with its process, if it has one."""
 
     object_id: int
     is_recursive: bool

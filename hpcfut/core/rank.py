@@ -94,7 +94,7 @@ class RankCore:
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
-        self.residents = Residents(context, self.transfers, self.scheduler, self.runs)
+        self.residents = Residents(context, self.references, self.transfers, self.scheduler, self.runs)
         self.streams = Streams(context, copies, self.runs)
         self.waits = Waits(
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler

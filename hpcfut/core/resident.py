@@ -82,6 +82,7 @@ class Resident(msgspec.Struct, eq=False):
         """A call has ended."""
         if self.running.pop(run.task_id, None) is not None:
             self.group_of(run).n_free += 1
+            self.n_blocked -= run.n_waits > 0
 
     def succeed(self, run: Run) -> Run | None:
         """A call ends, and the next one of its group takes its turn, if one is ready."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import DropActor
+from hpcfut.core.events import OwnActorHeld
+from hpcfut.core.references import References
 from hpcfut.core.resident import LIVING, OUT, TRANSITIONS, Group, Resident
-from hpcfut.core.run import FETCHING, READY, Run
+from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, Run
 from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.transfers import Transfers
@@ -26,13 +28,18 @@ from hpcfut.wire.actors import ActorDismissed, ActorLeft, MethodGivenUp, MethodP
 class Residents:
     """The table of actors on this rank."""
 
-    def __init__(self, context: Context, transfers: Transfers, scheduler: Scheduler, runs: Runs) -> None:
+    def __init__(
+        self, context: Context, references: References, transfers: Transfers, scheduler: Scheduler, runs: Runs
+    ) -> None:
         self._context = context
         self._next = context.make_table("resident", TRANSITIONS)
+        self._references = references
         self._transfers = transfers
         self._scheduler = scheduler
         self._runs = runs
         self.residents: dict[int, Resident] = {}
+        #: Those that have been dismissed, or have ended themselves, while methods run that do not end at once.
+        self.leaving: list[Resident] = []
         runs.on_turn = self._give_turns
         runs.on_constructed = self._move_in
 
@@ -52,7 +59,7 @@ class Residents:
     def on_called(self, source: int, message: MethodPushed) -> None:
         """A rank calls a method."""
         resident = self.residents.get(message.actor_id)
-        if resident is None or resident.state != LIVING:
+        if resident is None:
             self._transfers.return_loans(message.arguments)
             self._context.send(source, MethodRefused(message.task_id))
             return
@@ -86,7 +93,7 @@ class Residents:
     def on_dismissed(self, message: ActorDismissed) -> None:
         """The owner wants an actor to end."""
         resident = self.residents.get(message.actor_id)
-        if resident is None or resident.state != LIVING:
+        if resident is None:
             self._context.count_stale("dismissal of an actor that had left")
         else:
             self._end(resident, message.failure)
@@ -94,8 +101,8 @@ class Residents:
     def on_exited(self, task_id: int, failure: Failure) -> Run:
         """A method has ended its actor, which the owner does not know."""
         run = self._runs.runs[task_id]
-        resident = self.residents.get(run.actor_id)
-        if resident is not None and resident.state == LIVING:
+        resident = run.room
+        if isinstance(resident, Resident) and resident.state == LIVING:
             self._context.send(resident.owner, ActorLeft(run.actor_id, failure, True))
             del resident.running[task_id]  # It is answered like any method that raises.
             self._leave(resident, failure)
@@ -105,7 +112,7 @@ class Residents:
     def forget_owner(self, dead: int, obituary: str) -> None:
         """A rank is dead: the actors that it owned share its fate."""
         for resident in list(self.residents.values()):
-            if resident.owner == dead and resident.state == LIVING:
+            if resident.owner == dead:
                 name = f"{name_of(resident.actor_id)} ({resident.template.name})"
                 self._end(resident, Failure(ACTOR_DIED, f"Actor {name} has ended with its owner. {obituary}."))
 
@@ -122,13 +129,16 @@ class Residents:
             for run in queue:
                 if run.state in (FETCHING, READY):
                     self._runs.refuse(run)
+        del self.residents[resident.actor_id]
+        self.leaving.append(resident)
         for run in list(resident.running.values()):
-            self._runs.disown(run, failure)
+            if run.state in (RUNNING, BLOCKED):  # Else it has been answered, and only its account is put off.
+                self._runs.disown(run, failure)
         self._context.effects.append(DropActor(resident.actor_id))
 
     def _go(self, resident: Resident) -> None:
         resident.state = self._next[resident.state, "go"]
-        del self.residents[resident.actor_id]
+        self.leaving.remove(resident)
         assert resident.template.actor is not None
         self._take_for_life(resident.template.actor.held, -1)
         self._runs.dispatch()
@@ -138,6 +148,13 @@ class Residents:
         for name, amount in resources:
             free[name] = free.get(name, 0) - sign * amount
             for_life[name] = for_life.get(name, 0) + sign * amount
+
+    def hold_own(self, event: OwnActorHeld) -> None:
+        """A method makes a handle on its own actor, which it has from its caller, who holds the actor meanwhile."""
+        run = self._runs.runs.get(event.task_id)
+        if run is not None and not run.is_disowned and run.actor_id not in run.covered:
+            run.covered += (run.actor_id,)
+            self._references.hold(run.actor_id)
 
     def check(self) -> None:
         """Assert what must hold between turns."""
@@ -150,7 +167,7 @@ class Residents:
             for name, group in resident.groups.items():
                 if group.n_free < 0:
                     raise InvariantError(f"Actor {name_of(actor_id)} runs too many methods of group {name!r}.")
-                if resident.state == LIVING and group.n_free > 0 and any(run.state == READY for run in group.queue):
+                if group.n_free > 0 and any(run.state == READY for run in group.queue):
                     self._check_order(actor_id, group)
 
     def _check_order(self, actor_id: int, group: Group) -> None:

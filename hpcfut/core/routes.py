@@ -35,6 +35,8 @@ def events_of(core: RankCore) -> dict[type, Handler]:
         e.MethodCalled: core.calls.submit,
         e.ActorKillWanted: core.actors.kill,
         e.NameClaimed: core.names.claim,
+        e.NameGivenBack: lambda event: core.names.give_up(event.actor_id),
+        e.OwnActorHeld: core.residents.hold_own,
         e.NameSought: core.names.seek,
         e.NamesListed: core.names.list_all,
         e.ObjectPut: lambda event: references.put(event.object_id, event.result),

@@ -51,6 +51,7 @@ class Statistics(msgspec.Struct, frozen=True):
             n_actors=len(core.actors.actors)
             + len(core.addresses.addresses)
             + len(core.residents.residents)
+            + len(core.residents.leaving)
             + len(core.names.names)
             + len(core.names.queries),
             n_deaths=len(core.deaths.burials.unburied | core.deaths.burials.noted),

@@ -30,6 +30,8 @@ SPARES_VARIABLE: Final = "HPCFUT_SPARES"
 STALL_VARIABLE: Final = "HPCFUT_STALL_S"
 #: ``0``: nobody is started for a rank that has died.
 RESPAWN_VARIABLE: Final = "HPCFUT_RESPAWN"
+#: After so many seconds a constructor of an actor that has not returned is given up; ``0``: never.
+ACTOR_START_VARIABLE: Final = "HPCFUT_ACTOR_START_S"
 #: ``on``: the user said that the job must go on when a rank dies; `hpcfut run` tells it.
 WISH_VARIABLE: Final = "HPCFUT_FAULT_TOLERANCE"
 

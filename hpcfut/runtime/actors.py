@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from hpcfut.core.events import ActorKillWanted, NameClaimed, NamesListed, NameSought
+from hpcfut.core.events import ActorKillWanted, NameClaimed, NameGivenBack, NamesListed, NameSought, OwnActorHeld
 from hpcfut.model.named import NamedActor
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.packing import pack_inline
@@ -56,7 +56,8 @@ class Actors:
         self.detached[actor_id] = ref
 
     def held(self, actor_id: int) -> int:
-        """An actor that lives here, held once more by code of its own; gives its id."""
+        """An actor that lives here, held once more by the method of its own that runs; gives its id."""
+        self._runtime.engine.post(OwnActorHeld(self._runtime.task_id))
         self._runtime.mailbox.append(actor_id)
         return actor_id
 
@@ -74,6 +75,10 @@ class Actors:
         """Give an actor that is about to be made a name; gives who has it already, held once, and its descriptor."""
         packed = self.pack(descriptor)
         return self._found(partial(NameClaimed, namespace=namespace, name=name, actor_id=actor_id, descriptor=packed))
+
+    def give_back_name(self, actor_id: int) -> None:
+        """The actor that was claimed a name for is not made after all."""
+        self._runtime.engine.post(NameGivenBack(actor_id))
 
     def seek(self, namespace: str, name: str) -> Named | None:
         """The actor of a name, held once, and its descriptor."""

@@ -74,6 +74,7 @@ class Executor:
         self.current = Current()
         self._nbytes_inline_max = config.nbytes_inline_max
         self.environments = Environments(lambda: self.current.task_id)
+        self.stop_grace_s = config.stop_grace_s
         self.functions = Functions(pickling, self.environments)
         callers: list[Any] = [Executor.execute, Executor._results, Producers.produce]
         callers += [Environments.call, Environments.iterate]

@@ -127,9 +127,12 @@ class LoopHome:
 
         for task in tasks:
             task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        ends = [asyncio.wait(tasks, timeout=self.executor.stop_grace_s)] if tasks else []
+        for end in (*ends, loop.shutdown_asyncgens()):
+            try:
+                loop.run_until_complete(end)
+            except (KeyboardInterrupt, SystemExit):  # Of such a task; what is left goes with the loop.
+                traceback.print_exc()
 
     def _begin(self) -> None:
         self._is_looking = False

@@ -221,3 +221,15 @@ def test_what_a_disowned_method_was_given_is_reported(make_core: MakeCore) -> No
     assert only(effects, TaskRaised).borrowed == (ref,)
     hand.tell(RunReturned(foreign(0, 2), (SMALL,)))
     assert [rank for rank, _ in sent(hand.tell(RefsReleased([ref])))] == [2]
+
+
+def test_the_place_of_an_actor_on_a_rank_that_has_died(make_core: MakeCore) -> None:
+    hand = make_core(survives_deaths=True)
+    hand.define(METHOD)
+    borrow(hand, THEIRS, 1)
+    call(hand, THEIRS)
+    hand.tell(RankLost(2, "killed"))
+    assert of(hand.get(1, ActorLocated(THEIRS, 2, 0)), MethodPushed) == []
+    assert hand.stale("place of an actor whose rank has died") == 1
+    hand.get(1, ActorGone(THEIRS, GONE))
+    hand.release(hand.own(30), THEIRS)

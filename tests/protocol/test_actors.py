@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from hpcfut.core.events import ActorKillWanted, CancelRequested, NameClaimed, NamesListed, NameSought, TemplateDropped
+from hpcfut.core.events import (
+    ActorKillWanted,
+    CancelRequested,
+    NameClaimed,
+    NameGivenBack,
+    NamesListed,
+    NameSought,
+    OwnActorHeld,
+    TemplateDropped,
+)
 from hpcfut.model.failure import ACTOR_DIED, ACTOR_EXITED, ACTOR_UNAVAILABLE, CANCELLED, RAISED, UNSCHEDULABLE, Failure
 from hpcfut.model.named import NamedActor
 from hpcfut.model.template import RESOURCE_UNIT, STREAMING
@@ -339,9 +348,10 @@ def test_a_constructor_that_never_returns(ranks: Ranks) -> None:
     # class Counter: def __init__(self): while True: …
     actor = ranks.create(ranks.actor_class(name="Counter", start_within_s=5.0), runs=False)
     ref = ranks.call_method(actor, ranks.method())
-    ranks.pass_time(4.0)
-    assert not ranks.interrupted
-    ranks.pass_time(2.0)
+    for _ in range(2):
+        ranks.pass_time(4.0)
+        assert not ranks.interrupted
+    ranks.pass_time(6.0)
     assert "its constructor has not returned within 5 s on rank 1" in failure_of(ranks, ref).text
     assert ranks.interrupted == [actor]
     ranks.raises(actor, Failure(CANCELLED))
@@ -383,6 +393,84 @@ def test_a_method_is_tried_again_if_it_may(ranks: Ranks) -> None:
     ranks.returns(refs[0], b"1")
     assert ranks.value(0, refs[0]) == b"1"
     ranks.drop(0, *refs, actor)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_calls_go_on_behind_one_that_never_began(ranks: Ranks, is_cancelled: bool) -> None:
+    # a = actor.method.remote(slow.remote()); b = actor.method.remote()            # slow raises, or a is cancelled
+    actor, method = ranks.create(ranks.actor_class()), ranks.method()
+    slow = ranks.call(ranks.function(on=2))
+    refs = [ranks.call_method(actor, method, (slow,)), ranks.call_method(actor, method)]
+    if is_cancelled:
+        ranks.tell(0, CancelRequested(refs[0], is_recursive=False))
+        ranks.settle()
+    ranks.raises(slow, Failure(RAISED, "no"))
+    assert list(ranks.running) == refs[1:]
+    ranks.returns(refs[1])
+    ranks.drop(0, *refs, slow, actor)
+
+
+def test_an_actor_ends_with_its_last_call_where_all_are_on_one_rank(ranks: Ranks) -> None:
+    # ref = Counter.remote().add.remote()
+    actor, method = ranks.create(ranks.actor_class(1, on=1)), ranks.method(1)
+    ref = ranks.call_method(actor, method)
+    ranks.drop(1, actor)
+    ranks.returns(ref)
+    assert not ranks.begun
+    ranks.drop(1, ref)
+
+
+def test_an_actor_is_started_again_where_its_old_life_has_not_ended(ranks: Ranks) -> None:
+    # kill(actor, no_restart=False)            # while a method of it cannot be stopped
+    actor, method = ranks.create(ranks.actor_class(on=1, n_restarts_max=1)), ranks.method()
+    old = ranks.call_method(actor, method)
+    ranks.tell(0, ActorKillWanted(actor, is_final=False))
+    ranks.settle()
+    ranks.ends(actor)
+    new = ranks.call_method(actor, method)
+    ranks.raises(old, Failure(ACTOR_EXITED, "It ended itself, which it had long ago."))
+    ranks.returns(new)
+    last = ranks.call_method(actor, method)
+    ranks.returns(last, b"1")
+    assert ranks.value(0, last) == b"1"
+    ranks.drop(0, old, new, last, actor)
+
+
+def test_the_time_of_a_constructor_begins_when_it_is_with_a_rank(ranks: Ranks) -> None:
+    # Counter.remote(slow.remote())
+    slow = ranks.call(ranks.function(on=2))
+    actor = ranks.create(ranks.actor_class(on=1, start_within_s=10.0), (slow,), runs=False)
+    ranks.pass_time(9.9)
+    ranks.returns(slow)
+    ranks.pass_time(9.9)
+    assert not ranks.interrupted
+    ranks.ends(actor)
+    ranks.drop(0, slow, actor)
+
+
+def test_an_actor_that_keeps_a_handle_on_itself(ranks: Ranks) -> None:
+    # def method(self): self.me = get_runtime_context().current_actor
+    actor = ranks.create(ranks.actor_class(on=1))
+    ref = ranks.call_method(actor, ranks.method())
+    ranks.tell(1, OwnActorHeld(ref))
+    ranks.hold(1, actor)
+    ranks.returns(ref)
+    ranks.drop(0, ref, actor)
+    assert ranks.begun
+    ranks.drop(1, actor)
+    assert not ranks.begun
+
+
+def test_a_method_ends_while_a_thread_of_it_waits(ranks: Ranks) -> None:
+    actor, never = ranks.create(ranks.actor_class(on=1)), ranks.call(ranks.function(on=2))
+    ref = ranks.call_method(actor, ranks.method(), nested=(never,))
+    ranks.hold(1, never)
+    ranks.get(1, never, parent=ref)
+    ranks.returns(ref)
+    ranks.returns(never)
+    assert [resident.n_blocked for resident in ranks.hands[1].core.residents.residents.values()] == [0]
+    ranks.drop(1, never)
+    ranks.drop(0, never, ref, actor)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -431,6 +519,18 @@ def test_a_name_is_looked_up_while_its_actor_ends(ranks: Ranks) -> None:
     ranks.held.clear()
     ranks.settle()
     ranks.tell(2, NameSought(3, "", "c"))
+    ranks.settle()
+    assert ranks.told[-1] is None
+
+
+def test_a_name_is_given_back(ranks: Ranks) -> None:
+    # Counter.options(name="c").remote(Lock())            # which cannot be pickled
+    actor = ranks.new_id(1)
+    ranks.tell(1, NameClaimed(1, "", "c", actor, b""))
+    ranks.settle()
+    ranks.tell(1, NameGivenBack(actor))
+    ranks.settle()
+    ranks.tell(2, NameSought(2, "", "c"))
     ranks.settle()
     assert ranks.told[-1] is None
 
@@ -520,6 +620,30 @@ def test_a_borrower_calls_on_when_the_actor_has_moved(make_ranks: MakeRanks) -> 
     assert ranks.begun[home, actor] == refs
     ranks.returns(task)
     ranks.drop(2, *refs, actor)
+    ranks.drop(0, task, actor)
+
+
+def test_a_caller_is_told_of_a_place_that_it_knows_to_be_dead(mortal: Ranks) -> None:
+    # the owner says where the actor lives, and hears of the death after the caller
+    ranks = mortal
+    actor = ranks.create(ranks.actor_class(n_restarts_max=5), runs=False)
+    assert ranks.running == {actor: 1}
+    task = ranks.call(ranks.function(on=2), nested=(actor,))
+    ranks.hold(2, actor)
+    ref = ranks.call_method(actor, ranks.method(2))
+    ranks.held.append((0, 2))
+    ranks.ends(actor)
+    ranks.kill(1, unaware=(0,))
+    ranks.held.clear()
+    ranks.settle()
+    assert ref not in ranks.running
+    ranks.hear(0, 1)
+    ranks.settle()
+    ranks.returns(task)
+    ranks.ends(actor)
+    assert ranks.running == {ref: 2}
+    ranks.returns(ref)
+    ranks.drop(2, ref, actor)
     ranks.drop(0, task, actor)
 
 
