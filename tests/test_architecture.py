@@ -96,7 +96,7 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
         *("api.session", "api.interrupts", "api.timeouts", "api.futures", "api.remote", "api.actors"),
     ),
     "_thread": (),
-    "asyncio": ("api.awaiting", "runtime.loops"),
+    "asyncio": ("api.awaiting", "runtime.loops", "runtime.led_loop"),
     # Loaded by the first ``ref.future()`` only.
     "concurrent": ("api.futures",),
     "multiprocessing": (),

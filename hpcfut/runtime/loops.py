@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hpcfut.runtime.executor import Executor
+    from hpcfut.runtime.led_loop import LedLoop
 
 
 class LoopHome:
@@ -55,7 +56,7 @@ class LoopHome:
         self.descriptor: tuple[int, bytes] = (0, b"")
         self._arrived: deque[RunTask] = deque()
         self._calls: dict[int, Call] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: LedLoop | None = None
         self._ident = 0
         #: Whether the loop is going to look for calls anyway, and to tell what has ended.
         self._is_looking = self._is_telling = False
@@ -87,6 +88,7 @@ class LoopHome:
         self._is_looking = True
         if threading.get_ident() == self._ident:
             loop.call_soon(self._begin)
+            loop.news()
             return
         try:
             loop.call_soon_threadsafe(self._begin)
@@ -98,9 +100,11 @@ class LoopHome:
     def _live(self) -> None:
         import asyncio  # It takes long to load.
 
+        from hpcfut.runtime.led_loop import LedLoop
+
         with fatal("the event loop of an actor"):
             self.executor.current.home = self
-            loop = asyncio.new_event_loop()
+            loop = LedLoop(self.engine)
             asyncio.set_event_loop(loop)
             self.cancelled_error = asyncio.CancelledError
             self._ident = threading.get_ident()
@@ -115,7 +119,7 @@ class LoopHome:
             self._end_tasks(loop, asyncio.all_tasks(loop))
             # Its ``__del__`` is code of the user's.
             self.instance = None
-            loop.close()
+            loop.leave()
 
     @property
     def _is_over(self) -> bool:
@@ -138,6 +142,8 @@ class LoopHome:
         self._is_looking = False
         arrived, loop, interruption = self._arrived, self._loop, self.executor.interruption
         assert loop is not None
+        if arrived:
+            loop.begin()
         while arrived:
             run = arrived.popleft()
             task_id = run.task_id

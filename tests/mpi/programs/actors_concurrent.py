@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -208,3 +210,41 @@ def case_concurrency_groups_of_async_actors() -> None:
     assert hpcfut.wait([first, second], timeout=0.05)[0] == []
     get(meeting.meet.remote(2))
     get([first, second])
+
+
+def case_a_loop_hears_sockets_and_other_threads(n_ranks: int) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.ends = socket.socketpair()
+            for end in self.ends:
+                end.setblocking(False)
+
+        async def receive(self) -> bytes:
+            return await asyncio.get_running_loop().sock_recv(self.ends[0], 100)
+
+        async def send(self, data: bytes) -> None:
+            await asyncio.get_running_loop().sock_sendall(self.ends[1], data)
+
+        async def of_a_thread(self, value: int) -> int:
+            await asyncio.to_thread(time.sleep, 0.002)
+            return value
+
+        async def after(self, s: float) -> float:
+            began = time.monotonic()
+            await asyncio.sleep(s)
+            return time.monotonic() - began
+
+        def close(self) -> None:
+            for end in self.ends:
+                end.close()
+
+    for rank in range(n_ranks):
+        listener = on_rank(hpcfut.remote(Listener), rank).remote()
+        for n in range(5):
+            assert get(listener.of_a_thread.remote(n)) == n
+            received = listener.receive.remote()
+            assert get(listener.of_a_thread.remote(n)) == n
+            listener.send.remote(str(n).encode())
+            assert get(received) == str(n).encode()
+        assert get(listener.after.remote(0.01)) >= 0.01
+        get(listener.close.remote())

@@ -602,3 +602,15 @@ def case_programs_that_the_code_starts_die_of_ctrl_c() -> None:
         return subprocess.run(["/bin/sh", "-c", "kill -INT $$; exit 0"], check=False).returncode
 
     assert hpcfut.get(run.remote(), timeout=WAIT_S) == -signal.SIGINT
+
+
+def case_an_isolated_task_cannot_call_actors() -> None:
+    class Sleeper:
+        def call(self) -> None: ...
+
+    def call(actors: list[Any]) -> None:
+        actors[0].call.remote()
+
+    isolated: Any = hpcfut.remote(isolation="process", max_retries=0)(call)
+    actor = hpcfut.remote(Sleeper).remote()
+    assert "is not there in a task with isolation" in str(raised(RayError, hpcfut.get, isolated.remote([actor])))
