@@ -128,8 +128,9 @@ CHAIN: Final = words(
     "arena actor_events events effects context ownership borrowing copy copies fullness spills pressure loans "
     "readers transfers keepers references answers templates membership address task lineage footprints lease ahead "
     "locality pushes leases addresses items tasks calls stranded cancellations names actors room run grants "
-    "scheduler arguments runs resident residents cancelled_runs orphans recalls streams wait waits watches recovery "
-    "notices inventories stuck standstills fates burials estates arrivals replacements deaths statistics routes rank"
+    "scheduler arguments runs disowned resident residents cancelled_runs orphans recalls streams wait waits watches "
+    "recovery notices inventories stuck standstills fates burials estates arrivals replacements deaths statistics "
+    "routes rank"
 )
 
 #: Calls of MPI that wait for other ranks. Capital letters mean nothing else anywhere in the package.

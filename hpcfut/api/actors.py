@@ -285,7 +285,7 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """
     if not isinstance(actor, ActorHandle):
         raise TypeError(f"kill() was given {actor!r}. Give it a handle of an actor; tasks are ended by cancel().")
-    runtime_of(actor._actor_id).actors.kill(actor._actor_id._object_id, is_final=no_restart)
+    runtime_of(actor._ref).actors.kill(actor._ref._object_id, is_final=no_restart)
 
 
 def exit_actor() -> NoReturn:

@@ -13,6 +13,16 @@ from hpcfut.api.session import demand_current
 from hpcfut.model.errors import PendingCallsLimitExceededError
 
 
+class ActorID(str):
+    """Names an actor; it keeps none alive, and is no ref to a value."""
+
+    __slots__ = ()
+
+    def hex(self) -> str:
+        """The id as 16 hexadecimal digits."""
+        return str(self)
+
+
 class ActorHandle:
     """Calls the methods of an actor: ``handle.method.remote(...)`` gives the ref of the result at once.
 
@@ -35,7 +45,7 @@ class ActorHandle:
     def __init__(self, ref: ObjectRef[Any], interface: Interface) -> None:
         """Handles are made by hpcfut."""
         # Methods have the ref and not the handle, so that no cycle keeps an actor alive.
-        self._actor_id = ref
+        self._ref = ref
         self._interface = interface
         if "__call__" in interface.traits.methods:
             self.__getattr__("__call__")  # Handles have one themselves, which says that they cannot be called.
@@ -47,8 +57,12 @@ class ActorHandle:
         options = interface.traits.methods.get(name)
         if options is None:
             raise AttributeError(_no_method(interface.traits, name))
-        method = self.__dict__[name] = ActorMethod(self._actor_id, interface, name, options)
+        method = self.__dict__[name] = ActorMethod(self._ref, interface, name, options)
         return method
+
+    @property
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._ref.hex())
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> NoReturn:
         """An actor cannot be called directly."""
@@ -58,16 +72,16 @@ class ActorHandle:
         return [*super().__dir__(), *self._interface.traits.methods]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActorHandle) and other._actor_id == self._actor_id
+        return isinstance(other, ActorHandle) and other._ref == self._ref
 
     def __hash__(self) -> int:
-        return hash(self._actor_id)
+        return hash(self._ref)
 
     def __repr__(self) -> str:
-        return f"Actor({self._interface.traits.class_name}, {self._actor_id.hex()})"
+        return f"Actor({self._interface.traits.class_name}, {self._ref.hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return handle_of, (self._actor_id, *self._interface.descriptor)
+        return handle_of, (self._ref, *self._interface.descriptor)
 
     def __copy__(self) -> ActorHandle:
         return self

@@ -194,7 +194,7 @@ class RunHeldBack(msgspec.Struct, gc=False):
 
 
 class CancelRequested(msgspec.Struct, gc=False):
-    """Code here wants the task that makes this object to be cancelled; ``is_forced``: with its process, if it has one."""
+    """Code here wants the task that makes this object to end; ``is_forced``: with its process, if it has its own."""
 
     object_id: int
     is_recursive: bool

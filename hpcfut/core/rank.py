@@ -20,6 +20,7 @@ from hpcfut.core.cancelled_runs import CancelledRuns
 from hpcfut.core.context import NEVER, Context, Handler, Handlers, MakeTable, Table
 from hpcfut.core.copies import Copies
 from hpcfut.core.deaths import Deaths
+from hpcfut.core.disowned import DisownedRuns
 from hpcfut.core.effects import Effect
 from hpcfut.core.events import TaskSubmitted
 from hpcfut.core.fates import Fates
@@ -94,7 +95,9 @@ class RankCore:
         self.scheduler = Scheduler(context, self.membership, is_driver=is_driver)
         self.membership.own_load = self.scheduler.load
         self.runs = Runs(context, self.references, self.templates, copies, self.transfers, self.scheduler)
-        self.residents = Residents(context, self.references, self.transfers, self.scheduler, self.runs)
+        disowned = DisownedRuns(context, self.references, copies, self.templates, self.runs)
+        room = (self.transfers, self.scheduler, self.runs, disowned)
+        self.residents = Residents(context, self.references, *room)
         self.streams = Streams(context, copies, self.runs)
         self.waits = Waits(
             context, self.references, copies, self.transfers, self.leases, self.tasks, self.runs, self.scheduler

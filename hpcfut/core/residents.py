@@ -11,6 +11,7 @@ An actor that is dismissed is out when the methods that run have ended. Their ca
 from __future__ import annotations
 
 from hpcfut.core.context import Context
+from hpcfut.core.disowned import DisownedRuns
 from hpcfut.core.effects import DropActor
 from hpcfut.core.events import OwnActorHeld
 from hpcfut.core.references import References
@@ -20,8 +21,9 @@ from hpcfut.core.runs import Runs
 from hpcfut.core.scheduler import Scheduler
 from hpcfut.core.transfers import Transfers
 from hpcfut.model.errors import InvariantError
-from hpcfut.model.failure import ACTOR_DIED, Failure
+from hpcfut.model.failure import ACTOR_DIED, INTERNAL, Failure
 from hpcfut.model.ids import name_of
+from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.actors import ActorDismissed, ActorLeft, MethodGivenUp, MethodPushed, MethodRefused
 
 
@@ -29,7 +31,13 @@ class Residents:
     """The table of actors on this rank."""
 
     def __init__(
-        self, context: Context, references: References, transfers: Transfers, scheduler: Scheduler, runs: Runs
+        self,
+        context: Context,
+        references: References,
+        transfers: Transfers,
+        scheduler: Scheduler,
+        runs: Runs,
+        disowned: DisownedRuns,
     ) -> None:
         self._context = context
         self._next = context.make_table("resident", TRANSITIONS)
@@ -37,6 +45,7 @@ class Residents:
         self._transfers = transfers
         self._scheduler = scheduler
         self._runs = runs
+        self._disowned = disowned
         self.residents: dict[int, Resident] = {}
         #: Those that have been dismissed, or have ended themselves, while methods run that do not end at once.
         self.leaving: list[Resident] = []
@@ -64,7 +73,10 @@ class Residents:
             self._context.send(source, MethodRefused(message.task_id))
             return
         run = self._runs.call(source, message, resident)
-        group = resident.groups[run.template.group]
+        group = resident.groups.get(run.template.group)
+        if group is None:
+            self._runs.drop(run, no_group(run.template, resident))
+            return
         if run.state == READY and group.n_free > 0 and not group.queue:
             self._runs.start(run)
         else:
@@ -133,7 +145,7 @@ class Residents:
         self.leaving.append(resident)
         for run in list(resident.running.values()):
             if run.state in (RUNNING, BLOCKED):  # Else it has been answered, and only its account is put off.
-                self._runs.disown(run, failure)
+                self._disowned.disown(run, failure)
         self._context.effects.append(DropActor(resident.actor_id))
 
     def _go(self, resident: Resident) -> None:
@@ -177,3 +189,13 @@ class Residents:
                 callers[run.owner] = None
             elif run.state == READY and (run.owner not in callers or not run.template.is_ordered):
                 raise InvariantError(f"A method of actor {name_of(actor_id)} could begin, and does not: {run}.")
+
+
+def no_group(method: TaskTemplate, resident: Resident) -> Failure:
+    """A call names a concurrency group that its actor does not have."""
+    known = ", ".join(repr(name) for name in resident.groups if name) or "none"
+    return Failure(
+        INTERNAL,
+        f"Method {method.name} was called with the concurrency group {method.group!r}, but the class of its actor has "
+        f"{known}. Give the class the option concurrency_groups, a dict from names to how many calls run at a time.",
+    )

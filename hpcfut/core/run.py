@@ -9,6 +9,7 @@ import msgspec
 
 from hpcfut.core.copy import Copy
 from hpcfut.core.room import Room
+from hpcfut.model.failure import Failure
 from hpcfut.model.template import TaskTemplate
 from hpcfut.wire.messages import Argument
 
@@ -69,7 +70,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     is_cancelled: bool = False
     #: Whether what it has submitted is to be cancelled as well, if it does not return all the same.
     is_cancelled_below: bool = False
-    #: Whether its caller has been answered, because the actor has been dismissed: how it ends is told to nobody.
+    #: Whether its actor has been dismissed meanwhile (``disowned.py``); and what its caller is told of that at its end.
     is_disowned: bool = False
+    farewell: Failure | None = None
     #: The actor that it constructs, or whose method it is.
     actor_id: int = 0

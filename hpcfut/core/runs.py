@@ -13,7 +13,7 @@ from typing import Any
 from hpcfut.core.arguments import Arguments
 from hpcfut.core.context import Context
 from hpcfut.core.copies import Copies
-from hpcfut.core.effects import DropActor, InterruptTask, RunTask
+from hpcfut.core.effects import DropActor, RunTask
 from hpcfut.core.references import References
 from hpcfut.core.room import Room
 from hpcfut.core.run import BLOCKED, FETCHING, READY, RUNNING, TRANSITIONS, Run
@@ -60,6 +60,8 @@ class Runs:
         #: Told that methods of an actor may begin, and that a constructor has returned; bound in ``residents.py``.
         self.on_turn: Callable[[Any], None]
         self.on_constructed: Callable[[Run], None]
+        #: Told how a run has ended of which nobody here wants to know it; bound in ``disowned.py``.
+        self.on_disowned_end: Callable[[Run, tuple[Result, ...]], Run]
 
     # -- arrival -----------------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class Runs:
         run.room.add_ready(run)
         if run.room is self._scheduler and not run.lease_id and not self._scheduler.accepts(run.owner):
             return run
-        self._go_on_after(run)
+        self.go_on_after(run)
         return None
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ class Runs:
             self._context.runnable.append(NO_ID)
         scheduler.open_some()
 
-    def _go_on_after(self, run: Run) -> None:
+    def go_on_after(self, run: Run) -> None:
         """A run has ended, or is ready: others, or it, may start."""
         if run.room is self._scheduler:
             self.dispatch()
@@ -279,11 +281,11 @@ class Runs:
                     self._context.put_off.append((self._settle, run))
                 return run
         if run.is_disowned:
-            return self._end_disowned(run, results)
+            return self.on_disowned_end(run, results)
         if payload is None:
             for object_id, result in zip(run.return_ids, results, strict=False):
                 self.keep(run, object_id, result)
-        borrowed = self._end(run)
+        borrowed = self.end(run)
         if run.template.actor is not None:
             self.on_constructed(run)
         if payload is not None and not borrowed:
@@ -291,12 +293,12 @@ class Runs:
         else:
             self._context.send(run.owner, TaskReturned(task_id, results, borrowed))
         if not run.waiter_id:
-            self._go_on_after(run)
+            self.go_on_after(run)
         return run
 
     def _settle(self, run: Run) -> None:
         run.room.end(run)
-        self._go_on_after(run)
+        self.go_on_after(run)
 
     def keep(self, run: Run, object_id: int, result: Result) -> None:
         """A result leaves for its owner: hold its bytes, and report the owner for the refs inside."""
@@ -310,42 +312,13 @@ class Runs:
         """User code raised, or the run could not start; what is said of ``returned`` holds here too."""
         run = self.runs[task_id]
         if run.is_disowned:
-            return self._end_disowned(run, ())
-        borrowed = self._end(run)
+            return self.on_disowned_end(run, ())
+        borrowed = self.end(run)
         if run.template.actor is not None:
             self._context.effects.append(DropActor(task_id))
         self._context.send(run.owner, TaskRaised(task_id, failure, is_retriable, borrowed, lost))
         if not run.waiter_id:
-            self._go_on_after(run)
-        return run
-
-    def disown(self, run: Run, failure: Failure) -> None:
-        """The actor of a running method is dismissed: its caller is answered now, and nobody when it ends."""
-        own, borrowed = self._context.rank, []
-        if run.owner != own and run.owner in self._context.apart:
-            return  # It has been cancelled as an orphan.
-        for object_id in run.covered:
-            if own not in (run.owner, owner_of(object_id)):
-                self._references.accept(object_id, run.owner)
-                borrowed.append(object_id)
-        self._context.send(run.owner, TaskRaised(run.task_id, failure, True, tuple(borrowed)))
-        run.is_disowned = True
-        self._templates.keep(run.template.template_id)
-        if not run.is_cancelled:
-            run.is_cancelled = True
-            self._context.effects.append(InterruptTask(run.task_id, False))
-
-    def _end_disowned(self, run: Run, results: tuple[Result, ...]) -> Run:
-        for object_id, result in zip(run.return_ids, results, strict=False):
-            if result.payload is None:
-                self._copies.discard(object_id)
-        run.state = self._on_end[run.state]
-        run.room.end(run)
-        del self.runs[run.task_id]
-        self.arguments.unpin(run)
-        self._references.drop_all(run.covered)
-        self._templates.release(run.template.template_id)
-        self._go_on_after(run)
+            self.go_on_after(run)
         return run
 
     def refuse(self, run: Run) -> None:
@@ -354,10 +327,11 @@ class Runs:
         self._forget(run, is_reported=False)
         self._context.send(run.owner, MethodRefused(run.task_id))
 
-    def _end(self, run: Run) -> tuple[int, ...]:
+    def end(self, run: Run, *, is_reported: bool = True) -> tuple[int, ...]:
+        """A run has ended; returns what ``_forget`` does."""
         run.state = self._on_end[run.state]
         run.room.end(run)
-        return self._forget(run)
+        return self._forget(run, is_reported=is_reported)
 
     def _forget(self, run: Run, *, is_reported: bool = True) -> tuple[int, ...]:
         """Take a run out of the table; returns the covered refs that are still held here.
@@ -384,7 +358,7 @@ class Runs:
         """A run will not start."""
         run.state = self.next[run.state, "drop"]
         self._context.send(run.owner, TaskRaised(run.task_id, failure, False, self._forget(run), lost))
-        self._go_on_after(run)
+        self.go_on_after(run)
 
     def check(self) -> None:
         """Assert what must hold between turns."""

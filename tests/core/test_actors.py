@@ -183,7 +183,7 @@ def test_an_actor_is_dismissed(make_core: MakeCore) -> None:
     assert of(effects, InterruptTask) == [InterruptTask(foreign(0, 2), False)]
     assert [message for _, message in sent(effects)] == [
         MethodRefused(foreign(0, 3)),
-        TaskRaised(foreign(0, 2), GONE, True),
+        TaskRaised(foreign(0, 2), GONE, False),
     ]
     assert sent(hand.get(0, MethodPushed(foreign(0, 4), actor, METHOD.template_id, b"call"))) == [
         (0, MethodRefused(foreign(0, 4)))
@@ -205,7 +205,7 @@ def test_an_actor_ends_itself_while_another_method_runs(make_core: MakeCore) -> 
     effects = hand.tell(RunRaised(foreign(0, 3), Failure(ACTOR_EXITED, "It is dead."), False))
     assert [message for _, message in sent(effects)] == [
         ActorLeft(actor, GONE, True),
-        TaskRaised(foreign(0, 2), GONE, True),
+        TaskRaised(foreign(0, 2), GONE, False),
         TaskRaised(foreign(0, 3), GONE, False),
     ]
     hand.tell(RunReturned(foreign(0, 2), (SMALL,)))

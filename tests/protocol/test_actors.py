@@ -473,6 +473,29 @@ def test_a_method_ends_while_a_thread_of_it_waits(ranks: Ranks) -> None:
     ranks.drop(0, never, ref, actor)
 
 
+def test_a_method_is_tried_again_when_its_first_attempt_has_ended(ranks: Ranks) -> None:
+    # max_task_retries=1; kill(actor, no_restart=False)            # while a method of it cannot be stopped
+    actor, method = ranks.create(ranks.actor_class(on=1, n_restarts_max=1)), ranks.method(n_retries_max=1)
+    ref = ranks.call_method(actor, method)
+    ranks.tell(0, ActorKillWanted(actor, is_final=False))
+    ranks.settle()
+    ranks.ends(actor)
+    assert ranks.running == {ref: 1}
+    ranks.returns(ref, b"of a dead actor")
+    assert ranks.running == {ref: 1}
+    ranks.returns(ref, b"1")
+    assert ranks.value(0, ref) == b"1"
+    ranks.drop(0, ref, actor)
+
+
+def test_a_group_that_the_class_does_not_have(ranks: Ranks) -> None:
+    # actor.method.options(concurrency_group="io").remote()
+    actor = ranks.create(ranks.actor_class())
+    ref = ranks.call_method(actor, ranks.method(group="io"))
+    assert "with the concurrency group 'io', but the class of its actor has none." in failure_of(ranks, ref).text
+    ranks.drop(0, ref, actor)
+
+
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
@@ -684,6 +707,19 @@ def test_the_caller_of_an_actor_dies(make_ranks: MakeRanks) -> None:
     assert failure_of(ranks, task).kind != UNSCHEDULABLE
     assert not ranks.begun
     ranks.drop(0, task)
+
+
+def test_a_caller_dies_whose_running_call_has_been_answered(make_ranks: MakeRanks) -> None:
+    ranks = make_ranks(4, survives_deaths=True)
+    actor = ranks.create(ranks.actor_class(on=1))
+    task = ranks.call(ranks.function(on=2), nested=(actor,))
+    ranks.hold(2, actor)
+    ref = ranks.call_method(actor, ranks.method(2))
+    ranks.tell(0, ActorKillWanted(actor, is_final=True))
+    ranks.settle()
+    ranks.kill(2)
+    ranks.returns(ref)
+    ranks.drop(0, task, actor)
 
 
 def test_pushed_tasks_are_not_methods(ranks: Ranks) -> None:
