@@ -87,8 +87,9 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
     "marshal": (),
     "shelve": (),
     # The launcher is a process of its own and no rank: it watches a job with the clock. A file that somebody else has
-    # locked is tried again after a while: nobody tells when it is free.
-    "time": ("runtime", "edges.host", "cli", "io.files"),
+    # locked is tried again after a while: nobody tells when it is free. A pool of actors gives out work while somebody
+    # waits for a result, in several calls of `wait` that share one deadline.
+    "time": ("runtime", "edges.host", "cli", "io.files", "util.actor_pool"),
     # In `api` the locks round the start and end of the session, the registering of functions and the end of a future,
     # and which thread is the main one; in `wire.pickling` whose payload a thread is loading.
     "threading": (
@@ -96,7 +97,8 @@ DOORS: Final[dict[str, tuple[str, ...]]] = {
         *("api.session", "api.interrupts", "api.timeouts", "api.futures", "api.remote", "api.actors"),
     ),
     "_thread": (),
-    "asyncio": ("api.awaiting", "runtime.loops", "runtime.led_loop"),
+    # In `util` inside of async actors, which wait by it.
+    "asyncio": ("api.awaiting", "runtime.loops", "runtime.led_loop", "util.queue", "util.semaphore", "util.barrier"),
     # Loaded by the first ``ref.future()`` only.
     "concurrent": ("api.futures",),
     "multiprocessing": (),
@@ -202,7 +204,7 @@ def test_layers() -> None:
 
 
 def test_layers_name_nothing_that_is_not_there() -> None:
-    planned = {"edges.cuda", "shuffle", "interop", "util"}
+    planned = {"edges.cuda", "shuffle", "interop"}
     missing = [layer for layer in LAYERS if layer not in NAMES | planned]
     assert not missing
     assert not [layer for layer in planned if layer in NAMES and not list((PACKAGE / layer).glob("*.py"))]

@@ -11,6 +11,7 @@ import pytest
 
 import hpcfut
 import hpcfut.io
+import hpcfut.util
 from tests.mpi.jobs import CHECKOUT
 
 #: They speak for themselves.
@@ -28,7 +29,7 @@ def public_names() -> Iterator[tuple[str, Any]]:
             for member, value in vars(thing).items():
                 if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                     yield f"{name}.{member}", value
-    for module in (hpcfut.exceptions, hpcfut.io):
+    for module in (hpcfut.exceptions, hpcfut.io, hpcfut.util):
         for name in module.__all__:
             yield f"{module.__name__.removeprefix('hpcfut.')}.{name}", getattr(module, name)
 
