@@ -36,6 +36,8 @@ PRINTED: Final = {
         "a postcard gets the stamp 87265.",
         "Meanwhile the event loop went on.",
     ],
+    "life": ["In generation 180 55 cells are alive."],
+    "parameter_server": ["After 80 steps the weights are those of least squares: True."],
     "pi": ["π is about 3.1414, after 10,000,000 points."],
     "pipeline": ["In 3,000,000 samples there is a sine of amplitude 0.101."],
     "spmd": [

@@ -17,7 +17,6 @@ from hpcfut.util.queue import Queue as QueueOfRay
 from tests.mpi.support import WAIT_S, Gate, get, on_rank, raised
 
 
-@hpcfut.remote
 class Worker:
     """Does what a pool gives it."""
 
@@ -34,6 +33,9 @@ class Worker:
         return value, -value
 
 
+Workers: Any = hpcfut.remote(Worker)
+
+
 def double(worker: Any, value: int) -> Any:
     return worker.double.remote(value)
 
@@ -44,7 +46,7 @@ def double(worker: Any, value: int) -> Any:
 def case_a_pool_maps(n_ranks: int) -> None:
     assert ActorPoolOfRay is ActorPool
     assert QueueOfRay is Queue
-    pool = ActorPool([on_rank(Worker, rank).remote() for rank in range(n_ranks)])
+    pool = ActorPool([on_rank(Workers, rank).remote() for rank in range(n_ranks)])
     assert list(pool.map(double, range(20))) == [*range(0, 40, 2)]
     assert sorted(pool.map_unordered(double, range(20))) == [*range(0, 40, 2)]
     assert list(pool.map(double, [])) == []
@@ -53,7 +55,7 @@ def case_a_pool_maps(n_ranks: int) -> None:
 
 
 def case_a_pool_gives_out_work_while_a_result_is_awaited() -> None:
-    pool = ActorPool([Worker.remote(), Worker.remote()])
+    pool = ActorPool([Workers.remote(), Workers.remote()])
     with Gate() as gate, Gate() as later:
         pool.submit(lambda worker, value: worker.wait_at.remote(gate, value), "first")
         for value in range(3):
@@ -78,7 +80,7 @@ def open_gate(gate: Gate) -> None:
 
 
 def case_a_pool_and_errors_and_timeouts() -> None:
-    pool = ActorPool([Worker.remote()])
+    pool = ActorPool([Workers.remote()])
     for value in (-1, 1):
         pool.submit(double, value)
     raised(ValueError, pool.get_next)
@@ -95,7 +97,7 @@ def case_a_pool_and_errors_and_timeouts() -> None:
 
 
 def case_actors_join_and_leave_a_pool() -> None:
-    worker, other = Worker.remote(), Worker.remote()
+    worker, other = Workers.remote(), Workers.remote()
     pool = ActorPool([worker])
     assert "belongs to this pool" in str(raised(ValueError, pool.push, worker))
     assert pool.has_free()
