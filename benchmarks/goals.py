@@ -6,7 +6,19 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from measures import GET_10K_REFS, GET_CALLS, PING_PONG, PUT_CALLS, TASKS_ASYNC, TASKS_SYNC, WAIT_1K_REFS
+from measures import (
+    ACTOR_ASYNC,
+    ACTOR_SYNC,
+    ASYNC_ACTOR_ASYNC,
+    GET_10K_REFS,
+    GET_CALLS,
+    N_N_WITH_ARG,
+    PING_PONG,
+    PUT_CALLS,
+    TASKS_ASYNC,
+    TASKS_SYNC,
+    WAIT_1K_REFS,
+)
 
 N_PING_PONGS_MAX = 6.0
 
@@ -66,9 +78,11 @@ class Row:
         return "" if bound is None else f"{'≤' if self.is_cost else '≥'} {bound:g}{self.unit}"
 
 
-def _ratio(title: str, measure: str, other: str, must: float, goal: float) -> Row:
+def _ratio(title: str, measure: str, other: str, must: float, goal: float | None = None) -> Row:
     unit = "" if other == "bare" else " ×"
     name = {"bare": "the bare mpi4py loop", "ray": "Ray", "charm4py": "charm4py's pool"}[other]
+    if other == "charm4py" and measure == ACTOR_SYNC:
+        name = "charm4py's chares"
     return Row(f"{title}, of {name}", lambda found: found.ratio("hpcfut", other, measure), must, goal, unit)
 
 
@@ -121,6 +135,13 @@ ROWS: tuple[Row, ...] = (
     _ratio("tasks with many in flight", TASKS_ASYNC, "ray", 45, 80),
     _ratio("tasks one at a time", TASKS_SYNC, "charm4py", 4, 7),
     _ratio("tasks with many in flight", TASKS_ASYNC, "charm4py", 4, 7),
+    _ratio("actor calls one at a time", ACTOR_SYNC, "bare", 0.4, 0.55),
+    _ratio("actor calls in flight", ACTOR_ASYNC, "bare", 0.7, 1.1),
+    _ratio("actor calls one at a time", ACTOR_SYNC, "ray", 25, 40),
+    _ratio("actor calls in flight", ACTOR_ASYNC, "ray", 22, 40),
+    _ratio("actor calls one at a time", ACTOR_SYNC, "charm4py", 3, 5),
+    _ratio("async actor calls in flight", ASYNC_ACTOR_ASYNC, "ray", 20),
+    _ratio("n:n actor calls with a ref argument", N_N_WITH_ARG, "ray", 15),
     _ratio("put calls", PUT_CALLS, "ray", 15, 50),
     _ratio("get calls", GET_CALLS, "ray", 10, 25),
     _ratio("wait on 1k refs", WAIT_1K_REFS, "ray", 20, 40),
@@ -136,6 +157,7 @@ ROWS: tuple[Row, ...] = (
     _figure(
         "20,000 tasks of 1 ms, share of the ideal", "tasks of 1 ms, share of the ideal", 0.85, 0.95, "", is_cost=False
     ),
+    _figure("1,000 actors created on 4 ranks and called once", "actors created and called, s", 1, None, " s"),
     _figure("import hpcfut", "import hpcfut, s", 0.15, None, " s"),
     _figure("get of 64 MiB, both ranks awake", "store: get, both awake, µs", 60, 15, " µs"),
     _figure("get of 64 MiB, the owner idle for 100 ms", "store: get, owner idle for 100 ms, µs", 250, 120, " µs"),

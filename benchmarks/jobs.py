@@ -95,6 +95,7 @@ BENCHMARKS = {
     "idle": Benchmark(TWO_RANKS, "idle.py"),
     "queued": Benchmark(TWO_RANKS, "queued_tasks.py"),
     "short": Benchmark(("hpcfut", "run", "-n", "4"), "short_tasks.py"),
+    "many-actors": Benchmark(("hpcfut", "run", "-n", "4"), "many_actors.py"),
     "task-life": Benchmark(TWO_RANKS, "task_life.py"),
     "importing": Benchmark(("python",), "importing.py"),
     "store": Benchmark(TWO_RANKS, "store.py"),

@@ -20,6 +20,10 @@ GET_CALLS = "single client get calls"
 PUT_CALLS = "single client put calls"
 WAIT_1K_REFS = "single client wait 1k refs"
 GET_10K_REFS = "single client get object containing 10k refs"
+ACTOR_SYNC = "1:1 actor calls sync"
+ACTOR_ASYNC = "1:1 actor calls async"
+ASYNC_ACTOR_ASYNC = "1:1 async-actor calls async"
+N_N_WITH_ARG = "n:n actor calls with arg async"
 PING_PONG = "ping-pong of 64 B"
 
 N_WAITED = 1000
@@ -32,6 +36,20 @@ WARM_UP_S = 0.3
 def task(number: int) -> tuple[int, int]:
     """What every system runs: the process that runs it, and a result that is checked."""
     return os.getpid(), number + 1
+
+
+class Actor:
+    """What every system has as an actor."""
+
+    def task(self, number: int) -> tuple[int, int]:
+        return task(number)
+
+
+class AsyncActor:
+    """The same for an event loop."""
+
+    async def task(self, number: int) -> tuple[int, int]:
+        return task(number)
 
 
 class Check:
@@ -50,6 +68,12 @@ class Check:
                 raise RuntimeError("The driver's process ran the task itself.")
         self._compare(map(tuple, results), [(self._executor, number + 1) for number in range(n)])
         self._note(number + 1 for number in range(n))
+
+    def calls(self, results: Sequence[Any], n: int) -> None:
+        """The same of calls of an actor, which may be another process."""
+        self._executor = None
+        self.tasks(results, n)
+        self._executor = None
 
     def values(self, results: Sequence[Any], wanted: Sequence[int]) -> None:
         """They are what they must be."""
@@ -89,6 +113,11 @@ MEASURES: Mapping[str, Measure] = {
     GET_CALLS: Measure(lambda check, results, n: check.values(results, [0] * n)),
     WAIT_1K_REFS: Measure(lambda check, results, n: check.values(results, [n * N_WAITED]), n_batch=1, n_small=1),
     GET_10K_REFS: Measure(lambda check, results, n: check.values(results, [N_CONTAINED] * n), n_batch=1, n_small=1),
+    ACTOR_SYNC: Measure(Check.calls),
+    ACTOR_ASYNC: Measure(Check.calls, n_batch=1000, n_small=100),
+    ASYNC_ACTOR_ASYNC: Measure(Check.calls, n_batch=1000, n_small=100),
+    # So many calls of each of two actors by the other.
+    N_N_WITH_ARG: Measure(lambda check, results, n: check.values(results, [n // 2] * 2), n_batch=1000, n_small=100),
     PING_PONG: Measure(lambda check, results, n: check.values(results, [n])),
 }
 

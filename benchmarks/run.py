@@ -21,12 +21,25 @@ from adapters import SYSTEMS, System
 from common import hash_of
 from goals import Found
 from jobs import BENCHMARKS, JobFailedError, program, run_command
-from measures import GET_10K_REFS, GET_CALLS, PING_PONG, PUT_CALLS, TASKS_ASYNC, TASKS_SYNC, WAIT_1K_REFS
+from measures import (
+    ACTOR_ASYNC,
+    ACTOR_SYNC,
+    ASYNC_ACTOR_ASYNC,
+    GET_10K_REFS,
+    GET_CALLS,
+    N_N_WITH_ARG,
+    PING_PONG,
+    PUT_CALLS,
+    TASKS_ASYNC,
+    TASKS_SYNC,
+    WAIT_1K_REFS,
+)
 from report import write_report
 
 #: What can be asked for of every system.
 GROUPS = {
     "tasks": (TASKS_SYNC, TASKS_ASYNC, PING_PONG),
+    "actors": (ACTOR_SYNC, ACTOR_ASYNC, ASYNC_ACTOR_ASYNC, N_N_WITH_ARG),
     "calls": (PUT_CALLS, GET_CALLS, WAIT_1K_REFS, GET_10K_REFS),
 }
 SYSTEM_TIMEOUT_S = 300.0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import bare_loop
 import mpi4py
-from measures import PING_PONG, TASKS_ASYNC, TASKS_SYNC
+from measures import ACTOR_ASYNC, ACTOR_SYNC, PING_PONG, TASKS_ASYNC, TASKS_SYNC
 from mpi4py import MPI
 
 from adapters import Call
@@ -34,16 +34,24 @@ class Bare:
             comm.send(None, bare_loop.EXECUTOR)
 
     def calls(self) -> Mapping[str, Call]:
-        """Tasks, and the raw ping-pong."""
+        """Tasks, which are calls of an actor as well, and the raw ping-pong."""
         comm = MPI.COMM_WORLD
 
         def ping_pong(n: int) -> list[int]:
             bare_loop.run_ping_pong(comm, n)
             return [n]
 
+        def sync(n: int) -> Sequence[object]:
+            return self.run_sync(comm, n)[1]
+
+        def many(n: int) -> Sequence[object]:
+            return self.run_async(comm, n)[1]
+
         return {
-            TASKS_SYNC: lambda n: self.run_sync(comm, n)[1],
-            TASKS_ASYNC: lambda n: self.run_async(comm, n)[1],
+            TASKS_SYNC: sync,
+            TASKS_ASYNC: many,
+            ACTOR_SYNC: sync,
+            ACTOR_ASYNC: many,
             PING_PONG: ping_pong,
         }
 

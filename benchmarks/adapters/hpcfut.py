@@ -1,4 +1,4 @@
-"""hpcfut: rank 0 drives, and all tasks are bound to rank 1."""
+"""hpcfut: rank 0 drives, and all tasks and actors are bound to rank 1, but for pairs of actors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Hpcfut(RayNames):
     """Two ranks of one job; results name the pid, and rank 1 is asked for its own."""
 
     def __init__(self) -> None:
-        super().__init__(hpcfut, scheduling_strategy=hpcfut.NodeAffinitySchedulingStrategy(EXECUTOR))
+        bound = [{"scheduling_strategy": hpcfut.NodeAffinitySchedulingStrategy(rank)} for rank in (0, EXECUTOR)]
+        super().__init__(hpcfut, bound[1], bound)
 
     def version(self) -> str:
         """Of hpcfut and of the MPI under it."""
