@@ -1,9 +1,10 @@
-"""The life of one task: where each microsecond of a round trip goes.
+"""The life of one task, and of one call of an actor: where each microsecond of a round trip goes.
 
     hpcfut run -n 2 benchmarks/task_life.py
 
-Tasks go to rank 1 one at a time. Both ranks, which have one clock, note when each frame is handed to MPI and when it is
-taken from it, the task notes when it runs, and the driver when it calls and has the value. A note takes 0.1 µs.
+Tasks go to rank 1 one at a time, and calls to an actor there in turn with them. Both ranks, which have one clock, note
+when each frame is handed to MPI and when it is taken from it, the task notes when it runs, and the driver when it calls
+and has the value. A note takes 0.1 µs.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ STEPS = (
 def stamped(number: int) -> tuple[float, int, float]:
     """A task that does little but look at the clock."""
     return time.perf_counter(), number + 1, time.perf_counter()
+
+
+class Actor:
+    """The same as a method."""
+
+    def stamped(self, number: int) -> tuple[float, int, float]:
+        return stamped(number)
 
 
 def round_trips(task: Any, n_trips: int) -> list[tuple[float, float, float, float]]:
@@ -79,29 +87,33 @@ def main() -> None:
     if len(nodes) != 2 or nodes[0]["Host"] != nodes[1]["Host"]:
         raise SystemExit("This needs 2 ranks on one host: hpcfut run -n 2 benchmarks/task_life.py")
     there = {"scheduling_strategy": hpcfut.NodeAffinitySchedulingStrategy(EXECUTOR)}
-    task = hpcfut.remote(stamped).options(**there)
+    actor = hpcfut.remote(**there)(Actor).remote()
+    kinds = {"a task": hpcfut.remote(stamped).options(**there), "an actor call": actor.stamped}
     note, take = (hpcfut.remote(function).options(**there) for function in (note_frames, take_notes))
     n_trips = 50 if options.small else 2000
-    round_trips(task, n_trips)  # A warm-up.
+    for thing in kinds.values():
+        round_trips(thing, n_trips)  # A warm-up.
     note_frames()
     hpcfut.get(note.remote())
-    steps: dict[str, list[float]] = {f"{before} → {after}, µs": [] for before, after in STEPS}
-    whole: list[float] = []
+    names = [*(f"{before} → {after}, µs" for before, after in STEPS), "the whole round trip, µs"]
+    steps: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in names} for kind in kinds}
     for _ in range(options.rounds):
-        trips = round_trips(task, n_trips)
-        found = lives(trips, take_notes(), hpcfut.get(take.remote()))
-        if len(found) < n_trips // 2:
-            raise RuntimeError(f"Of {n_trips} tasks only {len(found)} could be followed.")
-        for values, step in zip(steps.values(), zip(*found, strict=True), strict=True):
-            values.append(statistics.median(step))
-        whole.append(statistics.median((had - called) * 1e6 for called, _, _, had in trips))
-    steps["the whole round trip, µs"] = whole
+        for kind, thing in kinds.items():
+            trips = round_trips(thing, n_trips)
+            found = lives(trips, take_notes(), hpcfut.get(take.remote()))
+            if len(found) < n_trips // 2:
+                raise RuntimeError(f"Of {n_trips} round trips of {kind} only {len(found)} could be followed.")
+            medians = [statistics.median(step) for step in zip(*found, strict=True)]
+            medians.append(statistics.median((had - called) * 1e6 for called, _, _, had in trips))
+            for values, median in zip(steps[kind].values(), medians, strict=True):
+                values.append(median)
     print_table(
-        [("one task at a time", "median (smallest to largest)")]
-        + [(name, describe_spread(values, ".1f")) for name, values in steps.items()]
+        [("one at a time, median (smallest to largest)", *kinds)]
+        + [(name, *(describe_spread(steps[kind][name], ".1f") for kind in kinds)) for name in names]
     )
-    print(f"result hash {hash_of([n_trips, list(steps)])}")
-    append_json_line(options.output, benchmark="task_life", figures=steps)
+    figures = {f"{kind}: {name}": values for kind, medians_of in steps.items() for name, values in medians_of.items()}
+    print(f"result hash {hash_of([n_trips, list(figures)])}")
+    append_json_line(options.output, benchmark="task_life", figures=figures)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ HASHES = {
     "queued": "4ec835c7ca49d02c",
     "short": "af8ea11fadfadb9f",
     "many-actors": "84bff275fb03db84",
-    "task-life": "1e5b5a7ceb8fd7de",
+    "task-life": "6b377d395c9a13ba",
     "importing": "0faa6dd30c7fa1cc",
     "store": "4798a42493f97f2c",
     "spill": "5765d0c62e429e81",
