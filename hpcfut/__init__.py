@@ -57,3 +57,5 @@ __all__ = [
     "shutdown",
     "wait",
 ]
+
+from hpcfut import util as util  # It takes its names from here.

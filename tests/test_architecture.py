@@ -63,7 +63,7 @@ LAYERS: Final[dict[str, tuple[str, ...]]] = {
     "exceptions": ("model.errors", "wire.exceptions", "wire.pickling"),
     "version": (),
     # ``import hpcfut``, and ``python -m hpcfut``.
-    "": ("api", "exceptions", "version", "actor"),
+    "": ("api", "exceptions", "version", "actor", "util"),
     # As in Ray.
     "actor": ("api",),
     "__main__": ("api",),
