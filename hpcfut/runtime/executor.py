@@ -164,6 +164,11 @@ class Executor:
         self.interruption.wind_down()
         self.residents.end()
 
+    def close(self) -> None:
+        """The session is over: wait until what runs here has ended or been abandoned, and actors have been let go."""
+        self.interruption.wait_until_wound_down()
+        self.residents.close(self.stop_grace_s)
+
     def _find_thread(self) -> None:
         """A task is ready: wake a free thread, or start one."""
         # A copy, because threads come and go here without a lock.

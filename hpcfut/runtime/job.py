@@ -271,8 +271,7 @@ class Job:
         assert end is not None
         reads_end_at = time.monotonic() + runtime.config.stop_grace_s
         # An abandoned task has a thread of its own, or this rank could not come here.
-        runtime.executor.interruption.wait_until_wound_down()
-        runtime.executor.residents.close(runtime.config.stop_grace_s)
+        runtime.executor.close()
         runtime.callbacks.close(runtime.config.stop_grace_s)
         if self._recruiting is not None and self.rank == 0:
             self._recruiting.close()
@@ -386,7 +385,7 @@ class Job:
             self._guard.dismiss()
         # Where a rank has died, the launcher of Open MPI may never end if two others abort; so the lowest alone does.
         dead = self._transport.deaths
-        if self._world is not None and not (dead and any(rank not in dead for rank in range(self.rank))):
+        if self._world is not None and (not dead or all(rank in dead for rank in range(self.rank))):
             self._world.abort(status)
         os._exit(status)
 

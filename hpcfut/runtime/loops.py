@@ -21,6 +21,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -157,7 +158,8 @@ class LoopHome:
     def strike(self, call: Call) -> None:
         """Have a call cancelled, from another thread."""
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(call.cancel)
+        with suppress(RuntimeError):  # It is closed: the call has just ended.
+            self._loop.call_soon_threadsafe(call.cancel)
 
     def end_call(self, run: RunTask) -> None:
         """A call has ended; what came of it stands in the mailbox."""
