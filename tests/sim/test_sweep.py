@@ -14,6 +14,9 @@ import pytest
 from hpcfut.sim.sweep import N_TASKS_MIN, Outcome, run_seed, world_of
 
 N_PROCESSES = 2
+#: Worlds have no actors: tests/core and tests/protocol take these rows.
+MACHINES_ELSEWHERE = ("actor", "address", "resident")
+ELSEWHERE = (("task", "pushed", "refuse"), ("ownership", "pending", "create"), ("ownership", "actor", "collect"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,8 @@ def test_every_row_of_every_table_is_taken(outcomes: list[Outcome]) -> None:
     n_hits = Counter(row for outcome in outcomes for row in outcome.hits)
     if len(outcomes) < 1000:
         pytest.skip("Some rows are too rare for so few seeds.")
-    missed = [row for row in world_of(0).rows if not n_hits[row]]
+    rows = [row for row in world_of(0).rows if row[0] not in MACHINES_ELSEWHERE and row not in ELSEWHERE]
+    missed = [row for row in rows if not n_hits[row]]
     assert not missed, f"No seed of {len(outcomes)} took these rows: {missed}"
 
 
