@@ -5,6 +5,10 @@ alone, on threads of theirs, while others go on with all they do. A connection t
 and its thread stays inside MPI for ever; nothing else is held up by that, not even the end. So whoever calls what is
 here does it on a thread that may be given up. Processes that were not started together talk through TCP, on one host as
 well. All that are connected leave MPI together.
+
+Not avoided: a process that dies after ``MPI_Comm_spawn`` has returned, and before the first message of
+``MPI_Intercomm_merge``. That asks PMIx for the address of the dead without end, under a lock of the TCP transport that
+every poll of this process may need. The window is short, unless code in C keeps the GIL from the thread that merges.
 """
 
 from __future__ import annotations
