@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hpcfut.model.place import Place
@@ -238,8 +238,8 @@ class Pair(Protocol):
 class Ways(Protocol):
     """How processes meet that were not started together."""
 
-    def spawn(self, arguments: Sequence[str], folder: str) -> Pair:
-        """Start a Python process, and meet it."""
+    def spawn(self, arguments: Sequence[str], folder: str, has_ended: Callable[[], bool]) -> Pair:
+        """Start a Python process, and meet it, unless that ``has_ended`` meanwhile."""
 
     def open_port(self) -> str:
         """A place to meet."""

@@ -110,7 +110,7 @@ class Recruiting:
     def _start_spawning(self, effect: SpawnRank) -> None:
         engine, record, invitation = self._engine, effect.record, self._invite(effect.record)
         self._spawning = Spawning(
-            lambda path: self._ways.spawn(("-m", "hpcfut", "--replacement", path), self._folder),
+            lambda path, has_ended: self._ways.spawn(("-m", "hpcfut", "--replacement", path), self._folder, has_ended),
             lambda pair: self._greet(pair, invitation),
             lambda pair, arrival: self._take(engine, record, pair, arrival),
             lambda pair: pair.send(b""),

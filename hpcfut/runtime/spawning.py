@@ -43,7 +43,7 @@ class Spawning(Generic[PairT, AnswerT]):
 
     def __init__(
         self,
-        call: Callable[[str], PairT],
+        call: Callable[[str, Callable[[], bool]], PairT],
         greet: Callable[[PairT], AnswerT],
         take: Callable[[PairT, AnswerT], None],
         refuse: Callable[[PairT], None],
@@ -53,8 +53,9 @@ class Spawning(Generic[PairT, AnswerT]):
         """Begin.
 
         Args:
-            call: Starts a process that says its number at this path, and meets it. Like the next two, it is called on
-                a thread of its own, and what it raises means that the process does not come.
+            call: Starts a process that says its number at this path, and meets it, unless it turns out to have ended.
+                Like the next two, it is called on a thread of its own, and what it raises means that the process does
+                not come.
             greet: Tells it what it must know, and waits for the answer.
             take: It is there, and has answered.
             refuse: It has come after it was given up.
@@ -67,6 +68,8 @@ class Spawning(Generic[PairT, AnswerT]):
         self._lock = threading.Lock()
         self._state = _CALLED
         self._reader, self._writer = os.pipe()
+        #: What is readable when the process has ended; negative while nobody knows its number.
+        self._process = -1
         self._watching = threading.Thread(target=self._watch, name="hpcfut-spawning", daemon=True)
         self._watching.start()
         threading.Thread(target=self._spawn, name="hpcfut-spawning", daemon=True).start()
@@ -83,9 +86,16 @@ class Spawning(Generic[PairT, AnswerT]):
             self._state = to
             return True
 
+    def _has_ended(self) -> bool:
+        """Whether the process has ended, as far as is known here; the thread that watches may not have run since."""
+        with self._lock:
+            if self._process >= 0:
+                return bool(select.select([self._process], [], [], 0.0)[0])
+            return self._state == _GIVEN_UP
+
     def _spawn(self) -> None:
         try:
-            pair = self._call(f"/proc/{os.getpid()}/fd/{self._writer}")
+            pair = self._call(f"/proc/{os.getpid()}/fd/{self._writer}", self._has_ended)
             if not self._pass(_CALLED, to=_MET):
                 self._refuse(pair)
             else:
@@ -100,28 +110,27 @@ class Spawning(Generic[PairT, AnswerT]):
 
     def _watch(self) -> None:
         """The pipe stays open if this gives up, because the other process may still write to it."""
-        process = -1
         while True:
             left_s = max(self._too_late_at - time.monotonic(), 0.0) if self._state == _CALLED else None
-            watched = [self._reader] if process < 0 else [self._reader, process]
+            watched = [self._reader] if self._process < 0 else [self._reader, self._process]
             ready, _, _ = select.select(watched, [], [], left_s)
             failure = ""
             if self._reader in ready:
                 (number,) = _NUMBER.unpack(os.read(self._reader, _NUMBER.size))
                 if number == _NOBODY:
                     break
-                process = self._open(number)
+                self._process = self._open(number)
             elif not ready and self._pass(_CALLED, to=_GIVEN_UP):
                 failure = f"The process that was started for it was not there within {self._within_s:g} s."
             elif ready and self._pass(_CALLED, _MET, to=_GIVEN_UP):
                 failure = "The process that was started for it ended before it was there."
             elif ready:
-                process = self._close(process)
+                self._close()
             if failure:
-                self._close(process)
+                self._close()
                 self._fail(failure)
                 return
-        self._close(process)
+        self._close()
         os.close(self._reader)
         os.close(self._writer)
 
@@ -135,8 +144,8 @@ class Spawning(Generic[PairT, AnswerT]):
         except OSError:
             return -1
 
-    @staticmethod
-    def _close(process: int) -> int:
-        if process >= 0:
-            os.close(process)
-        return -1
+    def _close(self) -> None:
+        with self._lock:
+            if self._process >= 0:
+                os.close(self._process)
+            self._process = -1

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import Queue
 
 import pytest
@@ -27,6 +27,7 @@ class World:
         #: Set when the two meet; and when the other one answers.
         self.met, self.answered = threading.Event(), threading.Event()
         self.error = ""
+        self.had_ended = False
 
     def spawning(self, within_s: float = WAIT_S) -> Spawning[str, str]:
         return Spawning(
@@ -38,10 +39,11 @@ class World:
             within_s,
         )
 
-    def call(self, path: str) -> str:
+    def call(self, path: str, has_ended: Callable[[], bool]) -> str:
         words = [sys.executable, "-c", SAYS_NUMBER, path]
         self.processes.append(subprocess.Popen(words, stdin=subprocess.PIPE))
         assert self.met.wait(WAIT_S)
+        self.had_ended = has_ended()
         if self.error:
             raise OSError(self.error)
         return "pair"
@@ -99,6 +101,10 @@ def test_it_dies_before_it_is_there(world: World, has_met: bool) -> None:
     assert world.hear() == "The process that was started for it ended before it was there."
     spawning.wait(WAIT_S)
     assert world.told.empty()
+    if not has_met:
+        world.met.set()
+        assert world.hear() == "pair refused"
+    assert world.had_ended != has_met
 
 
 def test_it_comes_too_late(world: World) -> None:

@@ -8,17 +8,18 @@ well. All that are connected leave MPI together.
 
 Not avoided: a process that dies after ``MPI_Comm_spawn`` has returned, and before the first message of
 ``MPI_Intercomm_merge``. That asks PMIx for the address of the dead without end, under a lock of the TCP transport that
-every poll of this process may need. The window is short, unless code in C keeps the GIL from the thread that merges.
+every poll of this process may need. The window is short, because it is looked first whether the process has ended.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from hpcfut.edges.mpi.surviving import SurvivingTransport
+from hpcfut.model.errors import HpcfutError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -80,8 +81,11 @@ class _BellOf:
         self._doorbell.forget(self._rank)
 
 
-def spawn(arguments: Sequence[str], folder: str) -> Pair:
-    """Start a Python process that calls ``elder``; the two have met then. Raises what MPI raises if that fails."""
+def spawn(arguments: Sequence[str], folder: str, has_ended: Callable[[], bool]) -> Pair:
+    """Start a Python process that calls ``elder``; the two have met then. Raises what MPI raises if that fails.
+
+    ``has_ended``: whether it has ended meanwhile; then nothing is sent to it.
+    """
     from mpi4py import MPI
 
     info = MPI.Info.Create()
@@ -90,7 +94,10 @@ def spawn(arguments: Sequence[str], folder: str) -> Pair:
     info.Set("wdir", folder)
     MPI.COMM_SELF.Set_errhandler(MPI.ERRORS_RETURN)
     try:
-        return Pair(MPI.COMM_SELF.Spawn(sys.executable, list(arguments), 1, info=info), is_elder=True)
+        meeting = MPI.COMM_SELF.Spawn(sys.executable, list(arguments), 1, info=info)
+        if has_ended():
+            raise HpcfutError("It ended before it was there.")
+        return Pair(meeting, is_elder=True)
     finally:
         info.Free()
 
