@@ -81,6 +81,8 @@ class OwnActor(msgspec.Struct, eq=False):
     due_at: float = 0.0
     #: Whether it was with a rank when that was looked at last.
     was_pushed: bool = False
+    #: Whether it was killed while it was constructed, and is to be constructed once more.
+    is_killed: bool = False
     #: Ranks that want to know where it is.
     callers: dict[int, None] = {}
     failure: Failure | None = None
@@ -154,6 +156,10 @@ class Actors:
                 assert actor.failure is not None
                 self._context.send(outcome, ActorDismissed(actor_id, actor.failure))
             self._forget_if_over(actor)
+        elif actor.is_killed:
+            if isinstance(outcome, int):
+                self._dismiss(actor, outcome)
+            self._restart(actor)
         elif isinstance(outcome, int):
             actor.state = self._next[actor.state, "construct"]
             actor.rank = outcome
@@ -174,7 +180,7 @@ class Actors:
 
     def _restart(self, actor: OwnActor) -> None:
         actor.state = self._next[actor.state, "restart"]
-        actor.rank = -1
+        actor.rank, actor.is_killed = -1, False
         actor.incarnation += 1
         self._construct(actor)
 
@@ -216,12 +222,19 @@ class Actors:
             self._context.count_stale("kill of a dead actor")
             return
         failure = Failure(ACTOR_DIED, f"Actor {actor.described} was killed with kill().")
-        if message.final or actor.state != ALIVE or not self._may_restart(actor):
+        if message.final or not self._may_restart(actor):
             self._end(actor, failure)
-        else:
-            failure = Failure(ACTOR_UNAVAILABLE, f"{failure.text} It is being started again.")
-            self._context.send(actor.rank, ActorDismissed(message.actor_id, failure))
+        elif actor.state == ALIVE:
+            self._dismiss(actor, actor.rank)
             self._restart(actor)
+        else:
+            actor.is_killed = True
+            self._cancellations.cancel(self._tasks.tasks[message.actor_id], is_recursive=True)
+
+    def _dismiss(self, actor: OwnActor, rank: int) -> None:
+        """It was killed on this rank, and lives elsewhere soon."""
+        text = f"Actor {actor.described} was killed with kill(). It is being started again."
+        self._context.send(rank, ActorDismissed(actor.made.actor_id, Failure(ACTOR_UNAVAILABLE, text)))
 
     def on_left(self, source: int, message: ActorLeft) -> None:
         """The actor has ended by itself."""

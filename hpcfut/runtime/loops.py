@@ -33,6 +33,7 @@ from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.outcomes import end_copy
 from hpcfut.runtime.producers import Names
+from hpcfut.runtime.steps import OF_CALL, Steps
 from hpcfut.runtime.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class LoopHome:
             self._ident = threading.get_ident()
             self._is_looking = True
             self._loop = loop
+            loop.set_task_factory(self._make_task)
             loop.call_soon(self._begin)
             while not self._is_over:
                 try:
@@ -121,6 +123,18 @@ class LoopHome:
             # Its ``__del__`` is code of the user's.
             self.instance = None
             loop.leave()
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        import asyncio
+
+        call = OF_CALL.get()
+        if call is not None and isinstance(coroutine, Coroutine) and not isinstance(coroutine, Call):
+            coroutine = Steps(*call, coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    def runs(self, task_id: int) -> bool:
+        """Whether this call has not ended."""
+        return task_id in self._calls
 
     @property
     def _is_over(self) -> bool:
@@ -182,6 +196,7 @@ class LoopHome:
     async def code_of(self, run: RunTask) -> None:
         """Run a constructor or a method, and tell its results."""
         executor, engine = self.executor, self.engine
+        OF_CALL.set((self, run.task_id))
         if engine.end is not None:
             raise TaskCancelledError  # It was given out just before.
         function, n_returns = executor.function_of(run)

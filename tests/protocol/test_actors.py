@@ -333,6 +333,24 @@ def test_killed_while_it_is_constructed(ranks: Ranks) -> None:
     ranks.drop(0, ref, actor)
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_killed_while_it_is_constructed_and_started_again(ranks: Ranks, is_stopped: bool) -> None:
+    # actor = Counter.remote(); kill(actor, no_restart=False)
+    actor, method = ranks.create(ranks.actor_class(n_restarts_max=1), runs=False), ranks.method()
+    ref = ranks.call_method(actor, method)
+    ranks.tell(0, ActorKillWanted(actor, is_final=False))
+    ranks.settle()
+    assert ranks.interrupted == [actor]
+    if is_stopped:
+        ranks.raises(actor, Failure(CANCELLED))
+    else:
+        ranks.ends(actor)  # Its constructor returns all the same.
+    ranks.ends(actor)
+    ranks.returns(ref, b"1")
+    assert ranks.value(0, ref) == b"1"
+    ranks.drop(0, ref, actor)
+
+
 def test_an_actor_ends_itself(ranks: Ranks) -> None:
     # def method(self): exit_actor()
     actor, method = ranks.create(ranks.actor_class(n_restarts_max=5)), ranks.method(n_retries_max=5)

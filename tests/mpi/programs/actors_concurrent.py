@@ -151,6 +151,35 @@ def case_each_step_knows_its_task() -> None:
     assert len({ids[0] for ids in told}) == 10
 
 
+class Parent:
+    """Its calls run several coroutines at a time."""
+
+    async def told(self) -> tuple[str | None, str | None]:
+        await asyncio.sleep(0)
+        context = hpcfut.get_runtime_context()
+        return context.get_task_id(), context.get_actor_id()
+
+    async def tell(self) -> bool:
+        """Whether what it runs beside itself knows whose it is, and what it leaves behind does not."""
+        own = await self.told()
+        self.left = asyncio.ensure_future(self.linger())
+        told = await asyncio.gather(self.told(), asyncio.wait_for(self.told(), 60))
+        return list(told) == [own, own] and None not in own
+
+    async def linger(self) -> str | None:
+        await asyncio.sleep(0.01)
+        return hpcfut.get_runtime_context().get_task_id()
+
+    async def left_behind(self) -> str | None:
+        return await self.left
+
+
+def case_what_a_call_gathers_knows_whose_it_is() -> None:
+    actor = hpcfut.remote(Parent).remote()
+    assert get(actor.tell.remote())
+    assert get(actor.left_behind.remote()) is None
+
+
 class Threads:
     """Calls that meet at a barrier."""
 
