@@ -43,6 +43,12 @@ class ActorClass:
         True
     """
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
+        raise TypeError(
+            f"A class cannot inherit from the remote class {self._class.__qualname__}. Inherit from the plain class, "
+            f"kept under another name, and make that remote: D = remote(PlainD)."
+        )
+
     def __init__(self, made: type, options: ActorOptions, base: ActorClass | None = None) -> None:
         """``base``: the same class with the same options, but for the name and how that is used."""
         self._class = made

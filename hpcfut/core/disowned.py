@@ -1,8 +1,9 @@
-"""Disowned runs: methods that run when their actor is dismissed. They are interrupted, and fail, whatever they return.
+"""Disowned runs: methods that run when their actor is dismissed, or could never end.
 
-The caller of one that may not be tried again is answered at once, because its code may take long to end; what it is
-covered for is reported then, and its template stays until it has ended. One that may be tried again is answered when it
-has ended: it would else come back, under the same id, to a rank where it runs still.
+They are interrupted, and fail, whatever they return. The caller of one that may not be tried again is answered at once,
+because its code may take long to end; what it is covered for is reported then, and its template stays until it has
+ended. One that may be tried again is answered when it has ended: it would else come back, under the same id, to a rank
+where it runs still.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class DisownedRuns:
         self._runs = runs
         runs.on_disowned_end = self._end
 
-    def disown(self, run: Run, failure: Failure) -> None:
-        """The actor of a running method is dismissed."""
+    def disown(self, run: Run, failure: Failure, *, is_final: bool = False) -> None:
+        """The actor of a running method is dismissed; or (final) the method could never end."""
         if self._is_orphan(run):
             return  # It has been cancelled, and nobody waits for it.
-        if run.template.n_retries_max:
+        if run.template.n_retries_max and not is_final:
             run.farewell = failure
         else:
             self._answer(run, failure)

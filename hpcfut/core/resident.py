@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Final
 
 import msgspec
@@ -33,8 +33,10 @@ class Group(msgspec.Struct, gc=False, eq=False):
     def take_next(self) -> Run | None:
         """The call that begins now, if one can."""
         queue = self.queue
-        if self.n_free <= 0:
+        if self.n_free <= 0 or not queue:
             return None
+        if queue[0].state == READY:
+            return queue.popleft()
         waiting: list[Run] = []
         callers: dict[int, None] = {}
         found = None
@@ -104,8 +106,16 @@ class Resident(msgspec.Struct, eq=False):
                 return run
         return None
 
-    def kept_waiting(self) -> Iterator[tuple[int, str, SchedulingKey, tuple[int, ...]]]:
-        """The calls that could begin but for others that run, and which these are."""
+    def kept_waiting(self, blocked: Container[int]) -> Iterator[tuple[int, str, SchedulingKey, tuple[int, ...]]]:
+        """The calls that cannot begin, or go on, before others have ended, and which these are.
+
+        ``blocked``: runs that wait with a thread. One of an event loop keeps that from others, which may have begun.
+        """
+        assert self.template.actor is not None
+        if self.template.actor.is_async:
+            ahead = tuple(task_id for task_id in self.running if task_id in blocked)
+            behind = [run for run in self.running.values() if run.task_id not in blocked] if ahead else []
+            yield from ((run.task_id, run.template.name, run.template.key, ahead) for run in behind)
         for group in self.groups.values():
             ahead = tuple(run.task_id for run in self.running.values() if self.group_of(run) is group)
             for run in group.queue if group.n_free <= 0 else ():

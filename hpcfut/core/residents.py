@@ -87,10 +87,13 @@ class Residents:
     def on_given_up(self, message: MethodGivenUp) -> None:
         """A call could never begin."""
         run = self._runs.runs.get(message.task_id)
-        if run is None or run.state != READY:
-            self._context.count_stale("standstill that was over")
-        else:
+        if run is not None and run.state == READY:
             self._runs.drop(run, message.failure)
+        elif run is not None and run.state in (RUNNING, BLOCKED) and not run.is_disowned:
+            # It has begun in an event loop that another call keeps.
+            self._disowned.disown(run, message.failure, is_final=True)
+        else:
+            self._context.count_stale("standstill that was over")
 
     def _give_turns(self, resident: Resident) -> None:
         """Let begin what may; the last method of one that leaves takes it out."""

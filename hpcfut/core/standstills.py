@@ -193,8 +193,9 @@ class Standstills:
                 runs.append(BlockedRun(run.task_id, run.template.name, held, tuple(waits[run.task_id])))
             elif run.state == READY and held:
                 queued[run.task_id] = QueuedTask(run.task_id, run.template.name, run.template.key)
+        blocked = {run.task_id: None for run in runs}
         for resident in self._residents.values():
-            for task_id, name, key, ahead in resident.kept_waiting():
+            for task_id, name, key, ahead in resident.kept_waiting(blocked):
                 queued[task_id] = QueuedTask(task_id, name, key, ahead)
         self._follow(wanted, makers, queued, waiting)
         self._context.send(

@@ -785,3 +785,22 @@ def test_two_actors_that_wait_for_each_other(ranks: Ranks) -> None:
     ranks.drop(1, second, actors[1])
     ranks.returns(first)
     ranks.drop(0, first, *actors)
+
+
+def test_an_event_loop_that_waits_with_its_thread_for_a_call_of_itself(ranks: Ranks) -> None:
+    # async def method(self): get(this.inner.remote())            # instead of: await this.inner.remote()
+    actor = ranks.create(ranks.actor_class(on=1, is_async=True, groups=(("", 1000),)))
+    ref = ranks.call_method(actor, ranks.method())
+    ranks.hold(1, actor)
+    inner = ranks.call_method(actor, ranks.method(1, name="Counter.inner", n_retries_max=3), parent=ref)
+    assert ranks.running == {ref: 1, inner: 1}
+    waiter = ranks.get(1, inner, parent=ref, is_for_good=True)
+    ranks.pass_time(2 * ranks.hands[0].core.context.config.standstill_after_s)
+    (failure,) = ranks.woken[waiter].values
+    assert isinstance(failure, Failure)
+    assert "Method Counter.inner waits for its turn, which function has" in failure.text
+    assert ranks.interrupted == [inner]
+    ranks.raises(inner, Failure(CANCELLED))
+    ranks.drop(1, inner, actor)
+    ranks.returns(ref)
+    ranks.drop(0, ref, actor)

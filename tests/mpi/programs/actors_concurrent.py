@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import hpcfut
-from hpcfut.exceptions import ActorDiedError, TaskCancelledError
+from hpcfut.exceptions import ActorDiedError, TaskCancelledError, TaskUnschedulableError
 from tests.mpi.support import Gate, get, on_rank, raised, same
 
 
@@ -178,6 +178,23 @@ def case_what_a_call_gathers_knows_whose_it_is() -> None:
     actor = hpcfut.remote(Parent).remote()
     assert get(actor.tell.remote())
     assert get(actor.left_behind.remote()) is None
+
+
+class Knot:
+    """Waits with the thread of its loop for what only that could run."""
+
+    async def inner(self) -> int:
+        return 1
+
+    async def outer(self, me: Any) -> Any:
+        return hpcfut.get(me.inner.remote())
+
+
+def case_an_event_loop_that_waits_for_a_call_of_itself_is_told() -> None:
+    actor = hpcfut.remote(Knot).remote()
+    error = raised(TaskUnschedulableError, get, actor.outer.remote(actor))
+    assert "Knot.inner waits for its turn, which Knot.outer has" in str(error)
+    assert get(actor.inner.remote()) == 1
 
 
 class Threads:
