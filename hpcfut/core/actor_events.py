@@ -72,6 +72,12 @@ class NameSought(msgspec.Struct, gc=False):
     name: str
 
 
+class QueryAbandoned(msgspec.Struct, gc=False):
+    """Who asked for a name was interrupted, and will not look at the answer, unless that has been given already."""
+
+    query_id: int
+
+
 class NamesListed(msgspec.Struct, gc=False):
     """Code on this rank wants to know the names of all actors that have one."""
 
@@ -87,4 +93,5 @@ OfActors = (
     | NameGivenBack
     | NameSought
     | NamesListed
+    | QueryAbandoned
 )

@@ -13,6 +13,7 @@ from hpcfut.core.actor_events import NamesListed as NamesListed
 from hpcfut.core.actor_events import NameSought as NameSought
 from hpcfut.core.actor_events import OfActors
 from hpcfut.core.actor_events import OwnActorHeld as OwnActorHeld
+from hpcfut.core.actor_events import QueryAbandoned as QueryAbandoned
 from hpcfut.model.failure import Failure
 from hpcfut.model.roster import RankRecord
 from hpcfut.model.template import TaskTemplate

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from hpcfut.core.context import Context
 from hpcfut.core.effects import AnswerName
-from hpcfut.core.events import NameClaimed, NamesListed, NameSought
+from hpcfut.core.events import NameClaimed, NamesListed, NameSought, QueryAbandoned
 from hpcfut.core.references import References
 from hpcfut.model.ids import owner_of
 from hpcfut.model.named import NamedActor
@@ -41,6 +41,8 @@ class Names:
         self.own: dict[int, None] = {}
         #: Query → the actor that is claimed a name for, or that was found, or None.
         self.queries: dict[int, NamedActor | None] = {}
+        #: Those of them whose answers nobody wants any more.
+        self.abandoned: dict[int, None] = {}
 
     def claim(self, event: NameClaimed) -> None:
         """User code is about to create an actor of this name."""
@@ -61,6 +63,13 @@ class Names:
         """An own actor is dead."""
         if self.own.pop(actor_id, 0) is None:
             self._context.send(0, NameDropped(actor_id))
+
+    def abandon(self, event: QueryAbandoned) -> None:
+        """Who asked was interrupted: what the answer brings is given back when it comes."""
+        if event.query_id in self.queries:
+            self.abandoned[event.query_id] = None
+        else:
+            self._context.count_stale("query that was answered before it was abandoned")
 
     # -- rank 0 ------------------------------------------------------------------------------------------------------
 
@@ -96,6 +105,8 @@ class Names:
             claimed = self.queries[message.query_id]
             if claimed is not None:
                 self.own[claimed.actor_id] = None
+                if message.query_id in self.abandoned:
+                    self.give_up(claimed.actor_id)
             self._answer(message.query_id, None)
             return
         self.queries[message.query_id] = NamedActor(message.actor_id, message.descriptor)
@@ -110,16 +121,18 @@ class Names:
             return
         self._references.add_local([message.actor_id])
         self._references.accept(message.actor_id, source)
+        if message.query_id in self.abandoned:
+            self._references.drop_local([message.actor_id])
         self._answer(message.query_id, named)
 
     def on_listed(self, message: NamesTold) -> None:
         """Rank 0 has told all names."""
-        del self.queries[message.query_id]
-        self._context.effects.append(AnswerName(message.query_id, list(message.names)))
+        self._answer(message.query_id, list(message.names))
 
-    def _answer(self, query_id: int, named: NamedActor | None) -> None:
+    def _answer(self, query_id: int, answers: NamedActor | list[tuple[str, str]] | None) -> None:
         del self.queries[query_id]
-        self._context.effects.append(AnswerName(query_id, named))
+        if self.abandoned.pop(query_id, 0) is not None:
+            self._context.effects.append(AnswerName(query_id, answers))
 
     def on_rank_lost(self, dead: int) -> None:
         """A rank is dead: its actors are, too."""

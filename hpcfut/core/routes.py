@@ -39,6 +39,7 @@ def events_of(core: RankCore) -> dict[type, Handler]:
         e.OwnActorHeld: core.residents.hold_own,
         e.NameSought: core.names.seek,
         e.NamesListed: core.names.list_all,
+        e.QueryAbandoned: core.names.abandon,
         e.ObjectPut: lambda event: references.put(event.object_id, event.result),
         e.SourcePut: references.put_source,
         e.BytesLost: core.recovery.on_bytes_lost,

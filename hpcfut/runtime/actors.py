@@ -74,7 +74,8 @@ class Actors:
     def claim(self, namespace: str, name: str, actor_id: int, descriptor: tuple[int, bytes]) -> Named | None:
         """Give an actor that is about to be made a name; gives who has it already, held once, and its descriptor."""
         packed = self.pack(descriptor)
-        return self._found(partial(NameClaimed, namespace=namespace, name=name, actor_id=actor_id, descriptor=packed))
+        question = partial(NameClaimed, namespace=namespace, name=name, actor_id=actor_id, descriptor=packed)
+        return self._found(question, claimed_id=actor_id)
 
     def give_back_name(self, actor_id: int) -> None:
         """The actor that was claimed a name for is not made after all."""
@@ -84,10 +85,17 @@ class Actors:
         """The actor of a name, held once, and its descriptor."""
         return self._found(partial(NameSought, namespace=namespace, name=name))
 
-    def _found(self, question: Any) -> Named | None:
+    def _found(self, question: Any, claimed_id: int = 0) -> Named | None:
         runtime = self._runtime
+
+        def give_back(named: NamedActor | None) -> None:
+            if named is not None and named.actor_id:
+                runtime.released.append(named.actor_id)
+            elif named is None and claimed_id:
+                self.give_back_name(claimed_id)
+
         while True:
-            named: NamedActor | None = runtime.queries.ask(question)
+            named: NamedActor | None = runtime.queries.ask(question, give_back)
             if named is None:
                 return None
             if named.actor_id:

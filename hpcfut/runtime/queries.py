@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from hpcfut.core.events import Event, InventoriesQueried, ResourcesQueried
+from hpcfut.core.events import Event, InventoriesQueried, QueryAbandoned, ResourcesQueried
 from hpcfut.model.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ class Queries:
         """What each rank holds now."""
         return self.ask(InventoriesQueried)  # type: ignore[no-any-return]
 
-    def ask(self, question: Callable[[int], Event]) -> Any:
-        """Ask, and wait for the answer; ``question`` is given its id."""
+    def ask(self, question: Callable[[int], Event], give_back: Callable[[Any], None] | None = None) -> Any:
+        """Ask, and wait for the answer; ``question`` is given its id.
+
+        ``give_back``, for questions about names: gives back what an answer brought that came as this was interrupted.
+        """
         runtime, query_id = self._runtime, next(self._ids)
         runtime.demand_session()
         engine = runtime.engine
@@ -46,5 +49,12 @@ class Queries:
                 waiter.has_news = False
                 runtime.demand_no_interruption()
             return engine.answers.pop(query_id).answers
+        except BaseException:
+            if give_back is not None and engine.end is None:
+                engine.post_now(QueryAbandoned(query_id))
+                answered = engine.answers.pop(query_id, None)
+                if answered is not None:
+                    give_back(answered.answers)
+            raise
         finally:
             engine.forget(waiter)

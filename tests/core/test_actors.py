@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpcfut.core.effects import DropActor, InterruptTask, RunTask, WakeWaiter
+from hpcfut.core.effects import AnswerName, DropActor, InterruptTask, RunTask, WakeWaiter
 from hpcfut.core.events import (
     ActorCreated,
     ActorKillWanted,
     MethodCalled,
+    NamesListed,
+    QueryAbandoned,
     RankLost,
     RefsAdded,
     RefsReleased,
@@ -233,3 +235,10 @@ def test_the_place_of_an_actor_on_a_rank_that_has_died(make_core: MakeCore) -> N
     assert hand.stale("place of an actor whose rank has died") == 1
     hand.get(1, ActorGone(THEIRS, GONE))
     hand.release(hand.own(30), THEIRS)
+
+
+def test_a_query_is_abandoned_when_it_has_been_answered(make_core: MakeCore) -> None:
+    hand = make_core()
+    assert of(hand.tell(NamesListed(1)), AnswerName) == [AnswerName(1, [])]
+    hand.tell(QueryAbandoned(1))
+    assert hand.stale("query that was answered before it was abandoned") == 1

@@ -14,6 +14,7 @@ from hpcfut.core.events import (
     NamesListed,
     NameSought,
     OwnActorHeld,
+    QueryAbandoned,
     TemplateDropped,
 )
 from hpcfut.model.failure import ACTOR_DIED, ACTOR_EXITED, ACTOR_UNAVAILABLE, CANCELLED, RAISED, UNSCHEDULABLE, Failure
@@ -574,6 +575,25 @@ def test_a_name_is_given_back(ranks: Ranks) -> None:
     ranks.tell(2, NameSought(2, "", "c"))
     ranks.settle()
     assert ranks.told[-1] is None
+
+
+def test_who_asks_for_a_name_is_interrupted(ranks: Ranks) -> None:
+    # Ctrl-C in get_actor("c"), and in Counter.options(name="d").remote()
+    kind = ranks.actor_class(1, on=1)
+    actor = ranks.new_id(1) + 1
+    ranks.tell(1, NameClaimed(1, "", "c", actor, b"class"))
+    ranks.settle()
+    assert ranks.create(kind) == actor
+    ranks.told.clear()
+    ranks.tell(2, NameSought(2, "", "c"), QueryAbandoned(2))
+    ranks.tell(2, NameClaimed(3, "", "d", ranks.new_id(2), b"class"), QueryAbandoned(3))
+    ranks.settle()
+    assert not ranks.told
+    ranks.drop(1, actor)
+    assert not ranks.begun
+    ranks.tell(0, NamesListed(4))
+    ranks.settle()
+    assert ranks.told == [[]]
 
 
 # -- deaths -----------------------------------------------------------------------------------------------------------
