@@ -173,7 +173,7 @@ class Actors:
             self._die(actor, Failure(ACTOR_DIED, told, outcome.payload))
 
     def _place_of(self, actor: OwnActor) -> ActorLocated:
-        return ActorLocated(actor.made.actor_id, actor.rank, actor.incarnation, self._may_restart(actor))
+        return ActorLocated(actor.made.actor_id, actor.rank, self._may_restart(actor))
 
     def _may_restart(self, actor: OwnActor) -> bool:
         return actor.incarnation < actor.kind.n_restarts_max and not actor.is_dropped
@@ -237,14 +237,12 @@ class Actors:
         self._context.send(rank, ActorDismissed(actor.made.actor_id, Failure(ACTOR_UNAVAILABLE, text)))
 
     def on_left(self, source: int, message: ActorLeft) -> None:
-        """The actor has ended by itself."""
+        """The actor has ended itself, and is not started again."""
         actor = self.actors.get(message.actor_id)
         if actor is None or actor.state != ALIVE or actor.rank != source:
             self._context.count_stale("end of an earlier incarnation")
-        elif message.meant or not self._may_restart(actor):
-            self._die(actor, message.failure)
         else:
-            self._restart(actor)
+            self._die(actor, message.failure)
 
     def on_rank_lost(self, dead: int, obituary: str) -> None:
         """A rank is dead, and with it the actors that lived there."""

@@ -35,8 +35,6 @@ class Address(msgspec.Struct, gc=False, eq=False):
     state: str = NEW
     #: Where its calls are sent.
     rank: int = -1
-    #: How often it had been started again by then.
-    incarnation: int = 0
     #: Whether it may be started once more, if it dies there.
     is_lasting: bool = False
     #: Calls that have not been sent, in the order in which they were made; cancelled ones leave lazily.

@@ -159,8 +159,7 @@ class Addresses:
         self._flush(address)
 
     def _move(self, address: Address, message: ActorLocated) -> None:
-        address.rank, address.incarnation, address.moves_to = message.rank, message.incarnation, None
-        address.is_lasting = message.lasting
+        address.rank, address.is_lasting, address.moves_to = message.rank, message.lasting, None
 
     def end(self, actor_id: int, failure: Failure) -> None:
         """The actor is dead for good, or its owner: what has not been sent fails; its rank tells the rest."""

@@ -66,7 +66,7 @@ class Resident(msgspec.Struct, eq=False):
     state: str = LIVING
     #: Its calls that have begun.
     running: dict[int, Run] = {}
-    #: When the calls waiting for a blocked one were looked at: see ``Scheduler``; methods hold no slot.
+    #: Its calls that wait for something; and what the scheduler has to say of itself, and an actor never has.
     n_blocked: int = 0
     is_full: bool = False
     has_work: bool = False

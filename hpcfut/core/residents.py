@@ -118,7 +118,7 @@ class Residents:
         run = self._runs.runs[task_id]
         resident = run.room
         if isinstance(resident, Resident) and resident.state == LIVING:
-            self._context.send(resident.owner, ActorLeft(run.actor_id, failure, True))
+            self._context.send(resident.owner, ActorLeft(run.actor_id, failure))
             del resident.running[task_id]  # It is answered like any method that raises.
             self._leave(resident, failure)
             resident.running[task_id] = run

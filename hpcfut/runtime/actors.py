@@ -100,6 +100,7 @@ class Actors:
                 return None
             if named.actor_id:
                 return named.actor_id, runtime.pickling.loads(named.descriptor)
+            # Its owner has answered that it is about to end, and nobody is told when rank 0 has heard of that.
             time.sleep(ASK_EVERY_S)
             runtime.demand_no_interruption()
 

@@ -357,7 +357,7 @@ class Executor:
             for position in sorted(range(n_returns), key=lambda position: id(values[position]) in drafts):
                 return_id = run.return_ids[position]
                 kept[return_id] = self.keep(return_id, values[position], pickled[position])
-        except BaseException:
+        except BaseException:  # Whatever stops it goes on upwards; the room of the others must not stay taken.
             for return_id, result in kept.items():
                 if result.payload is None:
                     self.engine.post(RoomReturned(return_id))

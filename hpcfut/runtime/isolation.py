@@ -288,7 +288,7 @@ class Isolation:
         try:
             for object_id, value in zip(return_ids, made, strict=True):
                 results.append(self.store(worker, object_id, value))
-        except Exception:
+        except Exception:  # It goes on upwards, when the channel stands at what the child says next.
             self._give_up(return_ids, results)
             # The one that failed was skipped.
             for value in made[len(results) + 1 :]:

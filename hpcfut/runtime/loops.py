@@ -20,7 +20,7 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ from hpcfut.runtime.engine import Engine
 from hpcfut.runtime.fatal import fatal
 from hpcfut.runtime.outcomes import end_copy
 from hpcfut.runtime.producers import Names
-from hpcfut.runtime.steps import OF_CALL, Steps
+from hpcfut.runtime.steps import OF_CALL, Stepped, Steps
 from hpcfut.runtime.waiter import Waiter
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class LoopHome:
         import asyncio
 
         call = OF_CALL.get()
-        if call is not None and isinstance(coroutine, Coroutine) and not isinstance(coroutine, Call):
+        if call is not None and isinstance(coroutine, Coroutine) and not isinstance(coroutine, Stepped):
             coroutine = Steps(*call, coroutine)
         return asyncio.Task(coroutine, loop=loop, **options)
 
@@ -265,34 +265,20 @@ class LoopHome:
             names.wake = None
 
 
-class Call(Coroutine[Any, Any, None]):
+class Call(Stepped):
     """One call, as the loop sees it."""
 
-    __slots__ = ("_coroutine", "_home", "_is_struck", "_run", "task")
+    __slots__ = ("_home", "_is_struck", "_run", "task")
 
     def __init__(self, home: LoopHome, run: RunTask) -> None:
+        super().__init__(home.code_of(run))
         self._home = home
         self._run = run
-        self._coroutine = home.code_of(run)
         self._is_struck = False
         self.task: asyncio.Task[None] | None = None
 
-    def send(self, value: Any) -> Any:
-        """Go on until it awaits something."""
-        return self._step(self._coroutine.send, value)
-
-    def throw(self, *raised: Any) -> Any:
-        """Go on with an exception."""
-        return self._step(self._coroutine.throw, *raised)
-
-    def close(self) -> None:
-        """The loop wants no more of it."""
-        self._coroutine.close()
-
-    def __await__(self) -> Any:
-        return self
-
-    def _step(self, resume: Any, *args: Any) -> Any:
+    def step(self, resume: Callable[..., Any], *args: Any) -> Any:
+        """The thread runs it meanwhile; at its end what came of it is told."""
         home, task_id = self._home, self._run.task_id
         executor, busy = home.executor, home.engine.busy
         current, environments = executor.current, executor.environments

@@ -6,7 +6,8 @@ is found in a context variable; while it has not ended, the thread is said to ru
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,23 +18,25 @@ if TYPE_CHECKING:
 OF_CALL: Final[ContextVar[tuple[LoopHome, int] | None]] = ContextVar("hpcfut-call", default=None)
 
 
-class Steps(Coroutine[Any, Any, Any]):
-    """A coroutine of a call, as the loop sees it."""
+class Stepped(Coroutine[Any, Any, Any]):
+    """A coroutine as the loop sees it, with something to be done around each step."""
 
-    __slots__ = ("_coroutine", "_home", "_task_id")
+    __slots__ = ("_coroutine",)
 
-    def __init__(self, home: LoopHome, task_id: int, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._home = home
-        self._task_id = task_id
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
+
+    @abstractmethod
+    def step(self, resume: Callable[..., Any], *args: Any) -> Any:
+        """Go on, by calling this."""
 
     def send(self, value: Any) -> Any:
         """Go on until it awaits something."""
-        return self._step(self._coroutine.send, value)
+        return self.step(self._coroutine.send, value)
 
     def throw(self, *raised: Any) -> Any:
         """Go on with an exception."""
-        return self._step(self._coroutine.throw, *raised)
+        return self.step(self._coroutine.throw, *raised)
 
     def close(self) -> None:
         """The loop wants no more of it."""
@@ -42,7 +45,19 @@ class Steps(Coroutine[Any, Any, Any]):
     def __await__(self) -> Any:
         return self
 
-    def _step(self, resume: Any, *args: Any) -> Any:
+
+class Steps(Stepped):
+    """A coroutine that a call runs beside itself."""
+
+    __slots__ = ("_home", "_task_id")
+
+    def __init__(self, home: LoopHome, task_id: int, coroutine: Coroutine[Any, Any, Any]) -> None:
+        super().__init__(coroutine)
+        self._home = home
+        self._task_id = task_id
+
+    def step(self, resume: Callable[..., Any], *args: Any) -> Any:
+        """The thread runs the call meanwhile."""
         home, task_id = self._home, self._task_id
         if not home.runs(task_id):
             return resume(*args)  # The call has left it behind.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from hpcfut.model.failure import Failure
-from hpcfut.model.ids import Count, Rank
+from hpcfut.model.ids import Rank
 from hpcfut.model.told import Argument
 
 
@@ -42,11 +42,10 @@ class ActorAsked(msgspec.Struct, array_like=True, tag=82, gc=False):
 
 
 class ActorLocated(msgspec.Struct, array_like=True, tag=83, gc=False):
-    """The actor, so often started again, lives on this rank; ``lasting``: and may be started once more."""
+    """The actor lives on this rank; ``lasting``: and may be started once more."""
 
     actor_id: int
     rank: Rank
-    incarnation: Count
     lasting: bool = False
 
 
@@ -72,11 +71,10 @@ class ActorDismissed(msgspec.Struct, array_like=True, tag=86, gc=False):
 
 
 class ActorLeft(msgspec.Struct, array_like=True, tag=87, gc=False):
-    """To the owner: the actor has ended by itself; ``meant``: it wanted to."""
+    """To the owner: the actor has ended itself."""
 
     actor_id: int
     failure: Failure
-    meant: bool
 
 
 class NameAsked(msgspec.Struct, array_like=True, tag=88, gc=False):

@@ -134,7 +134,7 @@ def test_a_kill_may_come_late(make_core: MakeCore) -> None:
     construct(hand, actor)
     hand.tell(ActorKillWanted(actor, is_final=True), ActorKillWanted(actor, is_final=True))
     assert hand.stale("kill of a dead actor") == 1
-    hand.get(1, ActorLeft(actor, GONE, meant=True))
+    hand.get(1, ActorLeft(actor, GONE))
     assert hand.stale("end of an earlier incarnation") == 1
     hand.release(actor)
 
@@ -149,13 +149,13 @@ def test_calls_move_when_nothing_is_left_of_what_was_sent(make_core: MakeCore) -
     hand.define(METHOD)
     borrow(hand, THEIRS, 1)
     assert sent(call(hand, THEIRS)) == [(1, ActorAsked(THEIRS))]
-    assert of(hand.get(1, ActorLocated(THEIRS, 2, 0)), MethodPushed)
-    hand.get(1, ActorLocated(THEIRS, 1, 1))
+    assert of(hand.get(1, ActorLocated(THEIRS, 2)), MethodPushed)
+    hand.get(1, ActorLocated(THEIRS, 1))
     assert call(hand, THEIRS, 31) == []
     pushed = of(hand.get(2, MethodRefused(hand.own(30))), MethodPushed)
     assert [message.task_id for message in pushed] == [hand.own(30), hand.own(31)]
     hand.get(1, TaskDone(hand.own(30), b"1"), TaskDone(hand.own(31), b"2"))
-    hand.get(1, ActorGone(THEIRS, GONE), ActorLocated(THEIRS, 1, 2))
+    hand.get(1, ActorGone(THEIRS, GONE), ActorLocated(THEIRS, 1))
     assert hand.stale("place of an actor that is gone") == 1
     hand.get(1, ActorGone(THEIRS, GONE))
     assert hand.stale("end of an actor that is gone") == 1
@@ -206,7 +206,7 @@ def test_an_actor_ends_itself_while_another_method_runs(make_core: MakeCore) -> 
     hand.get(0, *(MethodPushed(foreign(0, n), actor, METHOD.template_id, b"call") for n in (2, 3)))
     effects = hand.tell(RunRaised(foreign(0, 3), Failure(ACTOR_EXITED, "It is dead."), False))
     assert [message for _, message in sent(effects)] == [
-        ActorLeft(actor, GONE, True),
+        ActorLeft(actor, GONE),
         TaskRaised(foreign(0, 2), GONE, False),
         TaskRaised(foreign(0, 3), GONE, False),
     ]
@@ -231,7 +231,7 @@ def test_the_place_of_an_actor_on_a_rank_that_has_died(make_core: MakeCore) -> N
     borrow(hand, THEIRS, 1)
     call(hand, THEIRS)
     hand.tell(RankLost(2, "killed"))
-    assert of(hand.get(1, ActorLocated(THEIRS, 2, 0)), MethodPushed) == []
+    assert of(hand.get(1, ActorLocated(THEIRS, 2)), MethodPushed) == []
     assert hand.stale("place of an actor whose rank has died") == 1
     hand.get(1, ActorGone(THEIRS, GONE))
     hand.release(hand.own(30), THEIRS)
