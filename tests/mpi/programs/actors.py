@@ -247,7 +247,7 @@ def case_calls_that_were_made_outlive_the_handle() -> None:
 
 
 def case_names() -> None:
-    assert hpcfut.list_named_actors() == []
+    until(lambda: hpcfut.list_named_actors() == [])
     counter = Counters.options(name="one").remote(1)
     assert hpcfut.get_actor("one") == counter
     assert get(hpcfut.get_actor("one").add.remote()) == 2
@@ -267,6 +267,7 @@ def case_names() -> None:
     assert sorted(get([add_by_name.remote() for _ in range(3)])) == [3, 4, 5]
     del counter, other
     gc.collect()
+    until(lambda: hpcfut.list_named_actors() == [])  # Handles that tasks have had are released later.
     again = Counters.options(name="one", get_if_exists=True).remote(7)
     assert get(again.add.remote()) == 8
 
